@@ -1,0 +1,136 @@
+//! The CPU backend: what users without a GPU run, and the oracle that every kernel is tested
+//! against. One file per operation; rayon over rows or latents in chunks whose borders do not
+//! depend on the number of threads, so that the same inputs give the same bits on any machine size.
+
+mod adam;
+mod attention;
+mod clip;
+mod decode;
+mod embed;
+mod encode;
+mod firing;
+pub(crate) mod gemm;
+mod gradient;
+mod layer_norm;
+mod linear;
+mod prepare;
+mod reduce;
+mod sparsity;
+mod transpose;
+mod unembed;
+
+use super::*;
+
+/// The CPU of this machine. All threads of rayon's pool are used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpu;
+
+impl<T: Element> Buffer for Vec<T> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+}
+
+/// Checks the arguments, then runs the operation.
+macro_rules! operations {
+    ($($name:ident: $args:ident => $run:path,)*) => {
+        $(fn $name(&self, op: $args<'_, Self>) -> Result<()> {
+            op.check()?;
+            $run(op)
+        })*
+    };
+}
+
+impl Backend for Cpu {
+    type Buffer<T: Element> = Vec<T>;
+
+    fn describe(&self) -> String {
+        format!("CPU, {} threads", rayon::current_num_threads())
+    }
+
+    fn zeros<T: Element>(&self, len: usize) -> Result<Vec<T>> {
+        Ok(bytemuck::zeroed_vec(len))
+    }
+
+    fn upload<T: Element>(&self, data: &[T]) -> Result<Vec<T>> {
+        Ok(data.to_vec())
+    }
+
+    fn write<T: Element>(&self, to: &mut Vec<T>, offset: usize, data: &[T]) -> Result<()> {
+        need("write", "buffer", to.len(), offset + data.len())?;
+        to[offset..offset + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn read<T: Element>(&self, from: &Vec<T>, offset: usize, data: &mut [T]) -> Result<()> {
+        need("read", "buffer", from.len(), offset + data.len())?;
+        data.copy_from_slice(&from[offset..offset + data.len()]);
+        Ok(())
+    }
+
+    fn copy<T: Element>(
+        &self,
+        from: &Vec<T>,
+        from_offset: usize,
+        to: &mut Vec<T>,
+        to_offset: usize,
+        len: usize,
+    ) -> Result<()> {
+        need("copy", "source", from.len(), from_offset + len)?;
+        need("copy", "destination", to.len(), to_offset + len)?;
+        to[to_offset..to_offset + len].copy_from_slice(&from[from_offset..from_offset + len]);
+        Ok(())
+    }
+
+    fn fill<T: Element>(&self, buffer: &mut Vec<T>, value: T) -> Result<()> {
+        buffer.fill(value);
+        Ok(())
+    }
+
+    operations! {
+        embed: Embed => embed::run,
+        layer_norm: LayerNorm => layer_norm::run,
+        linear: Linear => linear::run,
+        attention: Attention => attention::run,
+        add: Add => embed::add,
+        unembed_cross_entropy: UnembedCrossEntropy => unembed::cross_entropy,
+        unembed_kl_divergence: UnembedKlDivergence => unembed::kl_divergence,
+        gather_rows: GatherRows => prepare::gather_rows,
+        prepare_input: PrepareInput => prepare::run,
+        encode_topk: EncodeTopk => encode::topk,
+        encode_relu_dense: EncodeReluDense => encode::relu_dense,
+        encode_dead_topk: EncodeDeadTopk => encode::dead_topk,
+        decode_sparse: DecodeSparse => decode::sparse,
+        decode_dense: DecodeDense => decode::dense,
+        sparsity_lp: SparsityLp => sparsity::lists,
+        sparsity_lp_dense: SparsityLpDense => sparsity::dense,
+        transpose_lists: TransposeLists => transpose::run,
+        gradient_sparse: GradientSparse => gradient::sparse,
+        gradient_dense: GradientDense => gradient::dense,
+        gradient_b_dec: GradientBDec => gradient::b_dec,
+        clip_scale: ClipScale => clip::run,
+        adam: Adam => adam::run,
+        row_norms: RowNorms => reduce::row_norms,
+        update_firing: UpdateFiring => firing::run,
+    }
+
+    fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<ListsFit> {
+        op.check()?;
+        encode::relu(op)
+    }
+
+    fn sum_of_squares(&self, values: &Vec<f32>, len: usize) -> Result<f64> {
+        need("sum_of_squares", "values", values.len(), len)?;
+        Ok(reduce::sum_of_squares(&values[..len]))
+    }
+
+    fn sum(&self, values: &Vec<f32>, len: usize) -> Result<f64> {
+        need("sum", "values", values.len(), len)?;
+        Ok(reduce::sum(&values[..len]))
+    }
+
+    fn total_variance(&self, values: &Vec<f32>, rows: usize, columns: usize) -> Result<f64> {
+        need("total_variance", "values", values.len(), rows * columns)?;
+        Ok(reduce::total_variance(&values[..rows * columns], columns))
+    }
+}

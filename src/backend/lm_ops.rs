@@ -1,0 +1,281 @@
+//! Arguments of the language model's operations. See the parent module for the conventions.
+
+use super::{need, require, Backend, Buffer};
+use crate::error::Result;
+
+/// `resid[r, :] = w_e[tokens[r], :] + w_pos[r % T, :]`.
+pub struct Embed<'a, B: Backend> {
+    /// Token ids `[rows]`, each below the vocabulary size.
+    pub tokens: &'a B::Buffer<u32>,
+    /// Token embedding `[V, D]`.
+    pub w_e: &'a B::Buffer<f32>,
+    /// Position embedding `[P, D]`, P >= T.
+    pub w_pos: &'a B::Buffer<f32>,
+    /// Rows in all: sequences times context.
+    pub rows: usize,
+    /// Positions of one sequence (`T`).
+    pub context: usize,
+    /// Width (`D`).
+    pub d_model: usize,
+    /// Out: the token embedding alone `[rows, D]`, where wanted.
+    pub embed: Option<&'a mut B::Buffer<f32>>,
+    /// Out: the position embedding alone `[rows, D]`, where wanted.
+    pub pos_embed: Option<&'a mut B::Buffer<f32>>,
+    /// Out: their sum `[rows, D]`.
+    pub resid: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> Embed<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("embed", self.rows * self.d_model);
+        require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
+            format!("{} rows are not a multiple of the context {}", self.rows, self.context)
+        })?;
+        need(op, "tokens", self.tokens.len(), self.rows)?;
+        need(op, "w_pos", self.w_pos.len(), self.context * self.d_model)?;
+        need(op, "resid", self.resid.len(), n)?;
+        for out in [&self.embed, &self.pos_embed].into_iter().flatten() {
+            need(op, "embed", out.len(), n)?;
+        }
+        Ok(())
+    }
+}
+
+/// `normalized = (x - mean) / scale`, `scale = sqrt(var + eps)` (biased variance), and
+/// `output = normalized * gain + bias`, row by row.
+pub struct LayerNorm<'a, B: Backend> {
+    /// Input `[rows, D]`.
+    pub x: &'a B::Buffer<f32>,
+    /// Gain `[D]`; none where it was folded into the next weights.
+    pub gain: Option<&'a B::Buffer<f32>>,
+    /// Bias `[D]`; none where it was folded.
+    pub bias: Option<&'a B::Buffer<f32>>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Rows.
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_model: usize,
+    /// Out: `[rows]`, where wanted.
+    pub scale: Option<&'a mut B::Buffer<f32>>,
+    /// Out: before gain and bias `[rows, D]`, where wanted (TransformerLens' `hook_normalized`).
+    pub normalized: Option<&'a mut B::Buffer<f32>>,
+    /// Out: after gain and bias `[rows, D]`.
+    pub output: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> LayerNorm<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("layer_norm", self.rows * self.d_model);
+        need(op, "x", self.x.len(), n)?;
+        need(op, "output", self.output.len(), n)?;
+        for (name, vector) in [("gain", self.gain), ("bias", self.bias)] {
+            if let Some(vector) = vector {
+                need(op, name, vector.len(), self.d_model)?;
+            }
+        }
+        if let Some(scale) = &self.scale {
+            need(op, "scale", scale.len(), self.rows)?;
+        }
+        if let Some(normalized) = &self.normalized {
+            need(op, "normalized", normalized.len(), n)?;
+        }
+        Ok(())
+    }
+}
+
+/// Activation function of a [`Linear`], by Hugging Face's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationFunction {
+    /// `x`.
+    Identity,
+    /// `max(x, 0)`: "relu".
+    Relu,
+    /// `0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`: "gelu_new", "gelu_pytorch_tanh".
+    GeluTanh,
+    /// `x * Phi(x)` with the error function: "gelu".
+    GeluErf,
+    /// `x * sigmoid(x)`: "silu", "swish".
+    Silu,
+    /// `x * sigmoid(1.702 x)`: "quick_gelu".
+    QuickGelu,
+    /// `tanh(x)`: "tanh".
+    Tanh,
+}
+
+/// `out = f(x · w + bias) + residual`, with `w` as GPT-2's Conv1D stores it, `[K, N]`, or as
+/// `[N, K]` when `w_is_transposed`.
+pub struct Linear<'a, B: Backend> {
+    /// Input `[M, K]`.
+    pub x: &'a B::Buffer<f32>,
+    /// Weights `[K, N]`, or `[N, K]`.
+    pub w: &'a B::Buffer<f32>,
+    /// Whether `w` is `[N, K]`.
+    pub w_is_transposed: bool,
+    /// Bias `[N]`.
+    pub bias: Option<&'a B::Buffer<f32>>,
+    /// Applied after the bias.
+    pub function: ActivationFunction,
+    /// Added after the function `[M, N]`.
+    pub residual: Option<&'a B::Buffer<f32>>,
+    /// Rows (`M`).
+    pub rows: usize,
+    /// Input width (`K`).
+    pub d_input: usize,
+    /// Output width (`N`).
+    pub d_output: usize,
+    /// Out: `x · w + bias` before the function `[M, N]`, where wanted.
+    pub pre: Option<&'a mut B::Buffer<f32>>,
+    /// Out `[M, N]`.
+    pub out: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> Linear<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("linear", self.rows * self.d_output);
+        need(op, "x", self.x.len(), self.rows * self.d_input)?;
+        need(op, "w", self.w.len(), self.d_input * self.d_output)?;
+        need(op, "out", self.out.len(), n)?;
+        if let Some(bias) = self.bias {
+            need(op, "bias", bias.len(), self.d_output)?;
+        }
+        if let Some(residual) = self.residual {
+            need(op, "residual", residual.len(), n)?;
+        }
+        if let Some(pre) = &self.pre {
+            need(op, "pre", pre.len(), n)?;
+        }
+        Ok(())
+    }
+}
+
+/// Causal self-attention of every sequence and head: `pattern = softmax(scale · q kᵀ)` over the
+/// positions up to the query's own, `z = pattern · v`.
+pub struct Attention<'a, B: Backend> {
+    /// Queries `[rows, H * d_head]`.
+    pub q: &'a B::Buffer<f32>,
+    /// Keys `[rows, H * d_head]`.
+    pub k: &'a B::Buffer<f32>,
+    /// Values `[rows, H * d_head]`.
+    pub v: &'a B::Buffer<f32>,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Rows in all: sequences times context.
+    pub rows: usize,
+    /// Positions of one sequence (`T`).
+    pub context: usize,
+    /// Heads (`H`).
+    pub n_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Out: `[sequences, H, T, T]`, where wanted.
+    pub pattern: Option<&'a mut B::Buffer<f32>>,
+    /// Out: `[rows, H * d_head]`.
+    pub z: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> Attention<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("attention", self.rows * self.n_heads * self.d_head);
+        require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
+            format!("{} rows are not a multiple of the context {}", self.rows, self.context)
+        })?;
+        for (name, len) in [("q", self.q.len()), ("k", self.k.len()), ("v", self.v.len()), ("z", self.z.len())] {
+            need(op, name, len, n)?;
+        }
+        if let Some(pattern) = &self.pattern {
+            need(op, "pattern", pattern.len(), self.rows * self.n_heads * self.context)?;
+        }
+        Ok(())
+    }
+}
+
+/// `to[i] += from[i]`.
+pub struct Add<'a, B: Backend> {
+    /// What is added `[len]`.
+    pub from: &'a B::Buffer<f32>,
+    /// In and out `[len]`.
+    pub to: &'a mut B::Buffer<f32>,
+    /// Elements.
+    pub len: usize,
+}
+
+impl<B: Backend> Add<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("add", "from", self.from.len(), self.len)?;
+        need("add", "to", self.to.len(), self.len)
+    }
+}
+
+/// `loss[r] = -log softmax(x[r] · w_u + b_u)[targets[r]]` in nats.
+pub struct UnembedCrossEntropy<'a, B: Backend> {
+    /// Output of the final LayerNorm `[rows, D]`.
+    pub x: &'a B::Buffer<f32>,
+    /// Unembedding as Hugging Face stores `lm_head` and `wte`: `[V, D]`.
+    pub w_u: &'a B::Buffer<f32>,
+    /// Bias `[V]`; only processed models have one.
+    pub b_u: Option<&'a B::Buffer<f32>>,
+    /// The token that really follows `[rows]`.
+    pub targets: &'a B::Buffer<u32>,
+    /// Rows.
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_model: usize,
+    /// Vocabulary (`V`).
+    pub d_vocab: usize,
+    /// Out `[rows]`.
+    pub loss: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> UnembedCrossEntropy<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "unembed_cross_entropy";
+        need(op, "x", self.x.len(), self.rows * self.d_model)?;
+        need(op, "w_u", self.w_u.len(), self.d_vocab * self.d_model)?;
+        if let Some(b_u) = self.b_u {
+            need(op, "b_u", b_u.len(), self.d_vocab)?;
+        }
+        need(op, "targets", self.targets.len(), self.rows)?;
+        need(op, "loss", self.loss.len(), self.rows)
+    }
+}
+
+/// `kl[r] = KL(softmax(x[r] · w_u + b_u) || softmax(y[r] · w_u + b_u))` in nats.
+pub struct UnembedKlDivergence<'a, B: Backend> {
+    /// Final LayerNorm output of the first (clean) run `[rows, D]`.
+    pub x: &'a B::Buffer<f32>,
+    /// Final LayerNorm output of the second run `[rows, D]`.
+    pub y: &'a B::Buffer<f32>,
+    /// Unembedding `[V, D]`.
+    pub w_u: &'a B::Buffer<f32>,
+    /// Bias `[V]`.
+    pub b_u: Option<&'a B::Buffer<f32>>,
+    /// Rows.
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_model: usize,
+    /// Vocabulary (`V`).
+    pub d_vocab: usize,
+    /// Out `[rows]`.
+    pub kl: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> UnembedKlDivergence<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "unembed_kl_divergence";
+        need(op, "x", self.x.len(), self.rows * self.d_model)?;
+        need(op, "y", self.y.len(), self.rows * self.d_model)?;
+        need(op, "w_u", self.w_u.len(), self.d_vocab * self.d_model)?;
+        if let Some(b_u) = self.b_u {
+            need(op, "b_u", b_u.len(), self.d_vocab)?;
+        }
+        need(op, "kl", self.kl.len(), self.rows)
+    }
+}

@@ -1,0 +1,149 @@
+//! The seam between the trainer and a device: typed buffers and some thirty fused operations.
+//!
+//! Above this module nobody knows which device computes. A backend owns its buffers; there is no
+//! tensor type: a matrix is a buffer plus named dimensions, row-major, last dimension contiguous.
+//! Each operation takes one struct of arguments whose `check()` every backend calls first.
+//!
+//! Dimensions: `B` rows (tokens) in a batch, `D` = d_in, `F` = d_sae, `k` active latents,
+//! `T` context, `H` heads, `V` vocabulary.
+
+pub mod cpu;
+mod lm_ops;
+mod sae_ops;
+
+pub use cpu::Cpu;
+pub use lm_ops::*;
+pub use sae_ops::*;
+
+use crate::error::{Error, Result};
+
+/// A value that can live in a device buffer.
+pub trait Element: bytemuck::Pod + Default + Send + Sync + std::fmt::Debug {}
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for u32 {}
+
+/// An owned, contiguous, typed piece of a device's memory.
+pub trait Buffer: Send + Sync {
+    /// Number of elements.
+    fn len(&self) -> usize;
+    /// Whether it holds nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A device that can train and run: memory, and the operations of the language model and the SAE.
+///
+/// All numbers are f32 unless said otherwise; sums that are read by people are f64. Every operation
+/// is deterministic: the same inputs give the same bits, for any number of threads.
+pub trait Backend: Clone + Send + Sync + Sized + 'static {
+    /// A buffer of `T` on this device.
+    type Buffer<T: Element>: Buffer;
+
+    /// What computes, in words for people.
+    fn describe(&self) -> String;
+    /// A buffer of `len` zeros.
+    fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
+    /// A buffer with a copy of `data`.
+    fn upload<T: Element>(&self, data: &[T]) -> Result<Self::Buffer<T>>;
+    /// Copies `data` into `to`, from element `offset` on.
+    fn write<T: Element>(&self, to: &mut Self::Buffer<T>, offset: usize, data: &[T]) -> Result<()>;
+    /// Copies `data.len()` elements of `from`, from element `offset` on, to the host.
+    fn read<T: Element>(&self, from: &Self::Buffer<T>, offset: usize, data: &mut [T]) -> Result<()>;
+    /// Copies `len` elements between two buffers of this device.
+    fn copy<T: Element>(
+        &self,
+        from: &Self::Buffer<T>,
+        from_offset: usize,
+        to: &mut Self::Buffer<T>,
+        to_offset: usize,
+        len: usize,
+    ) -> Result<()>;
+    /// Sets every element to `value`.
+    fn fill<T: Element>(&self, buffer: &mut Self::Buffer<T>, value: T) -> Result<()>;
+
+    /// All of a buffer, on the host.
+    fn download<T: Element>(&self, from: &Self::Buffer<T>) -> Result<Vec<T>> {
+        let mut data = vec![T::default(); from.len()];
+        self.read(from, 0, &mut data)?;
+        Ok(data)
+    }
+
+    // The language model: see lm_ops.rs.
+    /// Token plus position embedding.
+    fn embed(&self, op: Embed<'_, Self>) -> Result<()>;
+    /// LayerNorm of every row.
+    fn layer_norm(&self, op: LayerNorm<'_, Self>) -> Result<()>;
+    /// Matrix product with bias, activation function and residual.
+    fn linear(&self, op: Linear<'_, Self>) -> Result<()>;
+    /// Causal self-attention.
+    fn attention(&self, op: Attention<'_, Self>) -> Result<()>;
+    /// `to += from`.
+    fn add(&self, op: Add<'_, Self>) -> Result<()>;
+    /// Next-token loss of every position, without the logits of all rows at once.
+    fn unembed_cross_entropy(&self, op: UnembedCrossEntropy<'_, Self>) -> Result<()>;
+    /// KL divergence between the next-token distributions of two runs, position by position.
+    fn unembed_kl_divergence(&self, op: UnembedKlDivergence<'_, Self>) -> Result<()>;
+
+    // The SAE: see sae_ops.rs.
+    /// Rows chosen by index from a matrix.
+    fn gather_rows(&self, op: GatherRows<'_, Self>) -> Result<()>;
+    /// Normalises a batch and subtracts b_dec.
+    fn prepare_input(&self, op: PrepareInput<'_, Self>) -> Result<()>;
+    /// The k largest rectified pre-activations of every row, exactly.
+    fn encode_topk(&self, op: EncodeTopk<'_, Self>) -> Result<()>;
+    /// The positive pre-activations of every row as lists, or their overflow.
+    fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<ListsFit>;
+    /// The rectified pre-activations of every row, dense.
+    fn encode_relu_dense(&self, op: EncodeReluDense<'_, Self>) -> Result<()>;
+    /// The k dead latents with the largest pre-activations of every row (AuxK), signed.
+    fn encode_dead_topk(&self, op: EncodeDeadTopk<'_, Self>) -> Result<()>;
+    /// Reconstruction from lists, its error, and the gradient of each listed value.
+    fn decode_sparse(&self, op: DecodeSparse<'_, Self>) -> Result<()>;
+    /// Reconstruction from dense features, its error, and the gradient of each feature.
+    fn decode_dense(&self, op: DecodeDense<'_, Self>) -> Result<()>;
+    /// The decoder-norm-weighted p-norm sparsity term on lists.
+    fn sparsity_lp(&self, op: SparsityLp<'_, Self>) -> Result<()>;
+    /// The same term on dense features.
+    fn sparsity_lp_dense(&self, op: SparsityLpDense<'_, Self>) -> Result<()>;
+    /// Lists by row turned into lists by latent.
+    fn transpose_lists(&self, op: TransposeLists<'_, Self>) -> Result<()>;
+    /// Gradients of W_enc, b_enc and W_dec from lists by latent.
+    fn gradient_sparse(&self, op: GradientSparse<'_, Self>) -> Result<()>;
+    /// Gradients of W_enc, b_enc and W_dec from dense features.
+    fn gradient_dense(&self, op: GradientDense<'_, Self>) -> Result<()>;
+    /// Gradient of b_dec.
+    fn gradient_b_dec(&self, op: GradientBDec<'_, Self>) -> Result<()>;
+    /// Global norm of all gradients and the factor that clips it.
+    fn clip_scale(&self, op: ClipScale<'_, Self>) -> Result<()>;
+    /// One step of Adam over one parameter.
+    fn adam(&self, op: Adam<'_, Self>) -> Result<()>;
+    /// L2 norm of every row.
+    fn row_norms(&self, op: RowNorms<'_, Self>) -> Result<()>;
+    /// How often each latent fired in a batch, and since when it has not.
+    fn update_firing(&self, op: UpdateFiring<'_, Self>) -> Result<()>;
+    /// Sum of squares of all values, in f64.
+    fn sum_of_squares(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
+    /// Sum of all values, in f64.
+    fn sum(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
+    /// Sum over rows of the squared distance to the batch's mean row, in f64: the variance that
+    /// `explained_variance` divides by, times `rows`.
+    fn total_variance(&self, values: &Self::Buffer<f32>, rows: usize, columns: usize) -> Result<f64>;
+}
+
+/// Fails with a sentence when a buffer holds fewer elements than an operation will touch.
+pub(crate) fn need(operation: &'static str, name: &str, have: usize, want: usize) -> Result<()> {
+    if have < want {
+        return Err(Error::Shape { operation, what: format!("{name} holds {have} elements, {want} are needed") });
+    }
+    Ok(())
+}
+
+/// Fails with a sentence when a condition on the dimensions does not hold.
+pub(crate) fn require(operation: &'static str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Shape { operation, what: what() })
+}

@@ -1,0 +1,4 @@
+//! Files: tensors, SAEs in SAELens' layout, and writing that never leaves half a file.
+
+pub mod tensors;
+pub mod write;

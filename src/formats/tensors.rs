@@ -1,0 +1,314 @@
+//! Named tensors in safetensors files: read through a memory map (or from embedded bytes), checked
+//! before anything is allocated, converted to f32 or u32; written whole or not at all.
+
+use super::write;
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, View};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// An open safetensors file.
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Bytes,
+    data_start: usize,
+    metadata: Metadata,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl TensorFile {
+    /// Maps a file. Errors: it cannot be opened, or its header does not describe it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        // SAFETY: the map is read only; like every reader of mapped files we rely on nobody
+        // truncating the file while it is open.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
+        Self::from_parts(path.to_path_buf(), Bytes::Mapped(map))
+    }
+
+    /// Reads bytes that are part of the program; `name` stands for the path in messages.
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        Self::from_parts(PathBuf::from(name), Bytes::Static(bytes))
+    }
+
+    fn from_parts(path: PathBuf, bytes: Bytes) -> Result<Self> {
+        let describe = |e: SafeTensorError| {
+            let size = bytes.len();
+            Error::format(
+                &path,
+                format!("not a whole safetensors file ({e}; {size} bytes found); fetch or write it again"),
+            )
+        };
+        // Deserialising checks that the header's offsets cover the file exactly.
+        SafeTensors::deserialize(&bytes).map_err(describe)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(describe)?;
+        Ok(TensorFile { path, bytes, data_start: header + 8, metadata })
+    }
+
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All tensor names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.metadata.tensors().into_keys().collect();
+        names.sort();
+        names
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.metadata.info(name).is_some()
+    }
+
+    /// The header's own `__metadata__`.
+    pub fn text_metadata(&self) -> Option<&HashMap<String, String>> {
+        self.metadata.metadata().as_ref()
+    }
+
+    /// Dtype and shape of a tensor. Error: it is missing (the ones present are named).
+    pub fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.metadata.info(name).ok_or_else(|| {
+            let names = self.names();
+            let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 12 { format!(", … ({} in all)", names.len()) } else { String::new() };
+            Error::format(&self.path, format!("tensor {name} is missing; the file holds {shown}{more}"))
+        })
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        Ok(&self.info(name)?.shape)
+    }
+
+    /// Fails unless the tensor has exactly this shape.
+    pub fn expect_shape(&self, name: &str, expected: &[usize]) -> Result<()> {
+        let found = self.shape(name)?;
+        if found != expected {
+            return Err(Error::format(&self.path, format!("tensor {name} has shape {found:?}, expected {expected:?}")));
+        }
+        Ok(())
+    }
+
+    /// The raw little-endian bytes of a tensor.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        let (from, to) = self.info(name)?.data_offsets;
+        Ok(&self.bytes[self.data_start + from..self.data_start + to])
+    }
+
+    /// A floating-point tensor (F64, F32, F16, BF16) as f32.
+    pub fn f32(&self, name: &str) -> Result<Vec<f32>> {
+        let elements = self.info(name)?.shape.iter().product();
+        self.f32_range(name, 0, elements)
+    }
+
+    /// Elements `first..first + count` of a floating-point tensor as f32.
+    pub fn f32_range(&self, name: &str, first: usize, count: usize) -> Result<Vec<f32>> {
+        let info = self.info(name)?;
+        let bytes = self.bytes(name)?;
+        let convert = |width: usize, one: fn(&[u8]) -> f32| -> Vec<f32> {
+            bytes[first * width..(first + count) * width].chunks_exact(width).map(one).collect()
+        };
+        Ok(match info.dtype {
+            Dtype::F32 => convert(4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Dtype::F16 => convert(2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::BF16 => convert(2, |b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            Dtype::F64 => convert(8, |b| f64::from_le_bytes(b.try_into().expect("eight bytes")) as f32),
+            other => {
+                let what = format!("tensor {name} has dtype {other:?}, expected F32, F16, BF16 or F64");
+                return Err(Error::format(&self.path, what));
+            }
+        })
+    }
+
+    /// A floating-point tensor of exactly this shape as f32.
+    pub fn f32_shaped(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.expect_shape(name, shape)?;
+        self.f32(name)
+    }
+
+    /// Elements `first..first + count` of an integer tensor (I64, I32, U32, U16, U8, …) as u32.
+    /// Error: a value is negative or too large.
+    pub fn u32_range(&self, name: &str, first: usize, count: usize) -> Result<Vec<u32>> {
+        let info = self.info(name)?;
+        let (width, one): (usize, fn(&[u8]) -> i64) = match info.dtype {
+            Dtype::I64 => (8, |b| i64::from_le_bytes(b.try_into().expect("eight bytes"))),
+            Dtype::U64 => (8, |b| i64::try_from(u64::from_le_bytes(b.try_into().expect("eight bytes"))).unwrap_or(-1)),
+            Dtype::I32 => (4, |b| i32::from_le_bytes(b.try_into().expect("four bytes")).into()),
+            Dtype::U32 => (4, |b| u32::from_le_bytes(b.try_into().expect("four bytes")).into()),
+            Dtype::I16 => (2, |b| i16::from_le_bytes([b[0], b[1]]).into()),
+            Dtype::U16 => (2, |b| u16::from_le_bytes([b[0], b[1]]).into()),
+            Dtype::U8 => (1, |b| b[0].into()),
+            other => {
+                return Err(Error::format(&self.path, format!("tensor {name} has dtype {other:?}, expected integers")));
+            }
+        };
+        let bytes = &self.bytes(name)?[first * width..(first + count) * width];
+        let value = |b: &[u8]| {
+            let value = one(b);
+            u32::try_from(value).map_err(|_| {
+                Error::format(&self.path, format!("tensor {name} holds {value}, expected values from 0 to 4294967295"))
+            })
+        };
+        bytes.chunks_exact(width).map(value).collect()
+    }
+
+    /// An integer tensor as u32.
+    pub fn u32(&self, name: &str) -> Result<Vec<u32>> {
+        let elements = self.info(name)?.shape.iter().product();
+        self.u32_range(name, 0, elements)
+    }
+
+    /// The numbers of a 0-d or 1-element F64 or F32 tensor.
+    pub fn scalar(&self, name: &str) -> Result<f64> {
+        let bytes = self.bytes(name)?;
+        match (self.info(name)?.dtype, bytes.len()) {
+            (Dtype::F64, 8) => Ok(f64::from_le_bytes(bytes.try_into().expect("eight bytes"))),
+            (Dtype::F32, 4) => Ok(f32::from_le_bytes(bytes.try_into().expect("four bytes")).into()),
+            (dtype, _) => Err(Error::format(&self.path, format!("tensor {name} ({dtype:?}) is not one number"))),
+        }
+    }
+}
+
+/// A tensor to be written.
+#[derive(Clone)]
+pub struct Tensor<'a> {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Little-endian bytes.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// f32 values as they are.
+    pub fn f32(shape: &[usize], values: &'a [f32]) -> Self {
+        Tensor { dtype: Dtype::F32, shape: shape.to_vec(), bytes: Cow::Borrowed(bytemuck::cast_slice(values)) }
+    }
+
+    /// f64 values as they are.
+    pub fn f64(shape: &[usize], values: &'a [f64]) -> Self {
+        Tensor { dtype: Dtype::F64, shape: shape.to_vec(), bytes: Cow::Borrowed(bytemuck::cast_slice(values)) }
+    }
+
+    /// u32 values as they are.
+    pub fn u32(shape: &[usize], values: &'a [u32]) -> Self {
+        Tensor { dtype: Dtype::U32, shape: shape.to_vec(), bytes: Cow::Borrowed(bytemuck::cast_slice(values)) }
+    }
+
+    /// u32 values as I64, the dtype that torch indexes with.
+    pub fn i64(shape: &[usize], values: &[u32]) -> Tensor<'static> {
+        let bytes = values.iter().flat_map(|&v| i64::from(v).to_le_bytes()).collect();
+        Tensor { dtype: Dtype::I64, shape: shape.to_vec(), bytes: Cow::Owned(bytes) }
+    }
+
+    /// f32 values rounded to `dtype` (F32, F16, BF16, F64).
+    pub fn rounded(dtype: Dtype, shape: &[usize], values: &'a [f32]) -> Self {
+        let bytes = match dtype {
+            Dtype::F16 => values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes()).collect(),
+            Dtype::BF16 => values.iter().flat_map(|&v| half::bf16::from_f32(v).to_le_bytes()).collect(),
+            Dtype::F64 => values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect(),
+            _ => return Tensor::f32(shape, values),
+        };
+        Tensor { dtype, shape: shape.to_vec(), bytes: Cow::Owned(bytes) }
+    }
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Writes a safetensors file whole or not at all.
+pub fn save(path: &Path, tensors: Vec<(String, Tensor<'_>)>) -> Result<()> {
+    let bytes = safetensors::serialize(tensors, None)
+        .map_err(|e| Error::format(path, format!("cannot be written as safetensors: {e}")))?;
+    write::atomically(path, |out| out.write_all(&bytes))
+}
+
+/// SAELens' and torch's name of a dtype ("float32", "bfloat16", …; a "torch." prefix is allowed).
+pub fn parse_dtype(name: &str) -> Option<Dtype> {
+    match name.strip_prefix("torch.").unwrap_or(name) {
+        "float64" => Some(Dtype::F64),
+        "float32" => Some(Dtype::F32),
+        "float16" => Some(Dtype::F16),
+        "bfloat16" => Some(Dtype::BF16),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_is_read_again_in_every_dtype() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let values = [1.0f32, -2.5, 0.15625];
+        let tensors = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F64]
+            .map(|d| (format!("{d:?}"), Tensor::rounded(d, &[3, 1], &values)))
+            .to_vec();
+        save(&path, tensors).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        for name in file.names() {
+            assert_eq!(file.f32_shaped(&name, &[3, 1]).unwrap(), values, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_and_an_absurd_header_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        save(&path, vec![("a".into(), Tensor::f32(&[4], &[0.0; 4]))]).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [0, 4, 20, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let message = TensorFile::open(&path).err().unwrap().to_string();
+            assert!(message.contains("t.safetensors"), "{message}");
+        }
+        std::fs::write(&path, [0xff; 64]).unwrap();
+        let message = TensorFile::open(&path).err().unwrap().to_string();
+        assert!(message.contains("not a whole safetensors file"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_tensor_is_named_beside_the_ones_present() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        save(&path, vec![("W_dec".into(), Tensor::f32(&[1], &[0.0]))]).unwrap();
+        let message = TensorFile::open(&path).unwrap().f32("W_enc").unwrap_err().to_string();
+        assert!(message.ends_with("tensor W_enc is missing; the file holds W_dec"), "{message}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Files are written to a temporary name beside the real one, synced, and renamed: whoever reads
+//! sees the old file or the whole new one.
+
+use crate::error::{Error, Result};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes `path` whole, or leaves what was there: `write` fills a temporary file first.
+pub fn atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let temporary = temporary_name(path);
+    let result = (|| {
+        let file = File::create(&temporary).map_err(Error::io(path, "create"))?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        write(&mut writer).map_err(Error::io(path, "write"))?;
+        let file = writer.into_inner().map_err(|e| e.into_error()).map_err(Error::io(path, "write"))?;
+        file.sync_all().map_err(Error::io(path, "sync"))?;
+        fs::rename(&temporary, path).map_err(Error::io(path, "rename"))
+    })();
+    if result.is_err() {
+        // The temporary file may not exist; the first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Writes a small text file whole.
+pub fn text(path: &Path, text: &str) -> Result<()> {
+    atomically(path, |out| out.write_all(text.as_bytes()))
+}
+
+/// Makes a folder and its parents.
+pub fn folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::io(path, "create the folder"))
+}
+
+/// Syncs a folder, so that renames inside it survive a power cut.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path, "sync"))
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}

@@ -1,0 +1,8 @@
+//! Trains, evaluates and reads sparse autoencoders on language-model activations.
+#![deny(missing_docs)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod backend;
+pub mod error;
+pub mod formats;
+pub mod random;
