@@ -1,8 +1,131 @@
-//! Being written.
+//! `decode_sparse` and `decode_dense`: reconstruction, its error, and the features' gradients.
+
+use super::gemm::{product, product_with, Operand};
+use super::simd::{axpy, dot, vectorised};
 use super::*;
-pub(super) fn sparse(_op: DecodeSparse<'_, Cpu>) -> Result<()> {
-    unimplemented!()
+use rayon::prelude::*;
+
+/// Rows per task.
+const ROWS: usize = 16;
+
+/// The decoder's outputs for one row, and what they are compared with.
+struct Row<'a> {
+    target: &'a [f32],
+    /// Scale and shift that undo the normalisation.
+    denormalize: Option<(f32, f32)>,
+    gradient_scale: f32,
 }
-pub(super) fn dense(_op: DecodeDense<'_, Cpu>) -> Result<()> {
-    unimplemented!()
+
+vectorised! {
+    /// From the decoder's output `y` (in `gradient`) to `x_hat`, its squared error and the gradient.
+    fn finish_row(row: Row<'_>, gradient: &mut [f32], reconstruction: Option<&mut [f32]>) -> f32 {
+        let (scale, shift) = row.denormalize.unwrap_or((1.0, 0.0));
+        if let Some(out) = reconstruction {
+            for (out, &y) in out.iter_mut().zip(gradient.iter()) {
+                *out = y * scale + shift;
+            }
+        }
+        let factor = row.gradient_scale * scale;
+        let mut sums = [0.0f64; 8];
+        for (y, x) in gradient.chunks_mut(8).zip(row.target.chunks(8)) {
+            for ((y, &x), sum) in y.iter_mut().zip(x).zip(&mut sums) {
+                let error = *y * scale + shift - x;
+                *sum += f64::from(error) * f64::from(error);
+                *y = factor * error;
+            }
+        }
+        sums.iter().sum::<f64>() as f32
+    }
+
+    fn accumulate(indices: &[u32], values: &[f32], w_dec: &[f32], y: &mut [f32]) {
+        let d_in = y.len();
+        for (&latent, &value) in indices.iter().zip(values) {
+            axpy::<FUSED>(value, &w_dec[latent as usize * d_in..][..d_in], y);
+        }
+    }
+
+    fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {
+        let d_in = gradient.len();
+        for (&latent, out) in indices.iter().zip(out) {
+            *out = dot::<FUSED>(gradient, &w_dec[latent as usize * d_in..][..d_in]);
+        }
+    }
+}
+
+/// What one row's task writes.
+struct RowOutput<'a> {
+    gradient: &'a mut [f32],
+    reconstruction: Option<&'a mut [f32]>,
+    squared_error: &'a mut f32,
+    value_gradient: &'a mut [f32],
+}
+
+/// Runs `row(number, about, output)` for every row; `stride` is the width of `value_gradient`.
+fn for_each_row(
+    decoder: &mut Decoder<'_, Cpu>,
+    value_gradient: &mut [f32],
+    stride: usize,
+    row: impl Fn(usize, Row<'_>, RowOutput<'_>) + Sync + Send,
+) {
+    let (target, denormalize, gradient_scale) = (decoder.target, &decoder.denormalize, decoder.gradient_scale);
+    let (rows, d_in) = (decoder.rows, decoder.d_in);
+    let mut reconstructions = decoder.reconstruction.as_mut().map(|out| out.chunks_mut(d_in));
+    let mut value_gradients = value_gradient.chunks_mut(stride.max(1));
+    let outputs: Vec<RowOutput> = decoder.gradient[..rows * d_in]
+        .chunks_mut(d_in)
+        .zip(decoder.squared_error.iter_mut())
+        .map(|(gradient, squared_error)| RowOutput {
+            gradient,
+            squared_error,
+            reconstruction: reconstructions.as_mut().and_then(Iterator::next),
+            value_gradient: value_gradients.next().unwrap_or_default(),
+        })
+        .collect();
+    outputs.into_par_iter().with_min_len(ROWS).enumerate().for_each(|(b, output)| {
+        let denormalize = denormalize.as_ref().map(|d| (d.row_scale[b], d.row_shift[b]));
+        row(b, Row { target: &target[b * d_in..][..d_in], denormalize, gradient_scale }, output);
+    });
+}
+
+fn start(b_dec: Option<&Vec<f32>>, y: &mut [f32]) {
+    match b_dec {
+        Some(b_dec) => y.copy_from_slice(&b_dec[..y.len()]),
+        None => y.fill(0.0),
+    }
+}
+
+pub(super) fn sparse(op: DecodeSparse<'_, Cpu>) -> Result<()> {
+    let DecodeSparse { mut decoder, lists, value_gradient } = op;
+    let (w_dec, b_dec) = (decoder.w_dec, decoder.b_dec);
+    for_each_row(&mut decoder, value_gradient, lists.stride, |b, about, out| {
+        let entries = b * lists.stride..b * lists.stride + lists.counts[b] as usize;
+        let (indices, values) = (&lists.indices[entries.clone()], &lists.values[entries]);
+        start(b_dec, out.gradient);
+        accumulate(indices, values, w_dec, out.gradient);
+        *out.squared_error = finish_row(about, out.gradient, out.reconstruction);
+        value_gradients(indices, out.gradient, w_dec, out.value_gradient);
+    });
+    Ok(())
+}
+
+pub(super) fn dense(op: DecodeDense<'_, Cpu>) -> Result<()> {
+    let DecodeDense { mut decoder, features, feature_gradient } = op;
+    let (w_dec, rows, d_in, d_sae) = (decoder.w_dec, decoder.rows, decoder.d_in, decoder.d_sae);
+    decoder.gradient[..rows * d_in].chunks_mut(d_in).for_each(|y| start(decoder.b_dec, y));
+    let f = Operand::rows(features, d_sae);
+    product([rows, d_in, d_sae], decoder.gradient, f, Operand::rows(w_dec, d_in), true);
+    for_each_row(&mut decoder, &mut [], 0, |_, about, out| {
+        *out.squared_error = finish_row(about, out.gradient, out.reconstruction);
+    });
+    let (g, w) = (Operand::rows(decoder.gradient, d_in), Operand::transposed(w_dec, d_in));
+    product_with([rows, d_sae, d_in], feature_gradient, g, w, false, |mut block| {
+        let column = block.column;
+        for (row, gradient) in block.rows() {
+            let features = &features[row * d_sae + column..][..gradient.len()];
+            for (gradient, &feature) in gradient.iter_mut().zip(features) {
+                *gradient = if feature > 0.0 { *gradient } else { 0.0 };
+            }
+        }
+    });
+    Ok(())
 }

@@ -1,5 +1,45 @@
-//! Being written.
+//! `update_firing`: counts behind feature densities and dead latents.
+
 use super::*;
-pub(super) fn run(_op: UpdateFiring<'_, Cpu>) -> Result<()> {
-    unimplemented!()
+use rayon::prelude::*;
+
+pub(super) fn run(op: UpdateFiring<'_, Cpu>) -> Result<()> {
+    let UpdateFiring { features, rows, d_sae, fired_count, since_fired } = op;
+    let mut update = |latent: usize, fired: u32| {
+        fired_count[latent] += fired;
+        since_fired[latent] = if fired > 0 { 0 } else { since_fired[latent] + 1 };
+    };
+    match features {
+        Features::Lists(lists) => {
+            for latent in 0..d_sae {
+                update(latent, lists.offsets[latent + 1] - lists.offsets[latent]);
+            }
+        }
+        Features::Dense(features) => {
+            let fired: Vec<u32> = features[..rows * d_sae]
+                .par_chunks(d_sae * 64)
+                .fold(
+                    || vec![0u32; d_sae],
+                    |mut fired, block| {
+                        for row in block.chunks_exact(d_sae) {
+                            for (count, &feature) in fired.iter_mut().zip(row) {
+                                *count += u32::from(feature != 0.0);
+                            }
+                        }
+                        fired
+                    },
+                )
+                .reduce(
+                    || vec![0u32; d_sae],
+                    |mut a, b| {
+                        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+                        a
+                    },
+                );
+            for (latent, fired) in fired.into_iter().enumerate() {
+                update(latent, fired);
+            }
+        }
+    }
+    Ok(())
 }

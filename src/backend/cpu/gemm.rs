@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 /// Rows of an output block. Large enough that packing a block of the right matrix is paid back.
-const BLOCK_ROWS: usize = 256;
+const BLOCK_ROWS: usize = 512;
 /// Columns of an output block.
 const BLOCK_COLUMNS: usize = 1024;
 
@@ -27,6 +27,16 @@ impl<'a> Operand<'a> {
         Operand { data, row_stride: 1, column_stride: columns }
     }
 
+    /// The operand from element `(row, column)` on.
+    fn from(self, row: usize, column: usize) -> Self {
+        Operand { data: &self.data[row * self.row_stride + column * self.column_stride..], ..self }
+    }
+
+    /// Column stride and row stride, as the `gemm` crate wants them.
+    fn strides(&self) -> (isize, isize) {
+        (self.column_stride as isize, self.row_stride as isize)
+    }
+
     fn last(&self, rows: usize, columns: usize) -> usize {
         (rows - 1) * self.row_stride + (columns - 1) * self.column_stride
     }
@@ -47,51 +57,67 @@ impl Output {
     }
 }
 
-/// `out = a · b` (or `out += a · b`), `out [m, n]` row-major with rows `out_stride` apart,
-/// `a [m, k]`, `b [k, n]`. On all threads.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn product(
-    m: usize,
-    n: usize,
-    k: usize,
+/// A finished block of the output, handed to the epilogue while it is in the cache.
+pub(crate) struct Block {
+    /// First row.
+    pub row: usize,
+    /// First column.
+    pub column: usize,
+    rows: usize,
+    columns: usize,
+    first: *mut f32,
+    stride: usize,
+}
+
+impl Block {
+    /// Each row of the block: its number in the output and its elements, `column..` on.
+    pub fn rows(&mut self) -> impl Iterator<Item = (usize, &mut [f32])> {
+        let (row, columns, first, stride) = (self.row, self.columns, self.first, self.stride);
+        (0..self.rows).map(move |i| {
+            // SAFETY: row i of this task's block; rows do not overlap and the block is borrowed.
+            (row + i, unsafe { std::slice::from_raw_parts_mut(first.add(i * stride), columns) })
+        })
+    }
+}
+
+/// `out = a · b` (or `out += a · b`), `out [m, n]` row-major, `a [m, k]`, `b [k, n]`. On all threads.
+pub(crate) fn product(dims: [usize; 3], out: &mut [f32], a: Operand, b: Operand, accumulate: bool) {
+    product_with(dims, out, a, b, accumulate, |_| ());
+}
+
+/// As [`product`]; `epilogue` sees every finished block once.
+pub(crate) fn product_with(
+    [m, n, k]: [usize; 3],
     out: &mut [f32],
-    out_stride: usize,
     a: Operand,
     b: Operand,
     accumulate: bool,
+    epilogue: impl Fn(Block) + Sync,
 ) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * out_stride + n <= out.len(), "the output is too small");
+    assert!(m * n <= out.len(), "the output is too small");
     let out = Output(out.as_mut_ptr());
     let (row_blocks, column_blocks) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(BLOCK_COLUMNS));
     (0..row_blocks * column_blocks).into_par_iter().for_each(|block| {
         // Neighbouring tasks share the block of b, the larger operand, while it is in the cache.
         let (row, column) = ((block % row_blocks) * BLOCK_ROWS, (block / row_blocks) * BLOCK_COLUMNS);
         let (rows, columns) = (BLOCK_ROWS.min(m - row), BLOCK_COLUMNS.min(n - column));
-        let a_block = Operand { data: &a.data[row * a.row_stride..], ..a };
-        let b_block = Operand { data: &b.data[column * b.column_stride..], ..b };
+        let first = out.at(row * n + column);
         // SAFETY: the block lies inside the output (asserted above) and is this task's alone.
-        unsafe {
-            block_product(rows, columns, k, out.at(row * out_stride + column), out_stride, a_block, b_block, accumulate)
-        };
+        unsafe { block_product([rows, columns, k], first, n, a.from(row, 0), b.from(0, column), accumulate) };
+        epilogue(Block { row, column, rows, columns, first, stride: n });
     });
 }
 
-/// One block on this thread, into row-major `out [m, n]` without gaps.
-pub(crate) fn product_here(m: usize, n: usize, k: usize, out: &mut [f32], a: Operand, b: Operand, accumulate: bool) {
+/// The same on this thread alone.
+pub(crate) fn product_here([m, n, k]: [usize; 3], out: &mut [f32], a: Operand, b: Operand, accumulate: bool) {
     assert!(m * n <= out.len(), "the output is too small");
     // SAFETY: the output holds m * n elements.
-    unsafe { block_product(m, n, k, out.as_mut_ptr(), n, a, b, accumulate) };
+    unsafe { block_product([m, n, k], out.as_mut_ptr(), n, a, b, accumulate) };
 }
 
 /// SAFETY: `out` must point at `m` rows of `n` elements, `out_stride` apart, that nobody else uses.
-#[allow(clippy::too_many_arguments)]
 unsafe fn block_product(
-    m: usize,
-    n: usize,
-    k: usize,
+    [m, n, k]: [usize; 3],
     out: *mut f32,
     out_stride: usize,
     a: Operand,
@@ -104,6 +130,9 @@ unsafe fn block_product(
     if k > 0 {
         assert!(a.last(m, k) < a.data.len() && b.last(k, n) < b.data.len(), "an operand is too small");
     }
+    let (out_strides, a_strides, b_strides) = ((1, out_stride as isize), a.strides(), b.strides());
+    let (a, b) = (a.data.as_ptr(), b.data.as_ptr());
+    let serial = gemm::Parallelism::None;
     // SAFETY: the operands were just checked against their slices, the output is the caller's promise.
     unsafe {
         gemm::gemm(
@@ -111,21 +140,21 @@ unsafe fn block_product(
             n,
             k,
             out,
-            1,
-            out_stride as isize,
+            out_strides.0,
+            out_strides.1,
             accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
+            a,
+            a_strides.0,
+            a_strides.1,
+            b,
+            b_strides.0,
+            b_strides.1,
             1.0,
             1.0,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            serial,
         );
     }
 }
@@ -142,7 +171,7 @@ mod tests {
         for (m, n, k) in [(1, 1, 1), (257, 1030, 5), (3, 2, 300)] {
             let (a, b) = (matrix(m * k), matrix(n * k));
             let mut out = vec![1.0; m * n];
-            product(m, n, k, &mut out, n, Operand::rows(&a, k), Operand::transposed(&b, k), true);
+            product([m, n, k], &mut out, Operand::rows(&a, k), Operand::transposed(&b, k), true);
             for (i, j) in [(0, 0), (m - 1, n - 1), (m / 2, n / 2)] {
                 let expected: f32 = 1.0 + (0..k).map(|l| a[i * k + l] * b[j * k + l]).sum::<f32>();
                 assert!((out[i * n + j] - expected).abs() < 1e-5, "{m} {n} {k} at {i} {j}");
@@ -159,7 +188,7 @@ mod tests {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut out = vec![0.0; m * n];
-            pool.install(|| product(m, n, k, &mut out, n, Operand::rows(&a, k), Operand::transposed(&b, k), false));
+            pool.install(|| product([m, n, k], &mut out, Operand::rows(&a, k), Operand::transposed(&b, k), false));
             out
         };
         assert_eq!(run(1), run(5));

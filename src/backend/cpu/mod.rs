@@ -15,6 +15,7 @@ mod layer_norm;
 mod linear;
 mod prepare;
 mod reduce;
+pub(crate) mod simd;
 mod sparsity;
 mod transpose;
 mod unembed;

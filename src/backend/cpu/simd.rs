@@ -1,0 +1,79 @@
+//! Row arithmetic for whatever vector unit the machine has. A function declared with
+//! `vectorised!` is compiled three times (AVX-512, AVX2 with FMA, plain) and chosen at run time.
+
+/// Declares functions whose body is compiled for each vector unit. Inside, the constant `FUSED`
+/// says whether the machine has fused multiply-add.
+macro_rules! vectorised {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {
+        $($(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body<const FUSED: bool>($($arg: $type),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($arg: $type),*) $(-> $ret)? { body::<true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $ret)? { body::<true>($($arg),*) }
+
+                if std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the machine has just said that it has these instructions.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                    // SAFETY: as above.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            { body::<true>($($arg),*) }
+            #[cfg(not(target_arch = "aarch64"))]
+            { body::<false>($($arg),*) }
+        })*
+    };
+}
+pub(crate) use vectorised;
+
+/// `a * b + c`, with one rounding where the machine has the instruction.
+#[inline(always)]
+pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED {
+        a.mul_add(b, c)
+    } else {
+        a * b + c
+    }
+}
+
+/// `y += a * x`.
+#[inline(always)]
+pub(crate) fn axpy<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = multiply_add::<FUSED>(a, x, *y);
+    }
+}
+
+/// `Σ x y`, in 64 running sums so that the compiler can keep four vector registers busy.
+#[inline(always)]
+pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
+    const LANES: usize = 64;
+    let mut sums = [0.0f32; LANES];
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (y_blocks, y_rest) = y.as_chunks::<LANES>();
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for lane in 0..LANES {
+            sums[lane] = multiply_add::<FUSED>(x[lane], y[lane], sums[lane]);
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    x_rest.iter().zip(y_rest).fold(sums[0], |sum, (&x, &y)| multiply_add::<FUSED>(x, y, sum))
+}
