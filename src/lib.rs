@@ -3,6 +3,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod backend;
+pub mod config;
 pub mod error;
 pub mod formats;
 pub mod random;

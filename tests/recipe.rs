@@ -1,0 +1,192 @@
+//! Recipes: reading, writing, what is refused and in which words.
+
+use cusae::config::{
+    foreign_keys, Auto, DatasetPath, ExcludeSpecialTokens, LrSchedulerName, Recipe, SeqposSlice, SpecialToken,
+};
+use std::path::Path;
+
+fn read(text: &str) -> cusae::error::Result<Recipe> {
+    Recipe::from_toml(Path::new("my.toml"), text)
+}
+
+fn refusal(text: &str) -> String {
+    let error = read(text).and_then(|recipe| recipe.validate()).expect_err(text);
+    assert_eq!(error.exit_code(), 2, "{text}");
+    error.to_string()
+}
+
+#[test]
+fn the_defaults_are_possible() {
+    Recipe::default().validate().unwrap();
+    let resolved = Recipe::default().resolve(128).unwrap();
+    assert_eq!(resolved.d_sae, Auto::Value(2048));
+}
+
+#[test]
+fn a_written_recipe_is_complete_and_reads_back_equal() {
+    let mut recipe = Recipe::default().resolve(128).unwrap();
+    recipe.lr = 3.0000001e-7;
+    recipe.max_grad_norm = None;
+    recipe.decoder_init_norm = None;
+    recipe.lr_scheduler_name = LrSchedulerName::CosineAnnealing;
+    recipe.dataset_path = DatasetPath::Paths(vec!["a \"quoted\", name.txt".into(), "b".into()]);
+    recipe.exclude_special_tokens = ExcludeSpecialTokens::Ids(vec![0, 50256]);
+    recipe.sequence_separator_token = Some(SpecialToken::Id(7));
+    recipe.seqpos_slice = SeqposSlice { start: Some(5), stop: Some(-5), step: None };
+    let text = recipe.to_toml();
+    assert_eq!(read(&text).unwrap(), recipe, "{text}");
+    for key in Recipe::keys() {
+        assert!(text.contains(&format!("\n{} = ", key.name)), "{} is missing", key.name);
+    }
+}
+
+#[test]
+fn a_key_left_out_keeps_its_default() {
+    let recipe = read("k = 7\n").unwrap();
+    assert_eq!(recipe, Recipe { k: 7, ..Recipe::default() });
+}
+
+#[test]
+fn flags_and_toml_read_the_same_values() {
+    let mut recipe = Recipe::default();
+    for (key, text) in [
+        ("k", "7"),
+        ("lr", "3e-4"),
+        ("training_tokens", "2e6"),
+        ("max_grad_norm", "none"),
+        ("d_sae", "auto"),
+        ("exclude_special_tokens", "[1, 2]"),
+        ("model_name", "2024"),
+        ("seqpos_slice", "5:-5"),
+        ("dataset_path", "a,b.txt"),
+        ("eval_dataset_path", "[\"a\", \"b\"]"),
+    ] {
+        recipe.set_text(key, text).unwrap();
+    }
+    let toml = "k = 7\nlr = 3e-4\ntraining_tokens = 2_000_000\nmax_grad_norm = \"none\"\nd_sae = \"auto\"\n\
+                exclude_special_tokens = [1, 2]\nmodel_name = \"2024\"\nseqpos_slice = \"5:-5\"\n\
+                dataset_path = \"a,b.txt\"\neval_dataset_path = [\"a\", \"b\"]\n";
+    assert_eq!(recipe, read(toml).unwrap());
+    assert_eq!((recipe.training_tokens, recipe.max_grad_norm), (2_000_000, None));
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_the_closest_one() {
+    let message = refusal("lr_warmup_steps = 5");
+    assert_eq!(message, "my.toml, key lr_warmup_steps: there is no such key; did you mean lr_warm_up_steps?");
+    assert!(refusal("zzz = 5").ends_with("cusae train --help lists all"));
+}
+
+#[test]
+fn fields_of_saelens_that_are_not_here_are_answered_by_name() {
+    assert!(refusal("n_batches_in_buffer = 20").ends_with("use buffer_tokens"));
+    assert!(refusal("wandb_project = \"x\"").contains("Weights & Biases"));
+    assert!(refusal("[sae]\nk = 5").contains("one flat list"));
+    let keys: Vec<_> = Recipe::keys().iter().map(|key| key.name).collect();
+    for foreign in foreign_keys() {
+        assert!(!keys.contains(&foreign), "{foreign} is both here and not here");
+    }
+}
+
+#[test]
+fn a_value_of_another_type_says_what_was_found_and_expected() {
+    for (toml, message) in [
+        ("k = \"many\"", "my.toml, key k: found the text \"many\", expected a whole number"),
+        ("k = -3", "my.toml, key k: found the whole number -3, expected a whole number"),
+        ("lr = nan", "my.toml, key lr: found the number nan, expected a number"),
+        ("prepend_bos = 1", "my.toml, key prepend_bos: found the whole number 1, expected true or false"),
+        ("architecture = \"topp\"", "my.toml, key architecture: found the text \"topp\", expected standard | topk"),
+        ("max_grad_norm = \"off\"", "my.toml, key max_grad_norm: found the text \"off\", expected a number or none"),
+        ("d_sae = 1.5", "my.toml, key d_sae: found the number 1.5, expected a whole number or auto"),
+    ] {
+        assert_eq!(refusal(toml), message);
+    }
+    let message = Recipe::default().set_text("k", "many").unwrap_err().to_string();
+    assert_eq!(message, "k: found \"many\", expected a whole number");
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_line() {
+    let message = refusal("k = 5\nlr = = 3\n");
+    assert!(message.starts_with("my.toml, line 2: not TOML: "), "{message}");
+    assert!(!message.contains('\n'));
+}
+
+#[test]
+fn impossible_settings_are_refused_with_the_arithmetic() {
+    for (toml, message) in [
+        ("d_sae = 16", "k: found 32, expected at most d_sae = 16"),
+        ("k = 0", "k: found 0, expected at least 1"),
+        ("buffer_tokens = 2047", "buffer_tokens: found 2047, expected at least train_batch_size_tokens = 2048"),
+        ("training_tokens = 2047", "training_tokens: found 2047, expected at least train_batch_size_tokens = 2048"),
+        ("train_batch_size_tokens = 0", "train_batch_size_tokens: found 0"),
+        (
+            "training_tokens = 20480\nlr_warm_up_steps = 6\nlr_decay_steps = 5",
+            "6 + 5 is more than the 10 steps of the run (training_tokens / train_batch_size_tokens = 20480 / 2048)",
+        ),
+        (
+            "training_tokens = 20480\nlr_warm_up_steps = 5\nlr_decay_steps = 5\nlr_scheduler_name = \"cosineannealing\"",
+            "cosineannealing has no step: 10 - 5 warm-up - 5 decay = 0",
+        ),
+        (
+            "training_tokens = 20480\nlr_scheduler_name = \"cosineannealingwarmrestarts\"\nn_restart_cycles = 9",
+            "n_restart_cycles: found 9, expected at most the 8 steps",
+        ),
+        ("lr = 0", "lr: found 0, expected more than 0"),
+        ("lr_end = 2", "lr_end: found 2, expected from 0 to lr = 0.001"),
+        ("lr_end = 0\nlr_scheduler_name = \"cosineannealing\"", "lr_end: found 0, but lr_decay_steps = 195"),
+        ("adam_beta1 = 1", "adam_beta1: found 1, expected at least 0 and less than 1"),
+        ("adam_epsilon = 0", "adam_epsilon: found 0, expected more than 0"),
+        ("max_grad_norm = 0", "max_grad_norm: found 0, expected more than 0"),
+        ("activations_mixing_fraction = 1", "activations_mixing_fraction: found 1"),
+        ("shuffle = false", "shuffle: only stored activations can be taken in order"),
+        ("context_size = 1", "context_size: found 1, expected at least 2"),
+        ("seqpos_slice = \"200:\"", "seqpos_slice: no position of a row of context_size = 128 is left"),
+        ("normalize_activations = \"layer_norm\"", "aux_loss_coefficient: found 1, expected 0 with"),
+        ("log_every = 0", "log_every: found 0"),
+    ] {
+        let found = refusal(toml);
+        assert!(found.contains(message), "{toml}: {found}");
+    }
+}
+
+#[test]
+fn settings_at_the_border_are_accepted() {
+    for toml in [
+        "d_sae = 32",
+        "buffer_tokens = 2048",
+        "training_tokens = 2048",
+        "training_tokens = 20480\nlr_warm_up_steps = 5\nlr_decay_steps = 5",
+        "lr_end = 0",
+        "normalize_activations = \"layer_norm\"\naux_loss_coefficient = 0",
+        "normalize_activations = \"layer_norm\"\narchitecture = \"standard\"",
+        "architecture = \"standard\"\nd_sae = 16",
+        "shuffle = false\ncached_activations_path = \"a.safetensors\"",
+    ] {
+        read(toml).unwrap().validate().expect(toml);
+    }
+}
+
+#[test]
+fn auto_values_follow_from_the_others() {
+    let recipe = read("training_tokens = 1_000_000\ntrain_batch_size_tokens = 1000\nlr = 0.5").unwrap();
+    assert_eq!(recipe.total_training_steps(), 1000);
+    assert_eq!((recipe.lr_warm_up_steps(), recipe.lr_decay_steps(), recipe.l1_warm_up_steps()), (50, 200, 50));
+    assert_eq!((recipe.lr_end(), recipe.eval_batch_size_prompts()), (0.05, 32));
+    let resolved = recipe.resolve(64).unwrap();
+    assert_eq!((resolved.d_in, resolved.d_sae), (Auto::Value(64), Auto::Value(1024)));
+    assert_eq!((resolved.lr_warm_up_steps, resolved.lr_decay_steps), (Auto::Value(50), Auto::Value(200)));
+    assert_eq!(resolved.resolve(64).unwrap(), resolved);
+}
+
+#[test]
+fn widths_that_contradict_one_another_are_refused() {
+    let refused = |toml: &str| read(toml).unwrap().resolve(128).unwrap_err().to_string();
+    assert_eq!(refused("d_in = 64"), "d_in: found 64, but the activations of blocks.2.hook_resid_pre are 128 wide");
+    assert_eq!(
+        refused("expansion_factor = 8\nd_sae = 2048"),
+        "expansion_factor: 8 * d_in = 8 * 128 = 1024, but d_sae is 2048; give one of them"
+    );
+    assert!(refused("expansion_factor = 1\nk = 129").starts_with("k: found 129, expected at most d_sae = 128"));
+    assert_eq!(read("expansion_factor = 8\nd_sae = 1024").unwrap().resolve(128).unwrap().d_sae(128), 1024);
+}
