@@ -7,3 +7,5 @@ pub mod config;
 pub mod error;
 pub mod formats;
 pub mod random;
+pub mod sae;
+pub mod train;

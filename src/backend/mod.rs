@@ -121,6 +121,10 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn adam(&self, op: Adam<'_, Self>) -> Result<()>;
     /// L2 norm of every row.
     fn row_norms(&self, op: RowNorms<'_, Self>) -> Result<()>;
+    /// `to = factor * from`.
+    fn scale(&self, op: Scale<'_, Self>) -> Result<()>;
+    /// The latents that have not fired for too long; returns how many.
+    fn find_dead(&self, op: FindDead<'_, Self>) -> Result<usize>;
     /// How often each latent fired in a batch, and since when it has not.
     fn update_firing(&self, op: UpdateFiring<'_, Self>) -> Result<()>;
     /// Sum of squares of all values, in f64.

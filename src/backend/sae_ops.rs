@@ -696,3 +696,43 @@ impl<B: Backend> UpdateFiring<'_, B> {
         need(op, "since_fired", self.since_fired.len(), self.d_sae)
     }
 }
+
+/// `to[i] = factor * from[i]`.
+pub struct Scale<'a, B: Backend> {
+    /// `[len]`.
+    pub from: &'a B::Buffer<f32>,
+    /// The factor.
+    pub factor: f32,
+    /// Elements.
+    pub len: usize,
+    /// Out `[len]`.
+    pub to: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> Scale<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("scale", "from", self.from.len(), self.len)?;
+        need("scale", "to", self.to.len(), self.len)
+    }
+}
+
+/// The latents with `since_fired > window` (SAELens' `dead_neurons`), ascending.
+pub struct FindDead<'a, B: Backend> {
+    /// Steps since each latent fired `[F]`.
+    pub since_fired: &'a B::Buffer<u32>,
+    /// SAELens' `dead_feature_window`, in steps.
+    pub window: u32,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out `[F]`: the first so many hold the dead latents.
+    pub dead: &'a mut B::Buffer<u32>,
+}
+
+impl<B: Backend> FindDead<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("find_dead", "since_fired", self.since_fired.len(), self.d_sae)?;
+        need("find_dead", "dead", self.dead.len(), self.d_sae)
+    }
+}

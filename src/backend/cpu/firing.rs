@@ -1,4 +1,4 @@
-//! `update_firing`: counts behind feature densities and dead latents.
+//! `update_firing` and `find_dead`: counts behind feature densities, and dead latents.
 
 use super::*;
 use rayon::prelude::*;
@@ -42,4 +42,15 @@ pub(super) fn run(op: UpdateFiring<'_, Cpu>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+pub(super) fn find_dead(op: FindDead<'_, Cpu>) -> usize {
+    let mut n_dead = 0;
+    for (latent, &since) in op.since_fired[..op.d_sae].iter().enumerate() {
+        if since > op.window {
+            op.dead[n_dead] = latent as u32;
+            n_dead += 1;
+        }
+    }
+    n_dead
 }

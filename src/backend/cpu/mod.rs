@@ -112,7 +112,13 @@ impl Backend for Cpu {
         clip_scale: ClipScale => clip::run,
         adam: Adam => adam::run,
         row_norms: RowNorms => reduce::row_norms,
+        scale: Scale => reduce::scale,
         update_firing: UpdateFiring => firing::run,
+    }
+
+    fn find_dead(&self, op: FindDead<'_, Self>) -> Result<usize> {
+        op.check()?;
+        Ok(firing::find_dead(op))
     }
 
     fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<ListsFit> {

@@ -1,4 +1,4 @@
-//! Sums in f64 over fixed chunks, added in order: the same bits for any number of threads.
+//! Sums, norms and scaled copies. Sums are in f64 over fixed chunks, added in order: the same bits for any number of threads.
 
 use super::*;
 use rayon::prelude::*;
@@ -67,5 +67,14 @@ pub(super) fn row_norms(op: RowNorms<'_, Cpu>) -> Result<()> {
         .zip(op.matrix[..op.rows * op.columns].par_chunks(op.columns))
         .with_min_len(64)
         .for_each(|(out, row)| *out = norm(row));
+    Ok(())
+}
+
+pub(super) fn scale(op: Scale<'_, Cpu>) -> Result<()> {
+    op.to[..op.len].par_chunks_mut(CHUNK).zip(op.from[..op.len].par_chunks(CHUNK)).for_each(|(to, from)| {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = op.factor * from;
+        }
+    });
     Ok(())
 }

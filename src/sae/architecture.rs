@@ -1,0 +1,171 @@
+//! What differs between architectures in a training step. One architecture is one file beside this
+//! one with a type that implements [`Architecture`]; [`build`] is the only list of them.
+
+use super::parameters::Named;
+use super::standard::{Standard, StandardConfig};
+use super::topk::{TopK, TopKConfig};
+use crate::backend::*;
+use crate::error::Result;
+
+/// The settings that only one architecture has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ArchitectureConfig {
+    /// ReLU with an Lp sparsity term.
+    Standard(StandardConfig),
+    /// The k largest pre-activations.
+    TopK(TopKConfig),
+}
+
+/// Makes the architecture's part of the training step.
+pub fn build<B: Backend>(backend: &B, config: &ArchitectureConfig, dims: Dims) -> Result<Box<dyn Architecture<B>>> {
+    Ok(match config {
+        ArchitectureConfig::Standard(config) => Box::new(Standard::new(backend, config.clone(), dims)?),
+        ArchitectureConfig::TopK(config) => Box::new(TopK::new(backend, config.clone(), dims)?),
+    })
+}
+
+/// Sizes of a training step.
+#[derive(Clone, Copy, Debug)]
+pub struct Dims {
+    /// Rows in a batch (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+}
+
+/// A batch on its way through the step: what the architecture reads and writes.
+pub struct Batch<'a, B: Backend> {
+    /// The device.
+    pub backend: &'a B,
+    /// Sizes.
+    pub dims: Dims,
+    /// The parameters' values.
+    pub values: &'a Named<B>,
+    /// Norms of the decoder's rows `[F]`.
+    pub decoder_norm: &'a B::Buffer<f32>,
+    /// The encoder's input `[B, D]`.
+    pub input: &'a B::Buffer<f32>,
+    /// What the reconstruction is compared with `[B, D]`.
+    pub target: &'a B::Buffer<f32>,
+    /// Scale and shift that undo a row-by-row normalisation, if there is one.
+    pub denormalize: Option<(&'a B::Buffer<f32>, &'a B::Buffer<f32>)>,
+    /// The dead latents, ascending: the first `n_dead` of it.
+    pub dead: &'a B::Buffer<u32>,
+    /// How many latents were dead before this step.
+    pub n_dead: usize,
+    /// The coefficient of this step's sparsity term, after its warm-up.
+    pub coefficient: f64,
+    /// Out: the parameters' gradients; b_dec's is the caller's work.
+    pub gradients: &'a mut Named<B>,
+    /// Out: the gradient with respect to the decoder's output `[B, D]`.
+    pub output_gradient: &'a mut B::Buffer<f32>,
+    /// Out `[B]`.
+    pub squared_error: &'a mut B::Buffer<f32>,
+    /// In and out: firing statistics.
+    pub firing: &'a mut Firing<B>,
+}
+
+/// Firing statistics on the device.
+pub struct Firing<B: Backend> {
+    /// SAELens' `act_freq_scores` `[F]`.
+    pub fired_count: B::Buffer<u32>,
+    /// SAELens' `n_forward_passes_since_fired` `[F]`.
+    pub since_fired: B::Buffer<u32>,
+}
+
+/// What a step's architecture reports; only scalars leave the device.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// Loss terms besides `mse_loss`, by SAELens' names, coefficients multiplied in.
+    pub losses: Vec<(&'static str, f64)>,
+    /// Active latents in the whole batch.
+    pub active: u64,
+}
+
+/// One architecture's forward and backward pass over a batch.
+pub trait Architecture<B: Backend>: Send {
+    /// Encodes, decodes, and writes all gradients but b_dec's.
+    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<Terms>;
+
+    /// State that a resumed run needs besides the parameters, as numbers.
+    fn state(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Takes back what [`Architecture::state`] gave.
+    fn restore(&mut self, _backend: &B, _state: &[f64]) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a, B: Backend> Batch<'a, B> {
+    /// The encoder's arguments.
+    pub fn encoder(&self) -> Encoder<'a, B> {
+        let Dims { rows, d_in, d_sae } = self.dims;
+        Encoder {
+            input: self.input,
+            w_enc: self.values.get("W_enc"),
+            b_enc: self.values.get("b_enc"),
+            rows,
+            d_in,
+            d_sae,
+        }
+    }
+
+    /// The decoder's arguments for the mean squared error of the batch (`2 / B`).
+    pub fn decoder(&mut self) -> Decoder<'_, B> {
+        let Dims { rows, d_in, d_sae } = self.dims;
+        Decoder {
+            w_dec: self.values.get("W_dec"),
+            b_dec: Some(self.values.get("b_dec")),
+            target: self.target,
+            denormalize: self.denormalize.map(|(row_scale, row_shift)| Denormalize { row_scale, row_shift }),
+            gradient_scale: 2.0 / rows as f32,
+            rows,
+            d_in,
+            d_sae,
+            reconstruction: None,
+            gradient: self.output_gradient,
+            squared_error: self.squared_error,
+        }
+    }
+
+    /// Counts what fired.
+    pub fn update_firing(&mut self, features: Features<'_, B>) -> Result<()> {
+        self.backend.update_firing(UpdateFiring {
+            features,
+            rows: self.dims.rows,
+            d_sae: self.dims.d_sae,
+            fired_count: &mut self.firing.fired_count,
+            since_fired: &mut self.firing.since_fired,
+        })
+    }
+
+    /// Gradients of the weights from lists, without a decoder-norm term.
+    pub fn gradient_from_lists(
+        &mut self,
+        lists: &FeatureLists<B>,
+        by_latent: &LatentLists<B>,
+        pre_gradient: &B::Buffer<f32>,
+        output_gradient: Option<&B::Buffer<f32>>,
+        norm_gradient: Option<&B::Buffer<f32>>,
+        accumulate: bool,
+    ) -> Result<()> {
+        let Dims { rows, d_in, d_sae } = self.dims;
+        let (decoder_norm, w_dec) = (self.decoder_norm, self.values.get("W_dec"));
+        self.backend.gradient_sparse(GradientSparse {
+            lists,
+            by_latent,
+            pre_gradient,
+            gradient: output_gradient.unwrap_or(self.output_gradient),
+            input: self.input,
+            norm: norm_gradient.map(|norm_gradient| NormGradient { norm_gradient, decoder_norm, w_dec }),
+            rows,
+            d_in,
+            d_sae,
+            out: self.gradients.weight_gradients(accumulate),
+        })
+    }
+}

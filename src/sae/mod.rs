@@ -1,0 +1,10 @@
+//! The sparse autoencoder: parameters, training step, architectures.
+
+pub mod architecture;
+pub mod config;
+pub mod init;
+pub mod parameters;
+pub mod standard;
+pub mod step;
+pub mod topk;
+pub mod weights;

@@ -1,0 +1,99 @@
+//! The SAE's parameters on a device: named buffers, and the way from and to SAELens' shapes.
+
+use super::weights::{HostTensor, Weights};
+use crate::backend::{Backend, Buffer, WeightGradients};
+use crate::error::Result;
+
+/// One buffer per parameter, by SAELens' names. `W_enc` and `W_dec` are both `[d_sae, d_in]` here.
+pub struct Named<B: Backend> {
+    buffers: Vec<(String, B::Buffer<f32>)>,
+}
+
+impl<B: Backend> Named<B> {
+    /// Uploads host weights (in SAELens' shapes: `W_enc [d_in, d_sae]`).
+    pub fn upload(backend: &B, weights: &Weights) -> Result<Self> {
+        let mut buffers = Vec::new();
+        for (name, tensor) in weights.iter() {
+            let values =
+                if name == "W_enc" { backend.upload(&transposed(tensor))? } else { backend.upload(&tensor.values)? };
+            buffers.push((name.to_string(), values));
+        }
+        Ok(Named { buffers })
+    }
+
+    /// Zeros of the same names and sizes.
+    pub fn zeros_like(backend: &B, other: &Self) -> Result<Self> {
+        let buffers = other.buffers.iter().map(|(name, buffer)| Ok((name.clone(), backend.zeros(buffer.len())?)));
+        Ok(Named { buffers: buffers.collect::<Result<_>>()? })
+    }
+
+    /// The host weights, in SAELens' shapes.
+    pub fn download(&self, backend: &B, d_in: usize) -> Result<Weights> {
+        let mut weights = Weights::default();
+        for (name, buffer) in &self.buffers {
+            let values = backend.download(buffer)?;
+            let tensor = match name.as_str() {
+                "W_enc" => {
+                    let d_sae = values.len() / d_in;
+                    HostTensor {
+                        values: transposed(&HostTensor { shape: vec![d_sae, d_in], values }),
+                        shape: vec![d_in, d_sae],
+                    }
+                }
+                "W_dec" => HostTensor { shape: vec![values.len() / d_in, d_in], values },
+                _ => HostTensor { shape: vec![values.len()], values },
+            };
+            weights.insert(name, tensor);
+        }
+        Ok(weights)
+    }
+
+    /// All names and buffers.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &B::Buffer<f32>)> {
+        self.buffers.iter().map(|(name, buffer)| (name.as_str(), buffer))
+    }
+
+    /// All names and buffers, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut B::Buffer<f32>)> {
+        self.buffers.iter_mut().map(|(name, buffer)| (name.as_str(), buffer))
+    }
+
+    /// The buffer of a name that the architecture has.
+    pub fn get(&self, name: &str) -> &B::Buffer<f32> {
+        &self.buffers[self.position(name)].1
+    }
+
+    /// The buffer of a name that the architecture has, to be changed.
+    pub fn get_mut(&mut self, name: &str) -> &mut B::Buffer<f32> {
+        let position = self.position(name);
+        &mut self.buffers[position].1
+    }
+
+    /// Where the gradients of the encoder's and decoder's weights go.
+    pub fn weight_gradients(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
+        let positions = ["W_enc", "b_enc", "W_dec"].map(|name| self.position(name));
+        let [w_enc, b_enc, w_dec] = self.buffers.get_disjoint_mut(positions).expect("three different names");
+        WeightGradients { w_enc: &mut w_enc.1, b_enc: &mut b_enc.1, w_dec: &mut w_dec.1, accumulate }
+    }
+
+    fn position(&self, name: &str) -> usize {
+        self.buffers.iter().position(|(n, _)| n == name).unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+}
+
+/// The values of a matrix with rows and columns exchanged.
+fn transposed(matrix: &HostTensor) -> Vec<f32> {
+    let [rows, columns] = matrix.shape[..] else { panic!("a matrix has two dimensions") };
+    const TILE: usize = 32;
+    let mut out = vec![0.0; matrix.values.len()];
+    for row in (0..rows).step_by(TILE) {
+        for column in (0..columns).step_by(TILE) {
+            for i in row..(row + TILE).min(rows) {
+                for j in column..(column + TILE).min(columns) {
+                    out[j * rows + i] = matrix.values[i * columns + j];
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,3 @@
+//! Training: schedules, the loop, checkpoints and logs.
+
+pub mod schedule;
