@@ -142,11 +142,10 @@ fn reproduces(name: &'static str) {
         assert!((report.l0 - l0).abs() <= border, "{name} step {step}: l0 {} for {l0}", report.l0);
         assert_eq!(report.n_dead as u64, expected["n_dead"].as_u64().unwrap(), "{name} step {step}: n_dead");
         let norm = expected["grad_norm"].as_f64().unwrap();
-        assert!(
-            (report.grad_norm / norm - 1.0).abs() < 1e-5,
-            "{name} step {step}: grad_norm {} for {norm}",
-            report.grad_norm
-        );
+        // An activation that crosses zero switches its sparsity gradient, coefficient * |W_dec_i| / B.
+        let allowed = if report.l0 == l0 { 1e-5 } else { 1e-4 };
+        let ours = report.grad_norm;
+        assert!((ours / norm - 1.0).abs() < allowed, "{name} step {step}: grad_norm {ours} for {norm}");
     }
     let last = run.open("final.safetensors");
     let ours = [("", &run.sae.values), ("exp_avg.", &run.sae.exp_avg), ("exp_avg_sq.", &run.sae.exp_avg_sq)];
