@@ -6,9 +6,9 @@
 //! other side of zero, by less than a rounding.
 
 use cusae::backend::{Backend, Cpu};
+use cusae::config::NormalizeActivations;
 use cusae::formats::tensors::TensorFile;
 use cusae::sae::architecture::ArchitectureConfig;
-use cusae::sae::config::NormalizeActivations;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
@@ -65,11 +65,11 @@ impl Run {
             d_sae: 256,
             train_batch_size_tokens: 128,
             apply_b_dec_to_input: sae["apply_b_dec_to_input"].as_bool().unwrap(),
-            normalize_activations: match sae["normalize_activations"].as_str().unwrap() {
-                "layer_norm" => NormalizeActivations::LayerNorm,
-                "expected_average_only_in" => NormalizeActivations::ExpectedAverageOnlyIn,
-                _ => NormalizeActivations::None,
-            },
+            normalize_activations: sae["normalize_activations"]
+                .as_str()
+                .unwrap()
+                .parse::<NormalizeActivations>()
+                .unwrap(),
             adam_beta1: number(&trainer["adam_beta1"]),
             adam_beta2: number(&trainer["adam_beta2"]),
             adam_epsilon: number(&config["adam_eps"]),

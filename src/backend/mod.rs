@@ -131,9 +131,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn sum_of_squares(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
     /// Sum of all values, in f64.
     fn sum(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
-    /// Sum over rows of the squared distance to the batch's mean row, in f64: the variance that
-    /// `explained_variance` divides by, times `rows`.
-    fn total_variance(&self, values: &Self::Buffer<f32>, rows: usize, columns: usize) -> Result<f64>;
+    /// Squared distance of every row to the batch's mean row.
+    fn row_variance(&self, op: RowVariance<'_, Self>) -> Result<()>;
 }
 
 /// Fails with a sentence when a buffer holds fewer elements than an operation will touch.

@@ -736,3 +736,23 @@ impl<B: Backend> FindDead<'_, B> {
         need("find_dead", "dead", self.dead.len(), self.d_sae)
     }
 }
+
+/// `variance[b] = |x[b] - mean row|²`: what the explained variance divides by.
+pub struct RowVariance<'a, B: Backend> {
+    /// `[B, D]`.
+    pub x: &'a B::Buffer<f32>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Out `[B]`.
+    pub variance: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> RowVariance<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("row_variance", "x", self.x.len(), self.rows * self.d_in)?;
+        need("row_variance", "variance", self.variance.len(), self.rows)
+    }
+}

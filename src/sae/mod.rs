@@ -1,7 +1,6 @@
 //! The sparse autoencoder: parameters, training step, architectures.
 
 pub mod architecture;
-pub mod config;
 pub mod init;
 pub mod parameters;
 pub mod standard;

@@ -6,10 +6,10 @@
 //! 6. Adam; 7. the decoder's new row norms.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, Firing};
-use super::config::NormalizeActivations;
 use super::parameters::Named;
 use super::weights::Weights;
 use crate::backend::*;
+use crate::config::NormalizeActivations;
 use crate::error::Result;
 
 /// What does not change during a run.
@@ -46,7 +46,7 @@ pub struct StepSettings {
     pub lr: f64,
     /// Coefficient of the architecture's sparsity term.
     pub coefficient: f64,
-    /// Whether the batch's variance is wanted, for the explained variance.
+    /// Whether the explained variance is wanted.
     pub with_variance: bool,
 }
 
@@ -61,8 +61,19 @@ pub struct StepReport {
     pub n_dead: usize,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
-    /// `1 - mean |x_hat - x|² / mean |x - mean|²`, where the variance was wanted.
-    pub explained_variance: Option<f64>,
+    /// How much of the batch's variance is explained, where it was wanted.
+    pub explained_variance: Option<ExplainedVariance>,
+}
+
+/// SAELens' two measures of the variance that the reconstruction explains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExplainedVariance {
+    /// `1 - Σ |x_hat - x|² / Σ |x - mean|²`.
+    pub pooled: f64,
+    /// Mean over rows of `1 - |x_hat - x|² / |x - mean|²`: `explained_variance_legacy`.
+    pub legacy_mean: f64,
+    /// Its standard deviation over rows (n - 1).
+    pub legacy_std: f64,
 }
 
 impl StepReport {
@@ -183,12 +194,7 @@ impl<B: Backend> TrainingSae<B> {
         self.n_training_steps += 1;
 
         let squared_error = self.backend.sum(&self.work.squared_error, rows)?;
-        let explained_variance = if settings.with_variance {
-            let variance = self.backend.total_variance(&self.work.target, rows, self.config.d_in)?;
-            Some(1.0 - squared_error / variance)
-        } else {
-            None
-        };
+        let explained_variance = settings.with_variance.then(|| self.explained_variance()).transpose()?;
         let mut clip = [0.0; 2];
         self.backend.read(&self.work.clip, 0, &mut clip)?;
         let mut losses = vec![("mse_loss", squared_error / rows as f64)];
@@ -197,8 +203,31 @@ impl<B: Backend> TrainingSae<B> {
         Ok(StepReport { losses, l0, n_dead, grad_norm: clip[1].into(), explained_variance })
     }
 
+    fn explained_variance(&mut self) -> Result<ExplainedVariance> {
+        let (rows, d_in) = (self.config.train_batch_size_tokens, self.config.d_in);
+        // The input is not needed any more: its place takes the variances.
+        let (x, variance) = (&self.work.target, &mut self.work.input);
+        self.backend.row_variance(RowVariance { x, rows, d_in, variance })?;
+        let (mut variance, mut error) = (vec![0.0f32; rows], vec![0.0f32; rows]);
+        self.backend.read(&self.work.input, 0, &mut variance)?;
+        self.backend.read(&self.work.squared_error, 0, &mut error)?;
+        let total = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>();
+        let ratios = || error.iter().zip(&variance).map(|(&e, &v)| 1.0 - f64::from(e) / f64::from(v));
+        let mean = ratios().sum::<f64>() / rows as f64;
+        let spread = ratios().map(|ratio| (ratio - mean).powi(2)).sum::<f64>();
+        Ok(ExplainedVariance {
+            pooled: 1.0 - total(&error) / total(&variance),
+            legacy_mean: mean,
+            legacy_std: (spread / (rows as f64 - 1.0)).sqrt(),
+        })
+    }
+
     fn normalization(&self) -> RowNormalization {
-        self.config.normalize_activations.by_row()
+        match self.config.normalize_activations {
+            NormalizeActivations::LayerNorm => RowNormalization::LayerNorm,
+            NormalizeActivations::ConstantNormRescale => RowNormalization::ConstantNorm,
+            NormalizeActivations::None | NormalizeActivations::ExpectedAverageOnlyIn => RowNormalization::None,
+        }
     }
 
     fn prepare(&mut self, x: &B::Buffer<f32>) -> Result<()> {

@@ -1,39 +1,13 @@
 //! Learning-rate and coefficient schedules. Source: SAELens `training/optim.py`.
 
-use crate::error::{Error, Result};
+use crate::config::LrSchedulerName;
 use std::f64::consts::PI;
-
-/// SAELens' `lr_scheduler_name`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LrScheduler {
-    /// The learning rate itself.
-    Constant,
-    /// One half cosine from `lr` to `lr_end`.
-    CosineAnnealing,
-    /// As many half cosines as `n_restart_cycles`.
-    CosineAnnealingWarmRestarts,
-}
-
-impl std::str::FromStr for LrScheduler {
-    type Err = Error;
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "constant" => Ok(LrScheduler::Constant),
-            "cosineannealing" => Ok(LrScheduler::CosineAnnealing),
-            "cosineannealingwarmrestarts" => Ok(LrScheduler::CosineAnnealingWarmRestarts),
-            other => Err(Error::config(
-                "lr_scheduler_name",
-                format!("{other:?} is unknown; use constant, cosineannealing or cosineannealingwarmrestarts"),
-            )),
-        }
-    }
-}
 
 /// The learning rate of every step: warm-up, main part, linear decay to 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LearningRate {
     /// The main part's form.
-    pub scheduler: LrScheduler,
+    pub scheduler: LrSchedulerName,
     /// The rate at the end of the warm-up.
     pub lr: f64,
     /// Where the cosines end, and where the decay starts from if there are cosines.
@@ -58,15 +32,15 @@ impl LearningRate {
         }
         let decay_start = self.total_steps.saturating_sub(self.decay_steps);
         if step >= decay_start {
-            let from = if self.scheduler == LrScheduler::Constant { lr } else { end };
+            let from = if self.scheduler == LrSchedulerName::Constant { lr } else { end };
             return from * (1.0 - (step - decay_start) as f64 / self.decay_steps as f64);
         }
         let (i, n) = ((step - self.warm_up_steps) as f64, (decay_start - self.warm_up_steps) as f64);
         let half_cosine = |part: f64| end + (lr - end) * (1.0 + (PI * part).cos()) / 2.0;
         match self.scheduler {
-            LrScheduler::Constant => lr,
-            LrScheduler::CosineAnnealing => half_cosine(i / n),
-            LrScheduler::CosineAnnealingWarmRestarts => {
+            LrSchedulerName::Constant => lr,
+            LrSchedulerName::CosineAnnealing => half_cosine(i / n),
+            LrSchedulerName::CosineAnnealingWarmRestarts => {
                 let cycle = (n / self.n_restart_cycles as f64).floor();
                 half_cosine((i % cycle) / cycle)
             }

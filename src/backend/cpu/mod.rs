@@ -112,6 +112,7 @@ impl Backend for Cpu {
         clip_scale: ClipScale => clip::run,
         adam: Adam => adam::run,
         row_norms: RowNorms => reduce::row_norms,
+        row_variance: RowVariance => reduce::row_variance,
         scale: Scale => reduce::scale,
         update_firing: UpdateFiring => firing::run,
     }
@@ -134,10 +135,5 @@ impl Backend for Cpu {
     fn sum(&self, values: &Vec<f32>, len: usize) -> Result<f64> {
         need("sum", "values", values.len(), len)?;
         Ok(reduce::sum(&values[..len]))
-    }
-
-    fn total_variance(&self, values: &Vec<f32>, rows: usize, columns: usize) -> Result<f64> {
-        need("total_variance", "values", values.len(), rows * columns)?;
-        Ok(reduce::total_variance(&values[..rows * columns], columns))
     }
 }

@@ -29,34 +29,25 @@ pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     })
 }
 
-/// Σ over rows of |x - mean row|².
-pub(super) fn total_variance(values: &[f32], columns: usize) -> f64 {
-    let rows = values.len() / columns;
-    let chunk_rows = (CHUNK / columns).max(1);
-    // Two passes: first the mean row, then the distances, so that nothing cancels.
+/// |x - mean row|² of every row, the mean in f64.
+pub(super) fn row_variance(op: RowVariance<'_, Cpu>) -> Result<()> {
+    let RowVariance { x, rows, d_in, variance } = op;
     let column_sums = |chunk: &[f32]| {
-        let mut sums = vec![0.0f64; columns];
-        for row in chunk.chunks_exact(columns) {
-            for (sum, &x) in sums.iter_mut().zip(row) {
-                *sum += f64::from(x);
-            }
+        let mut sums = vec![0.0f64; d_in];
+        for row in chunk.chunks_exact(d_in) {
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
         }
         sums
     };
-    let mut mean = vec![0.0f64; columns];
-    for sums in values.par_chunks(chunk_rows * columns).map(column_sums).collect::<Vec<_>>() {
-        for (mean, sum) in mean.iter_mut().zip(sums) {
-            *mean += sum / rows as f64;
-        }
+    let chunk = (CHUNK / d_in).max(1) * d_in;
+    let mut mean = vec![0.0f64; d_in];
+    for sums in x[..rows * d_in].par_chunks(chunk).map(column_sums).collect::<Vec<_>>() {
+        mean.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += sum / rows as f64);
     }
-    let distances = |chunk: &[f32]| {
-        chunk
-            .chunks_exact(columns)
-            .flat_map(|row| row.iter().zip(&mean))
-            .map(|(&x, m)| (f64::from(x) - m).powi(2))
-            .sum::<f64>()
-    };
-    values.par_chunks(chunk_rows * columns).map(distances).collect::<Vec<f64>>().into_iter().sum()
+    variance[..rows].par_iter_mut().zip(x.par_chunks(d_in)).with_min_len(64).for_each(|(out, row)| {
+        *out = row.iter().zip(&mean).map(|(&x, m)| (f64::from(x) - m).powi(2)).sum::<f64>() as f32;
+    });
+    Ok(())
 }
 
 /// |row| of every row, summed in f64.
