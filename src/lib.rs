@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod config;
+pub mod data;
+pub mod embedded;
 pub mod error;
 pub mod formats;
 pub mod random;

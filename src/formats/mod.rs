@@ -1,4 +1,5 @@
 //! Files: tensors, SAEs in SAELens' layout, and writing that never leaves half a file.
 
+pub mod arrays;
 pub mod tensors;
 pub mod write;

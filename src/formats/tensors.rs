@@ -38,11 +38,24 @@ impl TensorFile {
     /// Maps a file. Errors: it cannot be opened, or its header does not describe it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        // SAFETY: the map is read only; like every reader of mapped files we rely on nobody
-        // truncating the file while it is open.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-        Self::from_parts(path.to_path_buf(), Bytes::Mapped(map))
+        Self::from_parts(path.to_path_buf(), Bytes::Mapped(map(path)?))
+    }
+
+    /// Maps a file that holds the little-endian elements of one tensor from byte `start` on.
+    /// Error: the file's size is not exactly that of the tensor.
+    pub(super) fn open_array(path: &Path, start: usize, name: &str, dtype: Dtype, shape: Vec<usize>) -> Result<Self> {
+        let map = map(path)?;
+        let held = map.len().saturating_sub(start);
+        let elements = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
+        let expected = elements.and_then(|elements| elements.checked_mul(dtype.bitsize() / 8));
+        if expected != Some(held) {
+            let what = format!("holds {held} bytes, its shape {shape:?} of {dtype:?} takes another size; write it again");
+            return Err(Error::format(path, what));
+        }
+        let info = TensorInfo { dtype, shape, data_offsets: (0, held) };
+        let metadata = Metadata::new(None, vec![(name.to_string(), info)])
+            .map_err(|e| Error::format(path, format!("cannot be described ({e})")))?;
+        Ok(TensorFile { path: path.to_path_buf(), bytes: Bytes::Mapped(map), data_start: start, metadata })
     }
 
     /// Reads bytes that are part of the program; `name` stands for the path in messages.
@@ -159,6 +172,7 @@ impl TensorFile {
             Dtype::I16 => (2, |b| i16::from_le_bytes([b[0], b[1]]).into()),
             Dtype::U16 => (2, |b| u16::from_le_bytes([b[0], b[1]]).into()),
             Dtype::U8 => (1, |b| b[0].into()),
+            Dtype::I8 => (1, |b| i8::from_le_bytes([b[0]]).into()),
             other => {
                 return Err(Error::format(&self.path, format!("tensor {name} has dtype {other:?}, expected integers")));
             }
@@ -188,6 +202,13 @@ impl TensorFile {
             (dtype, _) => Err(Error::format(&self.path, format!("tensor {name} ({dtype:?}) is not one number"))),
         }
     }
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    // SAFETY: the map is read only; like every reader of mapped files we rely on nobody truncating
+    // the file while it is open.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))
 }
 
 /// A tensor to be written.

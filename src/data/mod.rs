@@ -1,0 +1,5 @@
+//! From text, token files or stored activations to batches of activation rows.
+
+pub mod tokenizer;
+
+pub use tokenizer::Tokenizer;
