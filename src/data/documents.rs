@@ -96,14 +96,14 @@ impl Documents {
     /// Documents of these files; of a folder, all its files that can be read, by name. `column`
     /// names the column (JSON Lines, parquet) or the tensor (safetensors); otherwise it is found.
     /// Errors: nothing there, an unknown ending, or the first file cannot be read.
-    pub fn open(paths: &[PathBuf], column: Option<&str>) -> Result<Self> {
+    pub fn open(paths: &[impl AsRef<Path>], column: Option<&str>) -> Result<Self> {
         let mut sources = Vec::new();
-        for path in paths {
+        for path in paths.iter().map(AsRef::as_ref) {
             if path.is_dir() {
                 sources.extend(files_of(path)?.into_iter().map(Source::File));
             } else {
                 std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-                sources.push(Source::File(path.clone()));
+                sources.push(Source::File(path.to_path_buf()));
             }
         }
         if sources.is_empty() {
@@ -138,11 +138,12 @@ impl Documents {
         &self.sources
     }
 
-    /// The next record; none at the end of the last file.
-    pub fn next_record(&mut self) -> Result<Option<Record>> {
+    /// The next record and where it begins; none at the end of the last file.
+    pub fn next_record(&mut self) -> Result<Option<(DocumentPosition, Record)>> {
         while let Some(reader) = &mut self.reader {
-            if let Some(record) = reader.next()? {
-                return Ok(Some(record));
+            let (record, byte) = reader.place();
+            if let Some(found) = reader.next()? {
+                return Ok(Some((DocumentPosition { file: self.file, record, byte }, found)));
             }
             self.file += 1;
             self.open_current(0, 0)?;

@@ -75,7 +75,9 @@ impl ParquetReader {
     fn content(&mut self) -> Result<Option<Content>> {
         let Some(values) = &mut self.values else { return Ok(None) };
         let content = match values {
-            ColumnReader::ByteArrayColumnReader(values) if !self.is_list => read_record(values, false).map(|r| r.map(text)),
+            ColumnReader::ByteArrayColumnReader(values) if !self.is_list => {
+                read_record(values, false).map(|r| r.map(text))
+            }
             ColumnReader::Int32ColumnReader(values) if self.is_list => read_record(values, true).map(|r| r.map(tokens)),
             ColumnReader::Int64ColumnReader(values) if self.is_list => read_record(values, true).map(|r| r.map(tokens)),
             _ => {
@@ -125,8 +127,7 @@ fn read_record<T: DataType>(
     is_list: bool,
 ) -> Result<Option<Values<T::T>>, ParquetError> {
     let (mut values, mut definition, mut repetition) = (Vec::new(), Vec::new(), Vec::new());
-    let (records, found, levels) =
-        reader.read_records(1, Some(&mut definition), Some(&mut repetition), &mut values)?;
+    let (records, found, levels) = reader.read_records(1, Some(&mut definition), Some(&mut repetition), &mut values)?;
     // An empty list is one level without a value.
     let is_empty_list = is_list && levels == 1 && found == 0;
     Ok((records > 0).then_some(Values { values, has_null: found < levels && !is_empty_list }))

@@ -91,9 +91,8 @@ impl Reader for TxtReader {
 
 /// Where to end a piece of a longer text: see [`TxtReader`].
 fn end_of_piece(bytes: &[u8]) -> usize {
-    let word_starts = |&at: &usize| {
-        bytes[at] == b' ' && bytes[at + 1].is_ascii_alphabetic() && !bytes[at - 1].is_ascii_whitespace()
-    };
+    let word_starts =
+        |&at: &usize| bytes[at] == b' ' && bytes[at + 1].is_ascii_alphabetic() && !bytes[at - 1].is_ascii_whitespace();
     let begins_character = |&at: &usize| bytes[at] & 0xC0 != 0x80;
     let backwards = || (1..bytes.len() - 1).rev();
     backwards().find(word_starts).or_else(|| backwards().find(begins_character)).unwrap_or(bytes.len())

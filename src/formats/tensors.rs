@@ -49,7 +49,8 @@ impl TensorFile {
         let elements = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n));
         let expected = elements.and_then(|elements| elements.checked_mul(dtype.bitsize() / 8));
         if expected != Some(held) {
-            let what = format!("holds {held} bytes, its shape {shape:?} of {dtype:?} takes another size; write it again");
+            let what =
+                format!("holds {held} bytes, its shape {shape:?} of {dtype:?} takes another size; write it again");
             return Err(Error::format(path, what));
         }
         let info = TensorInfo { dtype, shape, data_offsets: (0, held) };

@@ -1,0 +1,275 @@
+//! Fixed rows of tokens from documents, packed exactly as SAELens does
+//! (`tokenization_and_batching.py`, `training/activations_store.py`).
+//!
+//! A row begins with bos (`prepend_bos`), documents follow one another with a separator between
+//! them, and a document that does not fit goes on in the next row, behind that row's bos. A bos or
+//! separator is not doubled where the text itself has it. What is left at the end of the data is
+//! less than a row and is dropped. Rows that are tokens already are only cut to the context.
+
+use super::documents::{Content, DocumentPosition, Documents, Record};
+use super::token_settings::SequenceSeparator;
+use super::Tokenizer;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// How documents become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Tokens in a row.
+    pub context_size: usize,
+    /// Whether every row begins with bos.
+    pub prepend_bos: bool,
+    /// What stands between two documents.
+    pub sequence_separator_token: SequenceSeparator,
+    /// Whether a row holds one document only: its beginning; shorter documents are dropped.
+    pub disable_concat_sequences: bool,
+}
+
+/// Where the next row begins: enough to continue there in another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The record that the next row begins in.
+    pub document: DocumentPosition,
+    /// Tokens of that record that are in earlier rows.
+    pub token: usize,
+    /// Rows given in this pass over the data.
+    pub rows: u64,
+}
+
+/// Rows of tokens, one after another.
+pub struct TokenRows {
+    documents: Documents,
+    tokenizer: Option<Arc<Tokenizer>>,
+    d_vocab: usize,
+    packer: Packer,
+    /// The record that is being cut into rows.
+    current: Option<Current>,
+    rows: u64,
+}
+
+struct Current {
+    begins: DocumentPosition,
+    tokens: Vec<u32>,
+    used: usize,
+    starts_document: bool,
+    is_stream: bool,
+}
+
+impl TokenRows {
+    /// Rows of these documents for a model with `d_vocab` tokens. Text needs the tokenizer, token
+    /// files do not. Errors: a setting that cannot be used, a tokenizer of another model.
+    pub fn new(
+        documents: Documents,
+        tokenizer: Option<Arc<Tokenizer>>,
+        packing: &Packing,
+        d_vocab: usize,
+    ) -> Result<Self> {
+        let packer = Packer::new(packing, tokenizer.as_deref())?;
+        if let Some(tokenizer) = &tokenizer {
+            tokenizer.check_model(d_vocab)?;
+        }
+        Ok(TokenRows { documents, tokenizer, d_vocab, packer, current: None, rows: 0 })
+    }
+
+    /// Tokens in a row.
+    pub fn context_size(&self) -> usize {
+        self.packer.context
+    }
+
+    /// The next row; none at the end of the data. Errors: a file is damaged, a token is outside the
+    /// vocabulary, a row of tokens is shorter than the context, or all the data gave not one row.
+    pub fn next_row(&mut self) -> Result<Option<Vec<u32>>> {
+        loop {
+            if let Some(current) = &mut self.current {
+                if let Some(row) = self.packer.take(current) {
+                    self.rows += 1;
+                    return Ok(Some(row));
+                }
+                self.current = None;
+            }
+            let Some((begins, record)) = self.documents.next_record()? else { return self.end() };
+            if let Content::Row(tokens) = record.content {
+                self.check_tokens(&begins, &tokens)?;
+                self.rows += 1;
+                return Ok(Some(self.cut(&begins, tokens)?));
+            }
+            self.current = Some(self.tokenise(begins, record)?);
+        }
+    }
+
+    /// Starts again at the beginning of the data.
+    pub fn rewind(&mut self) -> Result<()> {
+        self.seek(&Position::default())
+    }
+
+    /// Where the next row begins. Right after [`next_row`](Self::next_row) gave a row nothing is
+    /// held back, so this is all there is to save.
+    pub fn position(&self) -> Position {
+        let (document, token) = match &self.current {
+            Some(current) => (current.begins.clone(), current.used),
+            None => (self.documents.position(), 0),
+        };
+        Position { document, token, rows: self.rows }
+    }
+
+    /// Continues at a position taken from rows of the same data, packed in the same way.
+    pub fn seek(&mut self, position: &Position) -> Result<()> {
+        self.documents.seek(&position.document)?;
+        self.packer.row.clear();
+        self.current = None;
+        self.rows = position.rows;
+        if position.token > 0 {
+            if let Some((begins, record)) = self.documents.next_record()? {
+                let mut current = self.tokenise(begins, record)?;
+                current.used = position.token.min(current.tokens.len());
+                self.current = Some(current);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<Option<Vec<u32>>> {
+        let held = std::mem::take(&mut self.packer.row).len();
+        if self.rows == 0 {
+            let path = self.documents.sources().first().map(|s| s.path().to_path_buf()).unwrap_or_default();
+            let what = match self.packer.one_document_a_row {
+                true => format!("no document fills a row of context_size {}", self.packer.context),
+                false => {
+                    format!("all the text is {held} tokens, less than one row of context_size {}", self.packer.context)
+                }
+            };
+            return Err(Error::format(path, format!("{what}; use more text or a smaller context_size")));
+        }
+        Ok(None)
+    }
+
+    fn path(&self, at: &DocumentPosition) -> PathBuf {
+        self.documents.sources()[at.file].path().to_path_buf()
+    }
+
+    fn tokenise(&self, begins: DocumentPosition, record: Record) -> Result<Current> {
+        let (tokens, is_stream) = match record.content {
+            Content::Text(text) => match &self.tokenizer {
+                Some(tokenizer) => (tokenizer.encode(&text)?, false),
+                None => {
+                    let what = "holds text, and the model has no tokenizer; put its tokenizer.json beside the model";
+                    return Err(Error::format(self.path(&begins), what));
+                }
+            },
+            Content::Row(tokens) => (tokens, false),
+            Content::Stream(tokens) => (tokens, true),
+        };
+        self.check_tokens(&begins, &tokens)?;
+        Ok(Current { begins, tokens, used: 0, starts_document: record.starts_document, is_stream })
+    }
+
+    fn check_tokens(&self, at: &DocumentPosition, tokens: &[u32]) -> Result<()> {
+        match tokens.iter().find(|&&token| token as usize >= self.d_vocab) {
+            None => Ok(()),
+            Some(token) => {
+                let what = format!(
+                    "record {} holds token {token}, outside the model's vocabulary of {}; \
+                     the tokens are of another tokenizer",
+                    at.record + 1,
+                    self.d_vocab
+                );
+                Err(Error::format(self.path(at), what))
+            }
+        }
+    }
+
+    fn cut(&self, at: &DocumentPosition, mut tokens: Vec<u32>) -> Result<Vec<u32>> {
+        if tokens.len() < self.packer.context {
+            let what = format!(
+                "record {} has {} tokens, expected at least context_size {}",
+                at.record + 1,
+                tokens.len(),
+                self.packer.context
+            );
+            return Err(Error::format(self.path(at), what));
+        }
+        tokens.truncate(self.packer.context);
+        Ok(tokens)
+    }
+}
+
+/// Fills rows with the tokens of documents.
+struct Packer {
+    context: usize,
+    begin: Option<u32>,
+    separator: Option<u32>,
+    one_document_a_row: bool,
+    row: Vec<u32>,
+}
+
+impl Packer {
+    fn new(packing: &Packing, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        let begin = match tokenizer {
+            Some(tokenizer) if packing.prepend_bos => Some(tokenizer.bos_token_id().ok_or_else(|| {
+                Error::config("prepend_bos", "the tokenizer has no bos token; set prepend_bos to false")
+            })?),
+            _ => None,
+        };
+        let smallest = if begin.is_some() { 2 } else { 1 };
+        if packing.context_size < smallest {
+            let what = format!("{} is too small, expected at least {smallest}", packing.context_size);
+            return Err(Error::config("context_size", what));
+        }
+        let separator = match tokenizer {
+            Some(tokenizer) if !packing.disable_concat_sequences => {
+                packing.sequence_separator_token.token(tokenizer)?
+            }
+            _ => None,
+        };
+        let (context, one_document_a_row) = (packing.context_size, packing.disable_concat_sequences);
+        Ok(Packer { context, begin, separator, one_document_a_row, row: Vec::with_capacity(context) })
+    }
+
+    /// Uses up tokens until a row is full; none when they are all used.
+    fn take(&mut self, current: &mut Current) -> Option<Vec<u32>> {
+        match (current.is_stream, self.one_document_a_row) {
+            (true, _) => {
+                self.fill(current);
+            }
+            (false, true) => return self.beginning(current),
+            (false, false) => self.concatenate(current),
+        }
+        (self.row.len() == self.context).then(|| std::mem::replace(&mut self.row, Vec::with_capacity(self.context)))
+    }
+
+    /// `_add_tokens_to_batch`.
+    fn concatenate(&mut self, current: &mut Current) {
+        let Some(&next) = current.tokens.get(current.used) else { return };
+        let is_start = current.starts_document && current.used == 0;
+        let before = if self.row.is_empty() { self.begin } else { self.separator.filter(|_| is_start) };
+        self.row.extend(before.filter(|&token| token != next));
+        self.fill(current);
+    }
+
+    /// The branch `disable_concat_sequences` of `concat_and_batch_sequences`: the document's
+    /// beginning, behind bos, if it fills a row.
+    fn beginning(&mut self, current: &mut Current) -> Option<Vec<u32>> {
+        if current.starts_document && current.used == 0 {
+            self.row.clear();
+        } else if self.row.is_empty() {
+            // The row of this document was given with an earlier piece.
+            return None;
+        }
+        if self.row.is_empty() {
+            let first = current.tokens.first()?;
+            self.row.extend(self.begin.filter(|token| token != first));
+        }
+        self.fill(current);
+        current.used = current.tokens.len();
+        (self.row.len() == self.context).then(|| std::mem::replace(&mut self.row, Vec::with_capacity(self.context)))
+    }
+
+    fn fill(&mut self, current: &mut Current) {
+        let rest = &current.tokens[current.used..];
+        let taken = rest.len().min(self.context - self.row.len());
+        self.row.extend_from_slice(&rest[..taken]);
+        current.used += taken;
+    }
+}
