@@ -1,6 +1,7 @@
 //! Documents become the rows that SAELens makes of them (golden data: scripts/make_packing_cases.py).
 
-use cusae::data::{Documents, Packing, Position, SequenceSeparator, TokenRows, Tokenizer};
+use cusae::config::SpecialToken;
+use cusae::data::{Documents, Packing, Position, TokenRows, Tokenizer};
 use serde_json::{json, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ fn plain(context_size: usize) -> Packing {
     Packing {
         context_size,
         prepend_bos: true,
-        sequence_separator_token: SequenceSeparator::Bos,
+        sequence_separator_token: Some(SpecialToken::Bos),
         disable_concat_sequences: false,
     }
 }
@@ -67,7 +68,13 @@ fn saelens_cases(folder: &Path) -> Vec<Case> {
         packing: Packing {
             context_size: case["context_size"].as_u64().unwrap() as usize,
             prepend_bos: case["prepend_bos"].as_bool().unwrap(),
-            sequence_separator_token: case["sequence_separator_token"].as_str().unwrap().parse().unwrap(),
+            sequence_separator_token: match case["sequence_separator_token"].as_str().unwrap() {
+                "bos" => Some(SpecialToken::Bos),
+                "eos" => Some(SpecialToken::Eos),
+                "sep" => Some(SpecialToken::Sep),
+                "none" => None,
+                id => Some(SpecialToken::Id(id.parse().unwrap())),
+            },
             disable_concat_sequences: case["disable_concat_sequences"].as_bool().unwrap(),
         },
         rows: serde_json::from_value(case["rows"].clone()).unwrap(),
@@ -206,7 +213,7 @@ fn settings_that_cannot_be_used_are_refused() {
     assert!(error(&tokenizer, plain(4), 40 + 2000).contains("the model has 2040"));
 
     let embedded = Arc::new(Tokenizer::embedded().unwrap());
-    let sep = Packing { sequence_separator_token: SequenceSeparator::Sep, ..plain(4) };
+    let sep = Packing { sequence_separator_token: Some(SpecialToken::Sep), ..plain(4) };
     let message = error(&embedded, sep, 4096);
     assert_eq!(message, "sequence_separator_token: the tokenizer has no sep token; use a token id or none");
 }

@@ -1,5 +1,6 @@
 //! Text becomes the ids that transformers gives it (golden data: scripts/make_tokenizer_cases.py).
 
+use cusae::config::{ExcludeSpecialTokens, SpecialToken};
 use cusae::data::Tokenizer;
 use serde_json::{json, Value};
 use std::path::Path;
@@ -79,7 +80,12 @@ fn roles_come_from_the_files_beside_the_tokenizer() {
     let write = |name: &str, value: Value| std::fs::write(folder.path().join(name), value.to_string()).unwrap();
     let roles = || {
         let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
-        (tokenizer.bos_token_id(), tokenizer.eos_token_id(), tokenizer.sep_token_id(), tokenizer.special_ids())
+        (
+            tokenizer.bos_token_id(),
+            tokenizer.eos_token_id(),
+            tokenizer.special_token(SpecialToken::Sep).ok(),
+            tokenizer.special_ids(),
+        )
     };
     write("config.json", json!({"bos_token_id": 5, "eos_token_id": [6, 7]}));
     assert_eq!(roles(), (Some(5), Some(6), None, vec![5, 6]));
@@ -87,6 +93,14 @@ fn roles_come_from_the_files_beside_the_tokenizer() {
     assert_eq!(roles(), (Some(0), Some(6), Some(2), vec![0, 2, 6]));
     write("tokenizer_config.json", json!({"bos_token": "$", "eos_token": null, "pad_token": "%"}));
     assert_eq!(roles(), (Some(3), Some(6), Some(2), vec![2, 3, 4, 6]));
+}
+
+#[test]
+fn excluded_tokens_are_none_the_special_ones_or_a_list() {
+    let tokenizer = Tokenizer::embedded().unwrap();
+    assert!(tokenizer.excluded_ids(&ExcludeSpecialTokens::No).is_empty());
+    assert_eq!(tokenizer.excluded_ids(&ExcludeSpecialTokens::Yes), [4095]);
+    assert_eq!(tokenizer.excluded_ids(&ExcludeSpecialTokens::Ids(vec![7, 3])), [7, 3]);
 }
 
 #[test]

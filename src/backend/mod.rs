@@ -89,6 +89,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     // The SAE: see sae_ops.rs.
     /// Rows chosen by index from a matrix.
     fn gather_rows(&self, op: GatherRows<'_, Self>) -> Result<()>;
+    /// Rows of one matrix into chosen rows of another.
+    fn scatter_rows(&self, op: ScatterRows<'_, Self>) -> Result<()>;
     /// Normalises a batch and subtracts b_dec.
     fn prepare_input(&self, op: PrepareInput<'_, Self>) -> Result<()>;
     /// The k largest rectified pre-activations of every row, exactly.

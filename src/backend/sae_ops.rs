@@ -73,6 +73,30 @@ impl<B: Backend> GatherRows<'_, B> {
     }
 }
 
+/// `to[to_rows[i], :] = from[from_rows[i], :]`; no two of `to_rows` are the same.
+pub struct ScatterRows<'a, B: Backend> {
+    /// Source `[.., columns]`.
+    pub from: &'a B::Buffer<f32>,
+    /// Which rows `[n]`, each inside `from`.
+    pub from_rows: &'a B::Buffer<u32>,
+    /// Where they go `[n]`, each inside `to`.
+    pub to_rows: &'a B::Buffer<u32>,
+    /// How many.
+    pub n: usize,
+    /// Width of a row.
+    pub columns: usize,
+    /// In and out `[.., columns]`.
+    pub to: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> ScatterRows<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("scatter_rows", "from_rows", self.from_rows.len(), self.n)?;
+        need("scatter_rows", "to_rows", self.to_rows.len(), self.n)
+    }
+}
+
 /// Normalisation of a batch at run time (SAELens' `normalize_activations`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowNormalization {

@@ -4,6 +4,7 @@
 use super::parquet_file::ParquetReader;
 use super::text_files::{JsonlReader, TxtReader};
 use super::token_files::TokenReader;
+use crate::config::DatasetPath;
 use crate::embedded;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,15 @@ impl Documents {
             return Err(Error::format(unknown.path(), what));
         }
         Self::new(sources, column)
+    }
+
+    /// What a recipe's `dataset_path` (or `eval_dataset_path`) and `dataset_column` name; `embedded`
+    /// stands for the embedded training text.
+    pub fn of(path: &DatasetPath, column: Option<&str>) -> Result<Self> {
+        match path {
+            DatasetPath::Embedded => Self::embedded_training(),
+            DatasetPath::Paths(paths) => Self::open(paths, column),
+        }
     }
 
     /// The embedded training text.

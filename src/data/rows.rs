@@ -7,8 +7,8 @@
 //! less than a row and is dropped. Rows that are tokens already are only cut to the context.
 
 use super::documents::{Content, DocumentPosition, Documents, Record};
-use super::token_settings::SequenceSeparator;
 use super::Tokenizer;
+use crate::config::{Recipe, SpecialToken};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -22,9 +22,21 @@ pub struct Packing {
     /// Whether every row begins with bos.
     pub prepend_bos: bool,
     /// What stands between two documents.
-    pub sequence_separator_token: SequenceSeparator,
+    pub sequence_separator_token: Option<SpecialToken>,
     /// Whether a row holds one document only: its beginning; shorter documents are dropped.
     pub disable_concat_sequences: bool,
+}
+
+impl Packing {
+    /// What a recipe asks for.
+    pub fn of(recipe: &Recipe) -> Self {
+        Packing {
+            context_size: recipe.context_size,
+            prepend_bos: recipe.prepend_bos,
+            sequence_separator_token: recipe.sequence_separator_token,
+            disable_concat_sequences: recipe.disable_concat_sequences,
+        }
+    }
 }
 
 /// Where the next row begins: enough to continue there in another process.
@@ -217,9 +229,9 @@ impl Packer {
             let what = format!("{} is too small, expected at least {smallest}", packing.context_size);
             return Err(Error::config("context_size", what));
         }
-        let separator = match tokenizer {
-            Some(tokenizer) if !packing.disable_concat_sequences => {
-                packing.sequence_separator_token.token(tokenizer)?
+        let separator = match (tokenizer, packing.sequence_separator_token) {
+            (Some(tokenizer), Some(token)) if !packing.disable_concat_sequences => {
+                Some(tokenizer.special_token(token)?)
             }
             _ => None,
         };

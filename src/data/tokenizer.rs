@@ -1,6 +1,7 @@
 //! Text to token ids and back, with the tokenizers crate: a folder's `tokenizer.json`, or
 //! `vocab.json` and `merges.txt` as GPT-2's byte-level BPE.
 
+use crate::config::{ExcludeSpecialTokens, SpecialToken};
 use crate::embedded;
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -112,9 +113,18 @@ impl Tokenizer {
         self.special.eos
     }
 
-    /// The id between two parts of a text, where the tokenizer has one.
-    pub fn sep_token_id(&self) -> Option<u32> {
-        self.special.sep
+    /// The id of a recipe's `sequence_separator_token`. Error: there is no token of that role.
+    pub fn special_token(&self, token: SpecialToken) -> Result<u32> {
+        let (role, id) = match token {
+            SpecialToken::Bos => ("bos", self.special.bos),
+            SpecialToken::Eos => ("eos", self.special.eos),
+            SpecialToken::Sep => ("sep", self.special.sep),
+            SpecialToken::Id(id) => ("", Some(id)),
+        };
+        id.ok_or_else(|| {
+            let what = format!("the tokenizer has no {role} token; use a token id or none");
+            Error::config("sequence_separator_token", what)
+        })
     }
 
     /// What SAELens' `exclude_special_tokens = true` excludes: bos, eos, pad and sep, ascending;
@@ -125,6 +135,15 @@ impl Tokenizer {
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    /// The ids of a recipe's `exclude_special_tokens`.
+    pub fn excluded_ids(&self, excluded: &ExcludeSpecialTokens) -> Vec<u32> {
+        match excluded {
+            ExcludeSpecialTokens::No => Vec::new(),
+            ExcludeSpecialTokens::Yes => self.special_ids(),
+            ExcludeSpecialTokens::Ids(ids) => ids.clone(),
+        }
     }
 
     /// Fails when this cannot be the tokenizer of a model with `d_vocab` tokens.

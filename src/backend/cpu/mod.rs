@@ -97,6 +97,7 @@ impl Backend for Cpu {
         unembed_cross_entropy: UnembedCrossEntropy => unembed::cross_entropy,
         unembed_kl_divergence: UnembedKlDivergence => unembed::kl_divergence,
         gather_rows: GatherRows => prepare::gather_rows,
+        scatter_rows: ScatterRows => prepare::scatter_rows,
         prepare_input: PrepareInput => prepare::run,
         encode_topk: EncodeTopk => encode::topk,
         encode_relu_dense: EncodeReluDense => encode::relu_dense,

@@ -1,4 +1,4 @@
-//! `prepare_input` and `gather_rows`: a batch on its way into the encoder.
+//! `prepare_input`, `gather_rows` and `scatter_rows`: rows on their way into the encoder.
 
 use super::*;
 use rayon::prelude::*;
@@ -8,16 +8,33 @@ const ROWS: usize = 64;
 
 pub(super) fn gather_rows(op: GatherRows<'_, Cpu>) -> Result<()> {
     let columns = op.columns;
-    let available = op.from.len() / columns;
     let rows = &op.rows[op.first..op.first + op.n];
-    if let Some(row) = rows.iter().find(|&&row| row as usize >= available) {
-        let what = format!("row {row} is asked for, the source has {available}");
-        return Err(Error::Shape { operation: "gather_rows", what });
-    }
+    inside("gather_rows", "source", rows, op.from.len() / columns)?;
     op.to[..op.n * columns].par_chunks_mut(columns).zip(rows).with_min_len(ROWS).for_each(|(to, &row)| {
         to.copy_from_slice(&op.from[row as usize * columns..][..columns]);
     });
     Ok(())
+}
+
+pub(super) fn scatter_rows(op: ScatterRows<'_, Cpu>) -> Result<()> {
+    let (from_rows, to_rows, columns) = (&op.from_rows[..op.n], &op.to_rows[..op.n], op.columns);
+    inside("scatter_rows", "source", from_rows, op.from.len() / columns)?;
+    inside("scatter_rows", "destination", to_rows, op.to.len() / columns)?;
+    for (&from, &to) in from_rows.iter().zip(to_rows) {
+        op.to[to as usize * columns..][..columns].copy_from_slice(&op.from[from as usize * columns..][..columns]);
+    }
+    Ok(())
+}
+
+/// Fails when one of `rows` is not below `available`.
+fn inside(operation: &'static str, matrix: &str, rows: &[u32], available: usize) -> Result<()> {
+    match rows.iter().find(|&&row| row as usize >= available) {
+        Some(row) => {
+            let what = format!("row {row} is asked for, the {matrix} has {available}");
+            Err(Error::Shape { operation, what })
+        }
+        None => Ok(()),
+    }
 }
 
 pub(super) fn run(op: PrepareInput<'_, Cpu>) -> Result<()> {
