@@ -8,6 +8,7 @@ pub mod data;
 pub mod embedded;
 pub mod error;
 pub mod formats;
+pub mod lm;
 pub mod random;
 pub mod sae;
 pub mod train;

@@ -42,11 +42,24 @@ impl<B: Backend> Embed<'_, B> {
     }
 }
 
+/// Where a [`LayerNorm`] starts: what a hook may have edited is taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayerNormFrom {
+    /// Everything is computed from `x`.
+    Input,
+    /// `scale` is read instead of written.
+    Scale,
+    /// `normalized` is read instead of written; `x` and `scale` are not looked at.
+    Normalized,
+}
+
 /// `normalized = (x - mean) / scale`, `scale = sqrt(var + eps)` (biased variance), and
 /// `output = normalized * gain + bias`, row by row.
 pub struct LayerNorm<'a, B: Backend> {
     /// Input `[rows, D]`.
     pub x: &'a B::Buffer<f32>,
+    /// Where to start.
+    pub from: LayerNormFrom,
     /// Gain `[D]`; none where it was folded into the next weights.
     pub gain: Option<&'a B::Buffer<f32>>,
     /// Bias `[D]`; none where it was folded.
@@ -57,9 +70,10 @@ pub struct LayerNorm<'a, B: Backend> {
     pub rows: usize,
     /// Width (`D`).
     pub d_model: usize,
-    /// Out: `[rows]`, where wanted.
+    /// Out where wanted, or in when starting there: `[rows]`.
     pub scale: Option<&'a mut B::Buffer<f32>>,
-    /// Out: before gain and bias `[rows, D]`, where wanted (TransformerLens' `hook_normalized`).
+    /// Out where wanted, or in when starting there: before gain and bias `[rows, D]`
+    /// (TransformerLens' `hook_normalized`).
     pub normalized: Option<&'a mut B::Buffer<f32>>,
     /// Out: after gain and bias `[rows, D]`.
     pub output: &'a mut B::Buffer<f32>,
@@ -69,6 +83,12 @@ impl<B: Backend> LayerNorm<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("layer_norm", self.rows * self.d_model);
+        let given = match self.from {
+            LayerNormFrom::Input => true,
+            LayerNormFrom::Scale => self.scale.is_some(),
+            LayerNormFrom::Normalized => self.normalized.is_some(),
+        };
+        require(op, given, || format!("it is to start from {:?}, which is not given", self.from))?;
         need(op, "x", self.x.len(), n)?;
         need(op, "output", self.output.len(), n)?;
         for (name, vector) in [("gain", self.gain), ("bias", self.bias)] {
@@ -83,6 +103,23 @@ impl<B: Backend> LayerNorm<'_, B> {
             need(op, "normalized", normalized.len(), n)?;
         }
         Ok(())
+    }
+}
+
+/// `to[i] = f(to[i])`.
+pub struct Activate<'a, B: Backend> {
+    /// The function.
+    pub function: ActivationFunction,
+    /// In and out `[len]`.
+    pub to: &'a mut B::Buffer<f32>,
+    /// Elements.
+    pub len: usize,
+}
+
+impl<B: Backend> Activate<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("activate", "to", self.to.len(), self.len)
     }
 }
 
@@ -126,8 +163,6 @@ pub struct Linear<'a, B: Backend> {
     pub d_input: usize,
     /// Output width (`N`).
     pub d_output: usize,
-    /// Out: `x · w + bias` before the function `[M, N]`, where wanted.
-    pub pre: Option<&'a mut B::Buffer<f32>>,
     /// Out `[M, N]`.
     pub out: &'a mut B::Buffer<f32>,
 }
@@ -145,15 +180,47 @@ impl<B: Backend> Linear<'_, B> {
         if let Some(residual) = self.residual {
             need(op, "residual", residual.len(), n)?;
         }
-        if let Some(pre) = &self.pre {
-            need(op, "pre", pre.len(), n)?;
-        }
         Ok(())
     }
 }
 
+/// Dimensions of an attention operation.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionDims {
+    /// Rows in all: sequences times context.
+    pub rows: usize,
+    /// Positions of one sequence (`T`).
+    pub context: usize,
+    /// Heads (`H`).
+    pub n_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+}
+
+impl AttentionDims {
+    /// Elements of q, k, v and z.
+    pub fn values(&self) -> usize {
+        self.rows * self.n_heads * self.d_head
+    }
+
+    /// Elements of the pattern.
+    pub fn pattern(&self) -> usize {
+        self.rows * self.n_heads * self.context
+    }
+
+    fn check(&self, op: &'static str, values: &[(&str, usize)], pattern: Option<usize>) -> Result<()> {
+        require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
+            format!("{} rows are not a multiple of the context {}", self.rows, self.context)
+        })?;
+        for (name, len) in values {
+            need(op, name, *len, self.values())?;
+        }
+        pattern.map_or(Ok(()), |len| need(op, "pattern", len, self.pattern()))
+    }
+}
+
 /// Causal self-attention of every sequence and head: `pattern = softmax(scale · q kᵀ)` over the
-/// positions up to the query's own, `z = pattern · v`.
+/// positions up to the query's own, `z = pattern · v`. The pattern is never whole in memory.
 pub struct Attention<'a, B: Backend> {
     /// Queries `[rows, H * d_head]`.
     pub q: &'a B::Buffer<f32>,
@@ -163,16 +230,8 @@ pub struct Attention<'a, B: Backend> {
     pub v: &'a B::Buffer<f32>,
     /// Factor on the scores.
     pub scale: f32,
-    /// Rows in all: sequences times context.
-    pub rows: usize,
-    /// Positions of one sequence (`T`).
-    pub context: usize,
-    /// Heads (`H`).
-    pub n_heads: usize,
-    /// Width of a head.
-    pub d_head: usize,
-    /// Out: `[sequences, H, T, T]`, where wanted.
-    pub pattern: Option<&'a mut B::Buffer<f32>>,
+    /// Dimensions.
+    pub dims: AttentionDims,
     /// Out: `[rows, H * d_head]`.
     pub z: &'a mut B::Buffer<f32>,
 }
@@ -180,17 +239,51 @@ pub struct Attention<'a, B: Backend> {
 impl<B: Backend> Attention<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
-        let (op, n) = ("attention", self.rows * self.n_heads * self.d_head);
-        require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
-            format!("{} rows are not a multiple of the context {}", self.rows, self.context)
-        })?;
-        for (name, len) in [("q", self.q.len()), ("k", self.k.len()), ("v", self.v.len()), ("z", self.z.len())] {
-            need(op, name, len, n)?;
-        }
-        if let Some(pattern) = &self.pattern {
-            need(op, "pattern", pattern.len(), self.rows * self.n_heads * self.context)?;
-        }
-        Ok(())
+        let values = [("q", self.q.len()), ("k", self.k.len()), ("v", self.v.len()), ("z", self.z.len())];
+        self.dims.check("attention", &values, None)
+    }
+}
+
+/// The first half of [`Attention`], for those who look at or edit the pattern.
+pub struct AttentionPattern<'a, B: Backend> {
+    /// Queries `[rows, H * d_head]`.
+    pub q: &'a B::Buffer<f32>,
+    /// Keys `[rows, H * d_head]`.
+    pub k: &'a B::Buffer<f32>,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Dimensions.
+    pub dims: AttentionDims,
+    /// Out: `[sequences, H, T, T]`, query by key, zero above the diagonal.
+    pub pattern: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> AttentionPattern<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let values = [("q", self.q.len()), ("k", self.k.len())];
+        self.dims.check("attention_pattern", &values, Some(self.pattern.len()))
+    }
+}
+
+/// The second half of [`Attention`]: `z = pattern · v`, whatever the pattern holds, above the
+/// diagonal too.
+pub struct AttentionMix<'a, B: Backend> {
+    /// `[sequences, H, T, T]`.
+    pub pattern: &'a B::Buffer<f32>,
+    /// Values `[rows, H * d_head]`.
+    pub v: &'a B::Buffer<f32>,
+    /// Dimensions.
+    pub dims: AttentionDims,
+    /// Out: `[rows, H * d_head]`.
+    pub z: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> AttentionMix<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let values = [("v", self.v.len()), ("z", self.z.len())];
+        self.dims.check("attention_mix", &values, Some(self.pattern.len()))
     }
 }
 

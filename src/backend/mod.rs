@@ -77,8 +77,14 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn layer_norm(&self, op: LayerNorm<'_, Self>) -> Result<()>;
     /// Matrix product with bias, activation function and residual.
     fn linear(&self, op: Linear<'_, Self>) -> Result<()>;
+    /// An activation function, element by element.
+    fn activate(&self, op: Activate<'_, Self>) -> Result<()>;
     /// Causal self-attention.
     fn attention(&self, op: Attention<'_, Self>) -> Result<()>;
+    /// The attention pattern alone.
+    fn attention_pattern(&self, op: AttentionPattern<'_, Self>) -> Result<()>;
+    /// Values mixed by an attention pattern.
+    fn attention_mix(&self, op: AttentionMix<'_, Self>) -> Result<()>;
     /// `to += from`.
     fn add(&self, op: Add<'_, Self>) -> Result<()>;
     /// Next-token loss of every position, without the logits of all rows at once.

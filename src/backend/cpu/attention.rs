@@ -1,5 +1,99 @@
-//! Being written.
+//! `attention`, `attention_pattern`, `attention_mix`: a tile of queries of one head at a time, its
+//! scores against all keys it may see, softmax, and the mixed values. Tiles do not depend on the
+//! number of threads.
+
+use super::functions::{exponentiate, multiply};
+use super::gemm::{product_here, Operand};
 use super::*;
-pub(super) fn run(_op: Attention<'_, Cpu>) -> Result<()> {
-    unimplemented!()
+use rayon::prelude::*;
+
+/// Queries of a tile: its scores stay in the second-level cache up to a context of 4096.
+const QUERIES: usize = 64;
+
+pub(super) fn run(op: Attention<'_, Cpu>) -> Result<()> {
+    let Attention { q, k, v, scale, dims, z } = op;
+    let AttentionDims { context, n_heads, d_head, .. } = dims;
+    for_each_tile(z, dims, |sequence, first, z| {
+        let (width, queries) = (n_heads * d_head, z.len() / (n_heads * d_head));
+        let keys = first + queries;
+        let mut scores = vec![0.0; queries * keys];
+        let mut mixed = vec![0.0; queries * d_head];
+        for head in 0..n_heads {
+            let start = sequence * context * width + head * d_head;
+            pattern_tile(&q[start + first * width..], &k[start..], scale, first, [width, d_head], keys, &mut scores);
+            let values = Operand::rows(&v[start..], width);
+            product_here([queries, d_head, keys], &mut mixed, Operand::rows(&scores, keys), values, false);
+            place(&mixed, z, head, dims);
+        }
+    });
+    Ok(())
+}
+
+pub(super) fn pattern(op: AttentionPattern<'_, Cpu>) -> Result<()> {
+    let AttentionPattern { q, k, scale, dims, pattern } = op;
+    let AttentionDims { context, n_heads, d_head, .. } = dims;
+    let width = n_heads * d_head;
+    pattern[..dims.pattern()].par_chunks_mut(context * context).enumerate().for_each(|(i, pattern)| {
+        let start = (i / n_heads) * context * width + (i % n_heads) * d_head;
+        for (tile, pattern) in pattern.chunks_mut(QUERIES * context).enumerate() {
+            let first = tile * QUERIES;
+            pattern_tile(&q[start + first * width..], &k[start..], scale, first, [width, d_head], context, pattern);
+        }
+    });
+    Ok(())
+}
+
+pub(super) fn mix(op: AttentionMix<'_, Cpu>) -> Result<()> {
+    let AttentionMix { pattern, v, dims, z } = op;
+    let AttentionDims { context, n_heads, d_head, .. } = dims;
+    for_each_tile(z, dims, |sequence, first, z| {
+        let (width, queries) = (n_heads * d_head, z.len() / (n_heads * d_head));
+        let mut mixed = vec![0.0; queries * d_head];
+        for head in 0..n_heads {
+            let pattern = &pattern[((sequence * n_heads + head) * context + first) * context..];
+            let values = Operand::rows(&v[sequence * context * width + head * d_head..], width);
+            product_here([queries, d_head, context], &mut mixed, Operand::rows(pattern, context), values, false);
+            place(&mixed, z, head, dims);
+        }
+    });
+    Ok(())
+}
+
+/// Calls `fill(sequence, first query, z of the tile's queries, all heads)` for every tile.
+fn for_each_tile(z: &mut [f32], dims: AttentionDims, fill: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    let width = dims.n_heads * dims.d_head;
+    z[..dims.values()].par_chunks_mut(dims.context * width).enumerate().for_each(|(sequence, z)| {
+        z.par_chunks_mut(QUERIES * width).enumerate().for_each(|(tile, z)| fill(sequence, tile * QUERIES, z));
+    });
+}
+
+/// Softmax of the scores of the queries `first..` of one head over the keys up to their own
+/// position: `[queries, keys]`, zero after it. `q` begins at the first query, `k` at the first key;
+/// their rows are `width` apart.
+fn pattern_tile(
+    q: &[f32],
+    k: &[f32],
+    scale: f32,
+    first: usize,
+    [width, d_head]: [usize; 2],
+    keys: usize,
+    pattern: &mut [f32],
+) {
+    let queries = pattern.len() / keys;
+    let (q, k) = (Operand::rows(q, width), Operand::transposed(k, width));
+    product_here([queries, keys, d_head], pattern, q, k, false);
+    for (i, row) in pattern.chunks_exact_mut(keys).enumerate() {
+        let (seen, later) = row.split_at_mut(first + i + 1);
+        let sum = exponentiate(seen, scale);
+        multiply(seen, 1.0 / sum);
+        later.fill(0.0);
+    }
+}
+
+/// Copies one head's `[queries, d_head]` to its columns of `z [queries, H * d_head]`.
+fn place(mixed: &[f32], z: &mut [f32], head: usize, dims: AttentionDims) {
+    let AttentionDims { n_heads, d_head, .. } = dims;
+    for (mixed, z) in mixed.chunks_exact(d_head).zip(z.chunks_exact_mut(n_heads * d_head)) {
+        z[head * d_head..][..d_head].copy_from_slice(mixed);
+    }
 }

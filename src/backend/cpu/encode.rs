@@ -3,7 +3,7 @@
 //! leaves a tile, the rest is never written to memory.
 
 use super::gemm::{product_here, product_with, Operand};
-use super::simd::vectorised;
+use super::simd::{add, vectorised};
 use super::*;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -31,12 +31,6 @@ fn for_each_tile(encoder: &Encoder<Cpu>, rows: std::ops::Range<usize>, mut keep:
 }
 
 vectorised! {
-    fn add(to: &mut [f32], from: &[f32]) {
-        for (to, &from) in to.iter_mut().zip(from) {
-            *to += from;
-        }
-    }
-
     /// Which of up to 64 keys are above the threshold, as bits.
     fn above(keys: &[f32], threshold: f32) -> u64 {
         let mut bits = 0u64;

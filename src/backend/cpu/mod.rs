@@ -9,6 +9,7 @@ mod decode;
 mod embed;
 mod encode;
 mod firing;
+mod functions;
 pub(crate) mod gemm;
 mod gradient;
 mod layer_norm;
@@ -92,7 +93,10 @@ impl Backend for Cpu {
         embed: Embed => embed::run,
         layer_norm: LayerNorm => layer_norm::run,
         linear: Linear => linear::run,
+        activate: Activate => linear::activate,
         attention: Attention => attention::run,
+        attention_pattern: AttentionPattern => attention::pattern,
+        attention_mix: AttentionMix => attention::mix,
         add: Add => embed::add,
         unembed_cross_entropy: UnembedCrossEntropy => unembed::cross_entropy,
         unembed_kl_divergence: UnembedKlDivergence => unembed::kl_divergence,

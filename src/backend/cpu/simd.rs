@@ -77,3 +77,12 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
     }
     x_rest.iter().zip(y_rest).fold(sums[0], |sum, (&x, &y)| multiply_add::<FUSED>(x, y, sum))
 }
+
+vectorised! {
+    /// `to += from`.
+    pub(crate) fn add(to: &mut [f32], from: &[f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Language models: a GPT-2 family forward pass whose every TransformerLens hook can be read and
+//! edited, from the files that Hugging Face's `transformers` writes.
+
+mod checkpoint;
+mod config;
+mod forward;
+mod hooks;
+mod model;
+mod processing;
+mod weights;
+
+pub use checkpoint::Checkpoint;
+pub use config::ModelConfig;
+pub use forward::Forward;
+pub use hooks::{Record, Visitor};
+pub use model::LanguageModel;
+pub use processing::Processing;
