@@ -2,6 +2,7 @@
 //! every hook edited. What the files in tests/data/gpt2-rand-tiny are is told in its README.
 
 use cusae::backend::{Backend, Cpu};
+use cusae::data::Tokenizer;
 use cusae::error::Result;
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::lm::{LanguageModel, Processing, Record, Visitor};
@@ -253,6 +254,19 @@ fn shapes_and_widths_are_told_without_running() {
         model.last_hook(&["blocks.2.hook_resid_pre", "blocks.1.hook_mlp_out", "hook_embed"]).unwrap(),
         "blocks.2.hook_resid_pre"
     );
+}
+
+#[test]
+fn the_embedded_model_is_trained() {
+    let model = LanguageModel::embedded(&Cpu, Processing::None).unwrap();
+    let text = "In the beginning God created the heaven and the earth. And the earth was without form, and void; and \
+                darkness was upon the face of the deep.";
+    let mut tokens = vec![model.config().bos_token_id.unwrap()];
+    tokens.extend(Tokenizer::embedded().unwrap().encode(text).unwrap());
+    let loss = loss(&model, &tokens, tokens.len(), &mut ());
+    let mean = loss.iter().sum::<f32>() / loss.len() as f32;
+    // An untrained model is at ln 4096 = 8.3.
+    assert!(mean < 4.5, "{mean}");
 }
 
 /// Writes the tiny model again, its tensors changed by `change`, and loads it.

@@ -7,7 +7,9 @@ use super::hooks::{Hook, HookTable};
 use super::processing::{process_block, process_ends, Processing};
 use super::weights::{expect_all, read_block, read_ends, Block, Ends};
 use crate::backend::Backend;
+use crate::embedded;
 use crate::error::{Error, Result};
+use crate::formats::tensors::TensorFile;
 use std::path::Path;
 
 /// A GPT-2 model, its weights on a device.
@@ -27,6 +29,13 @@ impl<B: Backend> LanguageModel<B> {
         let json = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let config = ModelConfig::parse(&path, &json)?;
         Self::from_parts(backend, config, &Checkpoint::open(folder)?, processing)
+    }
+
+    /// The small trained model that is part of the program.
+    pub fn embedded(backend: &B, processing: Processing) -> Result<Self> {
+        let config = ModelConfig::parse(Path::new("the embedded config.json"), embedded::MODEL_CONFIG)?;
+        let weights = TensorFile::from_static("the embedded model.safetensors", embedded::MODEL_WEIGHTS)?;
+        Self::from_parts(backend, config, &Checkpoint::from_file(weights), processing)
     }
 
     /// The same from a configuration and weights that are already open.
