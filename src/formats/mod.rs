@@ -1,5 +1,6 @@
 //! Files: tensors, SAEs in SAELens' layout, and writing that never leaves half a file.
 
 pub mod arrays;
+pub mod saelens;
 pub mod tensors;
 pub mod write;

@@ -1,6 +1,7 @@
 //! The sparse autoencoder: parameters, training step, architectures.
 
 pub mod architecture;
+pub mod config;
 pub mod init;
 pub mod parameters;
 pub mod standard;

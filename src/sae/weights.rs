@@ -1,5 +1,7 @@
 //! An SAE's weights on the host: tensors by SAELens' names and in SAELens' shapes.
 
+use super::config::SaeConfig;
+use crate::config::NormalizeActivations;
 use std::collections::BTreeMap;
 
 /// A tensor on the host, row-major.
@@ -32,5 +34,45 @@ impl Weights {
     /// A tensor that the architecture has.
     pub fn get(&self, name: &str) -> &HostTensor {
         &self.tensors[name]
+    }
+
+    /// The first value that is not finite: the tensor's name and the position in it.
+    pub fn find_non_finite(&self) -> Option<(&str, usize)> {
+        self.iter().find_map(|(name, tensor)| Some((name, tensor.values.iter().position(|x| !x.is_finite())?)))
+    }
+
+    /// Norms of the decoder's rows `[d_sae]`, at least 1e-8, as SAELens' `get_W_dec_norm`.
+    pub fn decoder_norms(&self) -> Vec<f32> {
+        let w_dec = self.get("W_dec");
+        let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        w_dec.values.chunks_exact(w_dec.shape[1]).map(|row| norm(row).max(1e-8) as f32).collect()
+    }
+
+    /// Brings every decoder row to norm 1 and its latent's encoder to the scale that keeps the
+    /// reconstruction: `W_dec /= n`, `W_enc *= n`, `b_enc *= n` (SAELens' `fold_W_dec_norm`).
+    pub fn fold_w_dec_norm(&mut self) {
+        let norms = self.decoder_norms();
+        let d_in = self.get("W_dec").shape[1];
+        for (row, norm) in self.values_mut("W_dec").chunks_exact_mut(d_in).zip(&norms) {
+            row.iter_mut().for_each(|x| *x /= norm);
+        }
+        for row in self.values_mut("W_enc").chunks_exact_mut(norms.len()) {
+            row.iter_mut().zip(&norms).for_each(|(x, norm)| *x *= norm);
+        }
+        self.values_mut("b_enc").iter_mut().zip(&norms).for_each(|(x, norm)| *x *= norm);
+    }
+
+    /// Makes an SAE that was trained on activations times `factor` one for the activations
+    /// themselves: `W_enc *= factor`, `W_dec /= factor`, `b_dec /= factor`, and no normalisation in
+    /// `config` any more (SAELens' `fold_activation_norm_scaling_factor`).
+    pub fn fold_activation_norm_scaling_factor(&mut self, config: &mut SaeConfig, factor: f32) {
+        self.values_mut("W_enc").iter_mut().for_each(|x| *x *= factor);
+        self.values_mut("W_dec").iter_mut().for_each(|x| *x /= factor);
+        self.values_mut("b_dec").iter_mut().for_each(|x| *x /= factor);
+        config.normalize_activations = NormalizeActivations::None;
+    }
+
+    fn values_mut(&mut self, name: &str) -> &mut [f32] {
+        &mut self.tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}")).values
     }
 }

@@ -1,0 +1,198 @@
+//! `cfg.json` and [`SaeConfig`].
+
+use super::legacy;
+use crate::config::{NormalizeActivations, Setting};
+use crate::error::{Error, Result};
+use crate::formats::tensors::parse_dtype;
+use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
+use safetensors::Dtype;
+use serde_json::{Map, Value};
+use std::fs;
+use std::path::Path;
+
+/// The version of SAELens whose layout is written.
+pub const SAELENS_VERSION: &str = "6.54.12";
+
+/// Architectures of SAELens that a folder may name.
+const KNOWN_ELSEWHERE: &[&str] = &[
+    "gated",
+    "jumprelu",
+    "abstopk",
+    "batchtopk",
+    "matryoshka_batchtopk",
+    "matching_pursuit",
+    "temporal",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+];
+
+/// Reads a `cfg.json` of any version.
+pub fn read(path: &Path) -> Result<SaeConfig> {
+    let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
+    let Value::Object(keys) = json else {
+        return Err(Error::format(path, "holds no JSON object, expected the settings of an SAE"));
+    };
+    let keys = if is_legacy(path, &keys)? { legacy::convert(keys) } else { keys };
+    Keys { path, keys }.config()
+}
+
+/// The object to be written as `cfg.json`.
+pub fn to_json(config: &SaeConfig, training: bool) -> Value {
+    let mut metadata = config.metadata.clone();
+    metadata.insert("sae_lens_version".into(), SAELENS_VERSION.into());
+    let mut keys = Map::new();
+    let mut set = |key: &str, value: Value| keys.insert(key.into(), value);
+    set("d_in", config.d_in.into());
+    set("d_sae", config.d_sae.into());
+    set("dtype", dtype_name(config.dtype).into());
+    set("device", "cpu".into());
+    set("apply_b_dec_to_input", config.apply_b_dec_to_input.into());
+    set("normalize_activations", config.normalize_activations.name().into());
+    set("reshape_activations", config.reshape_activations.name().into());
+    set("metadata", Value::Object(metadata));
+    if training {
+        for (key, value) in &config.training_settings {
+            set(key, value.clone());
+        }
+    }
+    if let InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm } = config.architecture {
+        set("k", k.into());
+        set("rescale_acts_by_decoder_norm", rescale_acts_by_decoder_norm.into());
+    }
+    set("architecture", config.architecture.name().into());
+    Value::Object(keys)
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "float64",
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+/// SAELens' rule: a file that does not name a version of at least 6 is from before it.
+fn is_legacy(path: &Path, keys: &Map<String, Value>) -> Result<bool> {
+    let in_metadata = || keys.get("metadata")?.get("sae_lens_version")?.as_str();
+    let Some(version) = keys.get("sae_lens_version").and_then(Value::as_str).or_else(in_metadata) else {
+        return Ok(true);
+    };
+    let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u64>().ok());
+    let major = major.ok_or_else(|| {
+        Error::format(path, format!("sae_lens_version is {version:?}, expected a version such as {SAELENS_VERSION:?}"))
+    })?;
+    Ok(major < 6)
+}
+
+/// The keys of a file, taken out one by one.
+struct Keys<'a> {
+    path: &'a Path,
+    keys: Map<String, Value>,
+}
+
+impl Keys<'_> {
+    fn config(mut self) -> Result<SaeConfig> {
+        let (d_in, d_sae) = (self.size("d_in")?, self.size("d_sae")?);
+        let architecture = self.architecture(d_sae)?;
+        let config = SaeConfig {
+            architecture,
+            d_in,
+            d_sae,
+            dtype: self.dtype()?,
+            apply_b_dec_to_input: self.switch("apply_b_dec_to_input", true)?,
+            normalize_activations: self.normalize_activations()?,
+            reshape_activations: self.reshape_activations()?,
+            metadata: self.metadata()?,
+            training_settings: Map::new(),
+        };
+        self.keys.shift_remove("device");
+        Ok(SaeConfig { training_settings: self.keys, ..config })
+    }
+
+    fn architecture(&mut self, d_sae: usize) -> Result<InferenceArchitecture> {
+        let name = self.text("architecture", None)?;
+        match name.as_str() {
+            "standard" => Ok(InferenceArchitecture::Standard),
+            "topk" => {
+                let k = self.size("k")?;
+                if k > d_sae {
+                    return Err(self.wrong("k", &k.into(), &format!("at most d_sae = {d_sae}")));
+                }
+                let rescale_acts_by_decoder_norm = self.switch("rescale_acts_by_decoder_norm", false)?;
+                Ok(InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm })
+            }
+            _ => {
+                let known = InferenceArchitecture::NAMES.join(" and ");
+                let verb = if KNOWN_ELSEWHERE.contains(&name.as_str()) { "not supported yet" } else { "not known" };
+                Err(Error::format(self.path, format!("architecture {name} is {verb}; {known} are")))
+            }
+        }
+    }
+
+    fn dtype(&mut self) -> Result<Dtype> {
+        let name = self.text("dtype", None)?;
+        parse_dtype(&name).ok_or_else(|| self.wrong("dtype", &name.into(), "float32, float64, float16 or bfloat16"))
+    }
+
+    fn normalize_activations(&mut self) -> Result<NormalizeActivations> {
+        let name = self.text("normalize_activations", Some("none"))?;
+        name.parse().map_err(|_| {
+            self.wrong("normalize_activations", &name.into(), &NormalizeActivations::expected().replace(" | ", ", "))
+        })
+    }
+
+    fn reshape_activations(&mut self) -> Result<ReshapeActivations> {
+        let name = self.text("reshape_activations", Some("none"))?;
+        match name.as_str() {
+            "none" => Ok(ReshapeActivations::None),
+            "hook_z" => Ok(ReshapeActivations::HookZ),
+            _ => Err(self.wrong("reshape_activations", &name.into(), "none or hook_z")),
+        }
+    }
+
+    fn metadata(&mut self) -> Result<Map<String, Value>> {
+        match self.keys.shift_remove("metadata") {
+            None => Ok(Map::new()),
+            Some(Value::Object(metadata)) => Ok(metadata),
+            Some(other) => Err(self.wrong("metadata", &other, "an object")),
+        }
+    }
+
+    fn size(&mut self, key: &str) -> Result<usize> {
+        let value = self.take(key)?;
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0);
+        size.ok_or_else(|| self.wrong(key, &value, "a whole number above 0"))
+    }
+
+    fn switch(&mut self, key: &str, default: bool) -> Result<bool> {
+        match self.keys.shift_remove(key) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(value),
+            Some(other) => Err(self.wrong(key, &other, "true or false")),
+        }
+    }
+
+    fn text(&mut self, key: &str, default: Option<&str>) -> Result<String> {
+        if let (Some(default), false) = (default, self.keys.contains_key(key)) {
+            return Ok(default.into());
+        }
+        match self.take(key)? {
+            Value::String(text) => Ok(text),
+            other => Err(self.wrong(key, &other, "text")),
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Result<Value> {
+        self.keys
+            .shift_remove(key)
+            .ok_or_else(|| Error::format(self.path, format!("key {key} is missing; is this the cfg.json of an SAE?")))
+    }
+
+    fn wrong(&self, key: &str, found: &Value, expected: &str) -> Error {
+        Error::format(self.path, format!("{key} is {found}, expected {expected}"))
+    }
+}

@@ -1,0 +1,146 @@
+//! An SAE as SAELens keeps it: a folder with `cfg.json`, `sae_weights.safetensors` and, after
+//! training, `sparsity.safetensors` and `runner_cfg.json`. Source: SAELens 6.54, `saes/sae.py`,
+//! `loading/pretrained_sae_loaders.py`.
+
+mod cfg;
+mod legacy;
+
+pub use cfg::SAELENS_VERSION;
+
+use super::tensors::{self, Tensor, TensorFile};
+use super::write;
+use crate::error::{Error, Result};
+use crate::sae::config::{InferenceArchitecture, SaeConfig};
+use crate::sae::weights::{HostTensor, Weights};
+use safetensors::Dtype;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::path::Path;
+
+const CFG: &str = "cfg.json";
+const WEIGHTS: &str = "sae_weights.safetensors";
+const SPARSITY: &str = "sparsity.safetensors";
+const RUNNER_CFG: &str = "runner_cfg.json";
+
+/// What a folder holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedSae {
+    /// From `cfg.json`.
+    pub config: SaeConfig,
+    /// Every tensor of the architecture, rounded to the config's dtype.
+    pub weights: Weights,
+    /// `log10` of how often each latent fired `[d_sae]`, where the folder has it.
+    pub log_sparsity: Option<Vec<f32>>,
+}
+
+/// Reads a folder, in today's layout or in the one from before SAELens 6.
+/// Errors: a file is missing or damaged; a key has no or a wrong value; an architecture or
+/// normalisation that is not supported; a tensor is missing, too many, of the wrong shape or dtype,
+/// or holds a value that is not finite.
+pub fn load_folder(folder: &Path) -> Result<SavedSae> {
+    let config = cfg::read(&folder.join(CFG))?;
+    let weights = read_weights(&folder.join(WEIGHTS), &config)?;
+    let sparsity = folder.join(SPARSITY);
+    let log_sparsity = match sparsity.exists() {
+        true => Some(TensorFile::open(&sparsity)?.f32_shaped("sparsity", &[config.d_sae])?),
+        false => None,
+    };
+    Ok(SavedSae { config, weights, log_sparsity })
+}
+
+/// What training leaves beside the SAE itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrainingNotes<'a> {
+    /// `log10` of how often each latent fired `[d_sae]`: see [`log_sparsity`].
+    pub log_sparsity: Option<&'a [f32]>,
+    /// The settings of the run.
+    pub runner_cfg: Option<&'a Value>,
+}
+
+/// SAELens' sparsity: `log10(fired / samples + 1e-10)` for every latent.
+pub fn log_sparsity(fired_count: &[u32], n_samples: u64) -> Vec<f32> {
+    fired_count.iter().map(|&fired| (fired as f32 / n_samples as f32 + 1e-10).log10()).collect()
+}
+
+/// Writes the folder that others load: inference settings only, and the decoder norms folded where
+/// they take part in the features' values (as SAELens' `save_inference_model`).
+pub fn save_inference(folder: &Path, config: &SaeConfig, weights: &Weights, notes: TrainingNotes) -> Result<()> {
+    let mut weights = Cow::Borrowed(weights);
+    if config.architecture.rescales_by_decoder_norm() {
+        weights.to_mut().fold_w_dec_norm();
+    }
+    save(folder, config, &cfg::to_json(config, false), &weights, notes)
+}
+
+/// Writes the folder of a checkpoint: weights as they are, training settings too (as `save_model`
+/// of a SAELens training SAE).
+pub fn save_training(folder: &Path, config: &SaeConfig, weights: &Weights, notes: TrainingNotes) -> Result<()> {
+    save(folder, config, &cfg::to_json(config, true), weights, notes)
+}
+
+fn save(folder: &Path, config: &SaeConfig, cfg: &Value, weights: &Weights, notes: TrainingNotes) -> Result<()> {
+    write::folder(folder)?;
+    let named = |(name, shape): (&str, Vec<usize>)| {
+        (name.to_string(), Tensor::rounded(config.dtype, &shape, &weights.get(name).values))
+    };
+    let expected = config.architecture.tensors(config.d_in, config.d_sae);
+    tensors::save(&folder.join(WEIGHTS), expected.into_iter().map(named).collect())?;
+    if let Some(sparsity) = notes.log_sparsity {
+        tensors::save(&folder.join(SPARSITY), vec![("sparsity".into(), Tensor::f32(&[sparsity.len()], sparsity))])?;
+    }
+    if let Some(runner_cfg) = notes.runner_cfg {
+        write::text(&folder.join(RUNNER_CFG), &format!("{runner_cfg:#}\n"))?;
+    }
+    write::text(&folder.join(CFG), &format!("{cfg:#}\n"))?;
+    write::sync_folder(folder)
+}
+
+fn read_weights(path: &Path, config: &SaeConfig) -> Result<Weights> {
+    let file = TensorFile::open(path)?;
+    let expected = config.architecture.tensors(config.d_in, config.d_sae);
+    for name in file.names() {
+        let without_effect = name == "scaling_factor" && all_ones(&file.f32(&name)?);
+        if !without_effect && expected.iter().all(|(known, _)| *known != name) {
+            return Err(Error::format(path, unexpected_tensor(&name, &config.architecture, &expected)));
+        }
+    }
+    let mut weights = Weights::default();
+    for (name, shape) in expected {
+        let values = rounded(config.dtype, file.f32_shaped(name, &shape)?);
+        weights.insert(name, HostTensor { shape, values });
+    }
+    match weights.find_non_finite() {
+        None => Ok(weights),
+        Some((name, at)) => {
+            let value = weights.get(name).values[at];
+            let what =
+                format!("tensor {name} holds {value} as its value number {at}; an SAE with it computes nothing else");
+            Err(Error::format(path, what))
+        }
+    }
+}
+
+fn unexpected_tensor(name: &str, architecture: &InferenceArchitecture, expected: &[(&str, Vec<usize>)]) -> String {
+    if name == "scaling_factor" {
+        return "tensor scaling_factor is not all ones; fine-tuned scaling factors are not supported, and neither are \
+                they by SAELens 6"
+            .into();
+    }
+    let known = expected.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    format!("tensor {name} does not belong to architecture {}, which has {known}", architecture.name())
+}
+
+/// Within torch's `allclose`.
+fn all_ones(values: &[f32]) -> bool {
+    values.iter().all(|x| (x - 1.0).abs() <= 1e-5)
+}
+
+/// SAELens converts every tensor to the config's dtype.
+fn rounded(dtype: Dtype, mut values: Vec<f32>) -> Vec<f32> {
+    match dtype {
+        Dtype::F16 => values.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32()),
+        Dtype::BF16 => values.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32()),
+        _ => {}
+    }
+    values
+}
