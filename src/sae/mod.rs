@@ -2,6 +2,8 @@
 
 pub mod architecture;
 pub mod config;
+pub mod features;
+pub mod inference;
 pub mod init;
 pub mod parameters;
 pub mod standard;
