@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod error;
 pub mod formats;
 pub mod lm;
+pub mod machine;
 pub mod random;
 pub mod sae;
 pub mod train;

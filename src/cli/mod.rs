@@ -1,0 +1,135 @@
+//! The command line: one file per command, flags that look alike, results on stdout and everything
+//! else on stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted after saving.
+
+mod flags;
+mod info;
+mod train;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use cusae::backend::Cpu;
+use cusae::error::{Error, Result};
+use serde::Serialize;
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Trains, evaluates and reads sparse autoencoders on language-model activations.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a sparse autoencoder; without arguments, on the embedded model and text.
+    Train(train::Args),
+    /// Show what this build and this machine can do, and why not.
+    Info(info::Args),
+}
+
+fn run(command: Command, common: &Common) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run(args, common),
+        Command::Info(args) => info::run(args, common),
+    }
+}
+
+/// Flags that every command has.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Common to all commands")]
+pub struct Common {
+    /// What computes: auto or cpu.
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Print the result as JSON on stdout, and nothing else there.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Show no progress and no messages; errors stay.
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Seed of every random choice [default: the recipe's, 42].
+    #[arg(long, global = true, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Threads to compute with; results do not depend on it [default: all].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl Common {
+    /// The device that `--device` names. Error: it cannot be used, and why.
+    pub fn backend(&self) -> Result<Cpu> {
+        let refuse = |what: String| Err(Error::Device { device: self.device.clone(), what });
+        match self.device.as_str() {
+            "auto" | "cpu" => Ok(Cpu),
+            device if device == "cuda" || device.starts_with("cuda:") => {
+                refuse(format!("{}; use --device cpu", info::WHY_NO_CUDA))
+            }
+            "emulated" => refuse("the emulator is part of test builds only; use --device cpu".into()),
+            _ => refuse("there is no such device; use auto or cpu".into()),
+        }
+    }
+
+    /// Prints a command's result on stdout: as JSON, or as people read it.
+    pub fn print(&self, result: &(impl Serialize + Display)) -> anyhow::Result<()> {
+        let text = if self.json { serde_json::to_string_pretty(result)? } else { result.to_string() };
+        match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+            // Whoever reads has seen enough (`cusae info | head -1`).
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written.map_err(Error::io("stdout", "write"))?),
+        }
+    }
+}
+
+/// Reads the command line, does what it says, and turns errors into one line and an exit code.
+pub fn main() -> ExitCode {
+    // Wrong usage ends here with exit code 2, --help and --version with 0.
+    let cli = Cli::parse();
+    let Err(error) = start_threads(&cli.common).and_then(|()| run(cli.command, &cli.common)) else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("error: {}", sentence(&error));
+    ExitCode::from(error.downcast_ref::<Error>().map_or(1, Error::exit_code))
+}
+
+/// Rayon's threads, as many as `--threads` says. Error: the system does not give so many.
+fn start_threads(common: &Common) -> anyhow::Result<()> {
+    let Some(threads) = common.threads else { return Ok(()) };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+    pool.build_global().with_context(|| format!("--threads {threads}: cannot start them"))
+}
+
+/// An error and its causes in one line; what one sentence has already said is not repeated.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(|cause| cause.to_string().replace('\n', " ")) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_commands_fit_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_says_nothing_twice() {
+        let source = std::io::Error::other("disk is full");
+        let error = anyhow::Error::new(Error::io("a.txt", "write")(source)).context("saving\nthe run");
+        assert_eq!(sentence(&error), "saving the run: a.txt: cannot write: disk is full");
+    }
+}

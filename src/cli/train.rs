@@ -1,0 +1,103 @@
+//! `cusae train`: a recipe, changed by flags, to a trained SAE in a run folder.
+
+use super::flags::RecipeFlags;
+use super::Common;
+use cusae::config::Recipe;
+use cusae::error::{Error, Result};
+use cusae::train::{self, progress, Options};
+use std::path::{Path, PathBuf};
+
+/// What to train on, what with, and where to.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Recipe; keys it does not mention keep their defaults, flags come after it.
+    #[arg(value_name = "RECIPE.toml")]
+    recipe: Option<PathBuf>,
+    /// Run folder [default: the first free runs/ARCHITECTURE-N].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue the run in this folder, with its own recipe.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "init", "activations", "no_shuffle"])]
+    resume: Option<PathBuf>,
+    /// Train on stored activations, FILE or FILE:TENSOR or a folder (cached_activations_path).
+    #[arg(long, value_name = "FILE_OR_DIR", conflicts_with = "cached_activations_path")]
+    activations: Option<String>,
+    /// Start from the weights of this SAE folder (from_pretrained_path).
+    #[arg(long, value_name = "DIR", conflicts_with = "from_pretrained_path")]
+    init: Option<String>,
+    /// Take stored activations in file order (shuffle = false).
+    #[arg(long, conflicts_with = "shuffle")]
+    no_shuffle: bool,
+    #[command(flatten)]
+    flags: RecipeFlags,
+}
+
+/// Trains and prints the final table.
+pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
+    let backend = common.backend()?;
+    let (recipe, options) = match &args.resume {
+        Some(folder) => (recipe_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true }),
+        None => {
+            let recipe = args.recipe(common)?;
+            let out = run_folder(args.out.as_deref(), &recipe)?;
+            (recipe, Options { out, resume: false })
+        }
+    };
+    let mut reporter = progress::reporter(common.quiet);
+    let summary = train::run(&backend, &recipe, &options, &mut *reporter)?;
+    common.print(&summary)
+}
+
+impl Args {
+    /// The recipe: defaults, then the file, then flags.
+    fn recipe(&self, common: &Common) -> Result<Recipe> {
+        let mut recipe = self.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
+        self.flags.apply(&mut recipe)?;
+        if let Some(path) = &self.activations {
+            recipe.cached_activations_path = Some(path.clone());
+        }
+        if let Some(folder) = &self.init {
+            recipe.from_pretrained_path = Some(folder.clone());
+        }
+        recipe.shuffle &= !self.no_shuffle;
+        recipe.seed = common.seed.unwrap_or(recipe.seed);
+        recipe.validate()?;
+        Ok(recipe)
+    }
+}
+
+/// The recipe of the run to continue. Errors: there is no run; something would change its recipe.
+fn recipe_of_run(folder: &Path, args: &Args, common: &Common) -> Result<Recipe> {
+    if let Some(key) = args.flags.keys().next().or(common.seed.map(|_| "seed")) {
+        let what = format!(
+            "a run goes on with its own recipe; remove this flag or start anew without --resume {}",
+            folder.display()
+        );
+        return Err(Error::config(key, what));
+    }
+    let path = folder.join("recipe.toml");
+    if !path.is_file() {
+        let what = format!("{} holds no run to continue (there is no recipe.toml)", folder.display());
+        return Err(Error::config("--resume", what));
+    }
+    Recipe::load(&path)
+}
+
+/// The folder of a new run. Error: the one asked for holds a run already.
+fn run_folder(asked: Option<&Path>, recipe: &Recipe) -> Result<PathBuf> {
+    let Some(folder) = asked else {
+        let numbered = |number: usize| PathBuf::from(format!("runs/{}-{number}", recipe.architecture));
+        return Ok((1..).map(numbered).find(|folder| !folder.exists()).expect("numbers do not end"));
+    };
+    let holds = ["recipe.toml", "cfg.json"].into_iter().find(|file| folder.join(file).exists());
+    match holds {
+        Some(file) => {
+            let what = format!(
+                "{} holds a run already ({file}); name another folder, or continue it with --resume",
+                folder.display()
+            );
+            Err(Error::config("--out", what))
+        }
+        None => Ok(folder.to_path_buf()),
+    }
+}

@@ -1,0 +1,67 @@
+//! What this machine has: threads, memory, CPU features.
+
+use std::fs;
+
+/// Threads that rayon computes with.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// What a process may use at most: the machine's memory, or its control group's limit.
+    pub total: u64,
+    /// What of that is free now.
+    pub available: u64,
+}
+
+/// The machine's memory, where the system tells (Linux' /proc and control groups).
+pub fn memory() -> Option<Memory> {
+    let machine = parse_meminfo(&fs::read_to_string("/proc/meminfo").ok()?)?;
+    let group = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?.trim().parse::<u64>().ok();
+    let (Some(limit), Some(used)) = (group("memory.max"), group("memory.current")) else {
+        return Some(machine);
+    };
+    Some(Memory { total: machine.total.min(limit), available: machine.available.min(limit.saturating_sub(used)) })
+}
+
+fn parse_meminfo(text: &str) -> Option<Memory> {
+    let kibibytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    };
+    Some(Memory { total: 1024 * kibibytes("MemTotal")?, available: 1024 * kibibytes("MemAvailable")? })
+}
+
+/// The vector instructions of this CPU that matter here.
+pub fn cpu_features() -> Vec<&'static str> {
+    let mut features = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! detect {
+            ($($name:tt),+) => {
+                $(if std::arch::is_x86_feature_detected!($name) {
+                    features.push($name);
+                })+
+            };
+        }
+        detect!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avx512bf16");
+    }
+    #[cfg(target_arch = "aarch64")]
+    features.push("neon");
+    features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let text = "MemTotal:       24576000 kB\nMemFree:          100 kB\nMemAvailable:   12288000 kB\n";
+        assert_eq!(parse_meminfo(text), Some(Memory { total: 24_576_000 * 1024, available: 12_288_000 * 1024 }));
+        assert_eq!(parse_meminfo("MemTotal: 5 kB\n"), None);
+        assert_eq!(parse_meminfo(""), None);
+    }
+}
