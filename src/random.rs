@@ -16,6 +16,8 @@ pub enum Stream {
     Shuffle = 3,
     /// Sampling of next tokens.
     Sampling = 4,
+    /// Order of activations that are written to disk.
+    Store = 5,
 }
 
 /// The ten-round Philox 4x32 bijection: 128 random bits for a 128-bit counter and a 64-bit key.

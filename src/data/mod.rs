@@ -1,14 +1,61 @@
 //! From text, token files or stored activations to batches of activation rows.
 
 pub mod documents;
+pub mod from_files;
 pub mod mixing_buffer;
 mod parquet_file;
 pub mod rows;
+pub mod store;
 mod text_files;
 mod token_files;
 pub mod tokenizer;
 
 pub use documents::Documents;
+pub use from_files::{FromFiles, StoredActivations};
 pub use mixing_buffer::{MixingBuffer, MixingSettings};
 pub use rows::{Packing, Position, TokenRows};
+pub use store::{StoreIndex, StoreSettings, StoreWriter};
 pub use tokenizer::Tokenizer;
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::formats::write;
+use serde::{de::DeserializeOwned, Serialize};
+use std::path::Path;
+
+/// Where a trainer's batches come from. The batches to come are a function of the settings and the
+/// saved state alone, so that a resumed run continues bit for bit.
+pub trait ActivationSource<B: Backend> {
+    /// Width of a row (`d_in`).
+    fn width(&self) -> usize;
+    /// Rows in a batch.
+    fn batch_size(&self) -> usize;
+    /// Fills `batch [batch_size, d_in]`; false at the end of data that is not to be repeated.
+    fn next_batch(&mut self, batch: &mut B::Buffer<f32>) -> Result<bool>;
+    /// How often the data ended and was begun again; worth a warning whenever it grows.
+    fn epochs(&self) -> u64;
+    /// Activations (tokens) read so far, those that still wait in a buffer included.
+    fn tokens_read(&self) -> u64;
+    /// Writes the state into files of a folder.
+    fn save_state(&self, folder: &Path) -> Result<()>;
+    /// Continues from a state that a source of the same settings wrote.
+    fn load_state(&mut self, folder: &Path) -> Result<()>;
+}
+
+/// In a checkpoint: where the data is.
+const POSITION_FILE: &str = "data_position.json";
+
+fn save_position(folder: &Path, position: &impl Serialize) -> Result<()> {
+    let path = folder.join(POSITION_FILE);
+    let text = serde_json::to_string_pretty(position)
+        .map_err(|e| Error::format(&path, format!("cannot be written as JSON: {e}")))?;
+    write::text(&path, &(text + "\n"))
+}
+
+fn load_position<T: DeserializeOwned>(folder: &Path) -> Result<T> {
+    let path = folder.join(POSITION_FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    serde_json::from_str(&text).map_err(|e| {
+        Error::format(&path, format!("not the position of this kind of data ({e}); resume with the recipe of the run"))
+    })
+}

@@ -1,0 +1,229 @@
+//! Batches from stored activations: a store (`store.rs`), or one tensor `[n, d_in]` or
+//! `[batches, batch, d_in]` of a safetensors or `.npy` file. Memory-mapped, never loaded whole.
+
+use super::store::StoreIndex;
+use super::{load_position, save_position, ActivationSource};
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::formats::arrays;
+use crate::formats::tensors::TensorFile;
+use crate::random::{Random, Stream};
+use rayon::prelude::*;
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Rows of activations in files, seen as one matrix `[rows, d_in]`.
+pub struct StoredActivations {
+    parts: Vec<StoredPart>,
+    width: usize,
+    rows: usize,
+    /// The second dimension of a tensor `[batches, batch, d_in]`.
+    batch: Option<usize>,
+}
+
+struct StoredPart {
+    file: TensorFile,
+    tensor: String,
+    /// Rows in the parts before.
+    first: usize,
+}
+
+impl StoredActivations {
+    /// Opens `FILE`, `FILE:TENSOR`, or the folder of a store. Of several tensors the one that is
+    /// named after the colon is read, or else the one named `hook_name`.
+    pub fn open(path: &str, hook_name: &str) -> Result<Self> {
+        let (path, asked) = arrays::split_tensor_name(path);
+        let mut stored = StoredActivations { parts: Vec::new(), width: 0, rows: 0, batch: None };
+        if path.is_dir() {
+            let index = StoreIndex::read(&path)?;
+            for shard in &index.shards {
+                let rows = stored.push(&path.join(&shard.file), asked, hook_name)?;
+                if rows != shard.rows {
+                    let what = format!("holds {rows} rows, the index says {}; store the activations again", shard.rows);
+                    return Err(Error::format(path.join(&shard.file), what));
+                }
+            }
+        } else {
+            stored.push(&path, asked, hook_name)?;
+        }
+        if stored.rows == 0 || stored.width == 0 {
+            return Err(Error::format(&path, "holds no activations"));
+        }
+        Ok(stored)
+    }
+
+    /// Width of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn push(&mut self, path: &Path, asked: Option<&str>, hook_name: &str) -> Result<usize> {
+        let file = arrays::open(path)?;
+        let tensor = match (asked, file.names().as_slice()) {
+            (Some(asked), _) => asked.to_string(),
+            (None, [only]) => only.clone(),
+            (None, _) => hook_name.to_string(),
+        };
+        let info = file.info(&tensor)?;
+        if !matches!(info.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let what = format!("tensor {tensor} has dtype {:?}, expected F32, F16, BF16 or F64", info.dtype);
+            return Err(Error::format(path, what));
+        }
+        let (rows, width) = match info.shape[..] {
+            [rows, width] => (rows, width),
+            [batches, batch, width] => {
+                self.batch = Some(batch);
+                (batches * batch, width)
+            }
+            ref shape => {
+                let what = format!("tensor {tensor} has shape {shape:?}, expected [n, d_in] or [batches, batch, d_in]");
+                return Err(Error::format(path, what));
+            }
+        };
+        if !self.parts.is_empty() && width != self.width {
+            let what = format!("tensor {tensor} has rows of {width}, the files before have rows of {}", self.width);
+            return Err(Error::format(path, what));
+        }
+        self.width = width;
+        self.parts.push(StoredPart { file, tensor, first: self.rows });
+        self.rows += rows;
+        Ok(rows)
+    }
+
+    /// Copies one row. Error: it holds NaN or Inf.
+    fn read_row(&self, row: usize, to: &mut [f32]) -> Result<()> {
+        let part = &self.parts[self.parts.partition_point(|part| part.first <= row) - 1];
+        let inside = row - part.first;
+        to.copy_from_slice(&part.file.f32_range(&part.tensor, inside * self.width, self.width)?);
+        match to.iter().find(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(value) => {
+                let what = format!("tensor {}, row {inside} holds {value}; make the activations again", part.tensor);
+                Err(Error::format(part.file.path(), what))
+            }
+        }
+    }
+}
+
+/// How stored activations become batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FromFilesSettings {
+    /// Rows in a batch; what is left of a pass after its last full batch is dropped.
+    pub batch_size: usize,
+    /// Whether every pass takes the rows in a new random order; in the order of the files otherwise.
+    pub shuffle: bool,
+    /// Of the run.
+    pub seed: u64,
+    /// Whether to begin again at the end.
+    pub repeat: bool,
+}
+
+/// Batches from stored activations.
+pub struct FromFiles<B: Backend> {
+    backend: B,
+    stored: StoredActivations,
+    settings: FromFilesSettings,
+    at: FilePosition,
+    /// The rows of this pass in their order; empty without shuffling.
+    order: Vec<u32>,
+    staging: Vec<f32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct FilePosition {
+    epoch: u32,
+    /// Batches of this pass that were given.
+    batch: usize,
+    /// Of the files, to tell other files apart.
+    rows: usize,
+}
+
+impl<B: Backend> FromFiles<B> {
+    /// Errors: fewer rows than a batch; batches of the file that are not those of the settings.
+    pub fn new(backend: &B, stored: StoredActivations, settings: FromFilesSettings) -> Result<Self> {
+        let path = stored.parts[0].file.path();
+        if settings.batch_size == 0 || stored.rows < settings.batch_size {
+            let what = format!("holds {} rows, less than a batch of {}", stored.rows, settings.batch_size);
+            return Err(Error::format(path, what));
+        }
+        if let Some(batch) = stored.batch.filter(|&batch| !settings.shuffle && batch != settings.batch_size) {
+            let what = format!("holds batches of {batch}, expected train_batch_size_tokens = {}", settings.batch_size);
+            return Err(Error::format(path, what));
+        }
+        if settings.shuffle && u32::try_from(stored.rows).is_err() {
+            let what = format!("holds {} rows; more than {} can only be read without shuffling", stored.rows, u32::MAX);
+            return Err(Error::format(path, what));
+        }
+        let staging = vec![0.0; settings.batch_size * stored.width];
+        let at = FilePosition { rows: stored.rows, ..FilePosition::default() };
+        let mut source = FromFiles { backend: backend.clone(), stored, settings, at, order: Vec::new(), staging };
+        source.shuffle();
+        Ok(source)
+    }
+
+    fn shuffle(&mut self) {
+        if self.settings.shuffle {
+            let mut random = Random::new(self.settings.seed, Stream::Shuffle, self.at.epoch);
+            self.order = random.permutation(self.stored.rows);
+        }
+    }
+}
+
+impl<B: Backend> ActivationSource<B> for FromFiles<B> {
+    fn width(&self) -> usize {
+        self.stored.width
+    }
+
+    fn batch_size(&self) -> usize {
+        self.settings.batch_size
+    }
+
+    fn next_batch(&mut self, batch: &mut B::Buffer<f32>) -> Result<bool> {
+        if (self.at.batch + 1) * self.settings.batch_size > self.stored.rows {
+            if !self.settings.repeat {
+                return Ok(false);
+            }
+            self.at = FilePosition { epoch: self.at.epoch + 1, batch: 0, rows: self.at.rows };
+            self.shuffle();
+        }
+        let first = self.at.batch * self.settings.batch_size;
+        let (stored, order) = (&self.stored, &self.order);
+        self.staging.par_chunks_mut(stored.width).enumerate().try_for_each(|(n, to)| {
+            let row = order.get(first + n).map_or(first + n, |&row| row as usize);
+            stored.read_row(row, to)
+        })?;
+        self.backend.write(batch, 0, &self.staging)?;
+        self.at.batch += 1;
+        Ok(true)
+    }
+
+    fn epochs(&self) -> u64 {
+        self.at.epoch.into()
+    }
+
+    fn tokens_read(&self) -> u64 {
+        let a_pass = self.stored.rows / self.settings.batch_size;
+        ((self.at.epoch as usize * a_pass + self.at.batch) * self.settings.batch_size) as u64
+    }
+
+    fn save_state(&self, folder: &Path) -> Result<()> {
+        save_position(folder, &self.at)
+    }
+
+    fn load_state(&mut self, folder: &Path) -> Result<()> {
+        let at: FilePosition = load_position(folder)?;
+        if at.rows != self.stored.rows {
+            let what = format!("holds {} rows, the run that is resumed had {}", self.stored.rows, at.rows);
+            return Err(Error::format(self.stored.parts[0].file.path(), what));
+        }
+        self.at = at;
+        self.shuffle();
+        Ok(())
+    }
+}
