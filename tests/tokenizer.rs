@@ -1,6 +1,7 @@
 //! Text becomes the ids that transformers gives it (golden data: scripts/make_tokenizer_cases.py).
 
 use cusae::config::{ExcludeSpecialTokens, SpecialToken};
+use cusae::data::tokenizer::excluded_ids;
 use cusae::data::Tokenizer;
 use serde_json::{json, Value};
 use std::path::Path;
@@ -98,9 +99,11 @@ fn roles_come_from_the_files_beside_the_tokenizer() {
 #[test]
 fn excluded_tokens_are_none_the_special_ones_or_a_list() {
     let tokenizer = Tokenizer::embedded().unwrap();
-    assert!(tokenizer.excluded_ids(&ExcludeSpecialTokens::No).is_empty());
-    assert_eq!(tokenizer.excluded_ids(&ExcludeSpecialTokens::Yes), [4095]);
-    assert_eq!(tokenizer.excluded_ids(&ExcludeSpecialTokens::Ids(vec![7, 3])), [7, 3]);
+    assert!(excluded_ids(&ExcludeSpecialTokens::No, None).unwrap().is_empty());
+    assert_eq!(excluded_ids(&ExcludeSpecialTokens::Yes, Some(&tokenizer)).unwrap(), [4095]);
+    assert_eq!(excluded_ids(&ExcludeSpecialTokens::Ids(vec![7, 3]), None).unwrap(), [7, 3]);
+    let message = excluded_ids(&ExcludeSpecialTokens::Yes, None).unwrap_err().to_string();
+    assert!(message.contains("exclude_special_tokens: the model has no tokenizer"), "{message}");
 }
 
 #[test]

@@ -2,19 +2,23 @@
 
 pub mod documents;
 pub mod from_files;
+pub mod from_model;
 pub mod mixing_buffer;
 mod parquet_file;
 pub mod rows;
 pub mod store;
+pub mod store_model;
 mod text_files;
 mod token_files;
 pub mod tokenizer;
 
 pub use documents::Documents;
-pub use from_files::{FromFiles, StoredActivations};
+pub use from_files::{FromFiles, FromFilesSettings, StoredActivations};
+pub use from_model::{FromModel, FromModelSettings, Selection};
 pub use mixing_buffer::{MixingBuffer, MixingSettings};
 pub use rows::{Packing, Position, TokenRows};
 pub use store::{StoreIndex, StoreSettings, StoreWriter};
+pub use store_model::{store_activations, StoreRequest};
 pub use tokenizer::Tokenizer;
 
 use crate::backend::Backend;

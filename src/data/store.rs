@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 /// The file that makes a folder of shards a store.
 pub const INDEX_FILE: &str = "index.json";
 
-/// What a shard holds unless the store needs more than [`MOST_SHARDS`] of them.
-const SHARD_BYTES: usize = 256 << 20;
+/// A good size of a shard.
+pub const SHARD_BYTES: usize = 256 << 20;
 
-/// Shards are written side by side, each an open file.
+/// Shards are written side by side, each an open file: very large stores have larger shards.
 const MOST_SHARDS: usize = 256;
 
 /// What a store holds.
@@ -85,6 +85,8 @@ pub struct StoreSettings {
     pub dtype: Dtype,
     /// Rows that will come, as far as is known: it decides the number of shards.
     pub expected_rows: usize,
+    /// Bytes of a shard, and of memory; [`SHARD_BYTES`] is good.
+    pub shard_bytes: usize,
     /// Whether to shuffle, with this seed.
     pub shuffle: Option<u64>,
     /// Kept in the index.
@@ -136,7 +138,7 @@ impl StoreWriter {
         };
         write::folder(folder)?;
         let row_bytes = element * settings.hooks.iter().map(|hook| hook.d_in).sum::<usize>();
-        let n_shards = (settings.expected_rows * row_bytes).div_ceil(SHARD_BYTES).clamp(1, MOST_SHARDS);
+        let n_shards = (settings.expected_rows * row_bytes).div_ceil(settings.shard_bytes.max(1)).clamp(1, MOST_SHARDS);
         let rows_per_shard = settings.expected_rows.div_ceil(n_shards).max(1);
         let mut writer = StoreWriter {
             folder: folder.to_path_buf(),

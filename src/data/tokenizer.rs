@@ -137,15 +137,6 @@ impl Tokenizer {
         ids
     }
 
-    /// The ids of a recipe's `exclude_special_tokens`.
-    pub fn excluded_ids(&self, excluded: &ExcludeSpecialTokens) -> Vec<u32> {
-        match excluded {
-            ExcludeSpecialTokens::No => Vec::new(),
-            ExcludeSpecialTokens::Yes => self.special_ids(),
-            ExcludeSpecialTokens::Ids(ids) => ids.clone(),
-        }
-    }
-
     /// Fails when this cannot be the tokenizer of a model with `d_vocab` tokens.
     pub fn check_model(&self, d_vocab: usize) -> Result<()> {
         let size = self.vocabulary_size();
@@ -157,6 +148,19 @@ impl Tokenizer {
              use the tokenizer that came with the model"
         );
         Err(Error::format(&self.source, what))
+    }
+}
+
+/// The ids of a recipe's `exclude_special_tokens`. Error: the special tokens of no tokenizer.
+pub fn excluded_ids(excluded: &ExcludeSpecialTokens, tokenizer: Option<&Tokenizer>) -> Result<Vec<u32>> {
+    match (excluded, tokenizer) {
+        (ExcludeSpecialTokens::No, _) => Ok(Vec::new()),
+        (ExcludeSpecialTokens::Ids(ids), _) => Ok(ids.clone()),
+        (ExcludeSpecialTokens::Yes, Some(tokenizer)) => Ok(tokenizer.special_ids()),
+        (ExcludeSpecialTokens::Yes, None) => {
+            let what = "the model has no tokenizer to say which tokens are special; list their ids";
+            Err(Error::config("exclude_special_tokens", what))
+        }
     }
 }
 
