@@ -220,6 +220,7 @@ fn truncated_files_are_named() {
             assert!(message.contains(name) && message.contains("again"), "{length}: {message}");
         }
     }
+    assert!(contents(&mut open(&write(folder.path(), "empty.bin", b""))).is_empty());
     let message = error(&write(folder.path(), "odd.bin", b"abc"));
     assert!(message.contains("odd.bin: holds 3 bytes, which are not whole uint16 numbers"), "{message}");
     // Damaged in the middle of the data rather than cut.
@@ -263,10 +264,12 @@ fn records_that_are_no_documents_are_named() {
 #[test]
 fn a_position_in_files_that_shrank_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), "a.jsonl.gz", &gzip(&json_lines()));
-    let seek = |position: DocumentPosition| open(&path).seek(&position).unwrap_err().to_string();
-    let message = seek(DocumentPosition { file: 0, record: 9, byte: 10_000 });
-    assert!(message.contains("where 10000 had been read before; the file has changed"), "{message}");
-    let message = seek(DocumentPosition { file: 2, record: 0, byte: 0 });
-    assert!(message.contains("1 files are named where there had been more before"), "{message}");
+    for (name, bytes) in [("a.jsonl.gz", gzip(&json_lines())), ("a.jsonl", json_lines())] {
+        let path = write(folder.path(), name, &bytes);
+        let seek = |position: DocumentPosition| open(&path).seek(&position).unwrap_err().to_string();
+        let message = seek(DocumentPosition { file: 0, record: 9, byte: 10_000 });
+        assert!(message.contains("where 10000 had been read before; the file has changed"), "{message}");
+        let message = seek(DocumentPosition { file: 2, record: 0, byte: 0 });
+        assert!(message.contains("1 files are named where there had been more before"), "{message}");
+    }
 }

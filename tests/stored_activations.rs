@@ -256,7 +256,12 @@ fn a_saved_position_continues_after_every_batch() {
     }
     let path = save(state.path(), "x.safetensors", &[("a", Tensor::f32(&[2, 1], &[1.0, 2.0]))]);
     let message = open(&path, settings(1)).load_state(state.path()).unwrap_err().to_string();
-    assert!(message.contains("x.safetensors: holds 2 rows, the run that is resumed had 100"), "{message}");
+    assert!(
+        message.contains(
+            "x.safetensors: holds 2 rows, read in batches of 1; the run that is resumed had 100 rows and batches of 30"
+        ),
+        "{message}"
+    );
     std::fs::write(state.path().join("data_position.json"), "{").unwrap();
     let message = open(&path, settings(1)).load_state(state.path()).unwrap_err().to_string();
     assert!(message.contains("data_position.json: not the position of this kind of data"), "{message}");

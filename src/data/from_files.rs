@@ -135,13 +135,14 @@ pub struct FromFiles<B: Backend> {
     staging: Vec<f32>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct FilePosition {
     epoch: u32,
     /// Batches of this pass that were given.
     batch: usize,
-    /// Of the files, to tell other files apart.
+    /// Of the files and the settings, to tell others apart.
     rows: usize,
+    batch_size: usize,
 }
 
 impl<B: Backend> FromFiles<B> {
@@ -161,7 +162,7 @@ impl<B: Backend> FromFiles<B> {
             return Err(Error::format(path, what));
         }
         let staging = vec![0.0; settings.batch_size * stored.width];
-        let at = FilePosition { rows: stored.rows, ..FilePosition::default() };
+        let at = FilePosition { epoch: 0, batch: 0, rows: stored.rows, batch_size: settings.batch_size };
         let mut source = FromFiles { backend: backend.clone(), stored, settings, at, order: Vec::new(), staging };
         source.shuffle();
         Ok(source)
@@ -189,7 +190,7 @@ impl<B: Backend> ActivationSource<B> for FromFiles<B> {
             if !self.settings.repeat {
                 return Ok(false);
             }
-            self.at = FilePosition { epoch: self.at.epoch + 1, batch: 0, rows: self.at.rows };
+            (self.at.epoch, self.at.batch) = (self.at.epoch + 1, 0);
             self.shuffle();
         }
         let first = self.at.batch * self.settings.batch_size;
@@ -218,8 +219,12 @@ impl<B: Backend> ActivationSource<B> for FromFiles<B> {
 
     fn load_state(&mut self, folder: &Path) -> Result<()> {
         let at: FilePosition = load_position(folder)?;
-        if at.rows != self.stored.rows {
-            let what = format!("holds {} rows, the run that is resumed had {}", self.stored.rows, at.rows);
+        let batches = at.rows / at.batch_size.max(1);
+        if (at.rows, at.batch_size) != (self.stored.rows, self.settings.batch_size) || at.batch > batches {
+            let what = format!(
+                "holds {} rows, read in batches of {}; the run that is resumed had {} rows and batches of {}",
+                self.stored.rows, self.settings.batch_size, at.rows, at.batch_size
+            );
             return Err(Error::format(self.stored.parts[0].file.path(), what));
         }
         self.at = at;

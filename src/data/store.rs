@@ -2,8 +2,7 @@
 //! `index.json` that is written last, so that a folder with an index is whole.
 //!
 //! Shuffling on write takes the memory of one shard: every row goes to a shard drawn at random,
-//! and each shard is permuted when all rows are there, which makes every order equally likely but
-//! for the shards' sizes. Row i of every hook belongs to the same token.
+//! and each shard is permuted when all rows are there, which makes every order equally likely. Row i of every hook belongs to the same token.
 
 use crate::error::{Error, Result};
 use crate::formats::tensors::{self, Tensor};

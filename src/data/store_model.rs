@@ -39,6 +39,9 @@ pub fn store_activations<B: Backend>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<StoreIndex> {
     let StoreRequest { hook_names, selection, prompts, tokens: wanted, dtype, shuffle, metadata } = request;
+    if wanted == 0 {
+        return Err(Error::config("training_tokens", "0 tokens are to be stored, expected at least 1"));
+    }
     let hook = |name: &String| Ok(StoredHook { hook_name: name.clone(), d_in: model.hook_width(name)? });
     let hooks: Vec<StoredHook> = hook_names.iter().map(hook).collect::<Result<_>>()?;
     let last = model.last_hook(&hook_names.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -21,6 +21,10 @@ fn open_stream(source: &Source, byte: u64) -> Result<Box<dyn BufRead + Send>> {
                 Some("zst") => unpack_zstd(path, file)?,
                 Some("gz") => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(file))),
                 _ => {
+                    let held = file.metadata().map_err(Error::io(path, "read"))?.len();
+                    if held < byte {
+                        return Err(shrunk(path, held, byte));
+                    }
                     file.seek(SeekFrom::Start(byte)).map_err(Error::io(path, "seek in"))?;
                     return Ok(Box::new(BufReader::with_capacity(1 << 16, file)));
                 }
@@ -29,10 +33,15 @@ fn open_stream(source: &Source, byte: u64) -> Result<Box<dyn BufRead + Send>> {
     };
     let skipped = io::copy(&mut stream.by_ref().take(byte), &mut io::sink()).map_err(damaged(path, 0))?;
     if skipped < byte {
-        let what = format!("holds {skipped} bytes of text where {byte} had been read before; the file has changed");
-        return Err(Error::format(path, what));
+        return Err(shrunk(path, skipped, byte));
     }
     Ok(stream)
+}
+
+/// A position lies behind the end of a file.
+fn shrunk(path: &Path, held: u64, byte: u64) -> Error {
+    let what = format!("holds {held} bytes of text where {byte} had been read before; the file has changed");
+    Error::format(path, what)
 }
 
 fn unpack_zstd(path: &Path, packed: impl Read + Send + 'static) -> Result<Box<dyn BufRead + Send>> {

@@ -43,7 +43,7 @@ impl TokenReader {
 
 impl Reader for TokenReader {
     fn next(&mut self) -> Result<Option<Record>> {
-        let first = self.record as usize * self.length;
+        let first = (self.record as usize).saturating_mul(self.length);
         if first >= self.total {
             return Ok(None);
         }
