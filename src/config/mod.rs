@@ -9,13 +9,14 @@ mod values;
 
 pub use setting::{Auto, Setting};
 pub use values::{
-    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, LrSchedulerName, NormalizeActivations, Processing,
-    SeqposSlice, SpecialToken,
+    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, LrSchedulerName, NormalizeActivations, SeqposSlice,
+    SpecialToken,
 };
 
 pub use foreign::{foreign_keys, foreign_reason};
 
 use crate::error::{Error, Result};
+use crate::lm::Processing;
 use setting::describe;
 use std::path::Path;
 use toml::{Table, Value};

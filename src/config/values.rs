@@ -1,6 +1,7 @@
 //! The types of recipe values that are more than a number, a text or a switch.
 
 use super::setting::{choice, Setting};
+use crate::lm::Processing;
 use toml::Value;
 
 choice! {
@@ -10,16 +11,6 @@ choice! {
         Standard = "standard",
         /// The k largest pre-activations, with AuxK for dead latents.
         TopK = "topk",
-    }
-}
-
-choice! {
-    /// What is done to a language model's weights when they are loaded.
-    Processing {
-        /// The weights as they are.
-        None = "none",
-        /// TransformerLens' default: LayerNorm folded, writing weights and unembedding centred.
-        TransformerLens = "transformer-lens",
     }
 }
 
@@ -54,6 +45,18 @@ choice! {
     Dtype {
         /// 32-bit.
         Float32 = "float32",
+    }
+}
+
+impl Setting for Processing {
+    fn expected() -> String {
+        format!("{} | {}", Processing::None, Processing::TransformerLens)
+    }
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str()?.parse().ok()
+    }
+    fn write(&self) -> Value {
+        Value::String(self.to_string())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Training: schedules, the run, its logs, its progress and its plan.
 
+pub mod log;
 pub mod progress;
 mod run;
 pub mod schedule;
 mod summary;
+pub mod tensorboard;
 
 pub use run::run;
 pub use summary::Summary;
