@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod embedded;
 pub mod error;
+pub mod eval;
 pub mod formats;
 pub mod lm;
 pub mod machine;

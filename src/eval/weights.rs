@@ -1,0 +1,27 @@
+//! Metrics of single features that only need the weights.
+
+use super::report::FeatureMetrics;
+use crate::sae::weights::Weights;
+
+/// Norms, biases and cosines of every feature; the metrics of activations are left empty.
+pub(super) fn weight_metrics(weights: &Weights) -> FeatureMetrics {
+    let (w_enc, w_dec) = (weights.get("W_enc"), weights.get("W_dec"));
+    let [d_sae, d_in] = w_dec.shape[..] else { unreachable!("the SAE was made with a [d_sae, d_in] decoder") };
+    let (mut enc_enc, mut dec_dec, mut enc_dec) = (vec![0.0f64; d_sae], vec![0.0f64; d_sae], vec![0.0f64; d_sae]);
+    for (dimension, row) in w_enc.values.chunks_exact(d_sae).enumerate() {
+        for (latent, &e) in row.iter().enumerate() {
+            let (e, d) = (f64::from(e), f64::from(w_dec.values[latent * d_in + dimension]));
+            enc_enc[latent] += e * e;
+            dec_dec[latent] += d * d;
+            enc_dec[latent] += e * d;
+        }
+    }
+    let norms = enc_enc.iter().zip(&dec_dec);
+    FeatureMetrics {
+        feature_density: Vec::new(),
+        consistent_activation_heuristic: Vec::new(),
+        encoder_norm: enc_enc.iter().map(|square| square.sqrt()).collect(),
+        encoder_decoder_cosine_sim: enc_dec.iter().zip(norms).map(|(dot, (e, d))| dot / (e * d).sqrt()).collect(),
+        encoder_bias: weights.get("b_enc").values.iter().map(|&b| b.into()).collect(),
+    }
+}
