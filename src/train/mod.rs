@@ -1,9 +1,12 @@
-//! Training: schedules, the run, its logs, its progress and its plan.
+//! Training: the run, its schedules, checkpoints and logs, its progress and its plan.
 
+pub mod checkpoint;
 pub mod log;
+pub mod metrics;
 pub mod progress;
 mod run;
 pub mod schedule;
+mod setup;
 mod summary;
 pub mod tensorboard;
 
@@ -11,12 +14,16 @@ pub use run::run;
 pub use summary::Summary;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 /// What a run needs besides its recipe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The run folder, made by the run; when resuming, the one to continue in.
     pub out: PathBuf,
     /// Whether to continue the run in `out` from its last checkpoint.
     pub resume: bool,
+    /// Set from outside (by a signal) to make the run save and stop.
+    pub stop: Arc<AtomicBool>,
 }

@@ -1,0 +1,188 @@
+//! Checkpoints: everything that a run needs to go on bit for bit, in one folder per checkpoint,
+//! `checkpoints/STEP/`, which appears whole or not at all.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `cfg.json`, `sae_weights.safetensors` | SAELens' training flavour |
+//! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, in SAELens' shapes |
+//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state` |
+//! | `trainer_state.json` | steps, samples, and the version that wrote it |
+//! | `activations/` | the activation buffer and the position in the data |
+
+use crate::backend::Backend;
+use crate::data::ActivationSource;
+use crate::error::{Error, Result};
+use crate::formats::tensors::{self, Tensor, TensorFile};
+use crate::formats::{saelens, write};
+use crate::sae::parameters::Named;
+use crate::sae::step::TrainingSae;
+use crate::sae::weights::{HostTensor, Weights};
+use crate::sae::SaeConfig;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps done.
+    pub n_training_steps: u64,
+    /// Tokens trained on.
+    pub n_training_samples: u64,
+    /// Tokens counted in the current `feature_sampling_window`.
+    pub n_frac_active_samples: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TrainerState {
+    cusae_version: String,
+    #[serde(flatten)]
+    progress: Progress,
+}
+
+/// Saves a checkpoint as `folder/STEP` and returns its path. Nothing is visible under that name
+/// before all of it is on the disk.
+pub fn save<B: Backend>(
+    folder: &Path,
+    backend: &B,
+    config: &SaeConfig,
+    sae: &TrainingSae<B>,
+    source: &dyn ActivationSource<B>,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    write::folder(folder)?;
+    let path = folder.join(progress.n_training_steps.to_string());
+    let partial = folder.join(format!(".{}.partial", progress.n_training_steps));
+    let _ = fs::remove_dir_all(&partial);
+    let result = fill(&partial, backend, config, sae, source, progress).and_then(|()| {
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path, "replace"))?;
+        }
+        fs::rename(&partial, &path).map_err(Error::io(&path, "rename"))?;
+        write::sync_folder(folder)
+    });
+    if result.is_err() {
+        // What could not be finished is not left lying about; the first error is reported.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    result.map(|()| path)
+}
+
+fn fill<B: Backend>(
+    folder: &Path,
+    backend: &B,
+    config: &SaeConfig,
+    sae: &TrainingSae<B>,
+    source: &dyn ActivationSource<B>,
+    progress: &Progress,
+) -> Result<()> {
+    write::folder(folder)?;
+    let d_in = config.d_in;
+    saelens::save_training(folder, config, &sae.values.download(backend, d_in)?)?;
+    let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)];
+    let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
+    let moments = moments.into_iter().collect::<Result<Vec<_>>>()?;
+    let named = moments.iter().flat_map(|(prefix, weights)| {
+        weights.iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), Tensor::f32(&tensor.shape, &tensor.values)))
+    });
+    tensors::save(&folder.join("optimizer.safetensors"), named.collect())?;
+
+    let fired = backend.download(&sae.firing.fired_count)?;
+    let since = backend.download(&sae.firing.since_fired)?;
+    let (scale, architecture) = ([sae.input_scale], sae.architecture_state());
+    let statistics = vec![
+        ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
+        ("n_forward_passes_since_fired".into(), Tensor::u32(&[since.len()], &since)),
+        ("input_scale".into(), Tensor::f32(&[1], &scale)),
+        ("architecture_state".into(), Tensor::f64(&[architecture.len()], &architecture)),
+    ];
+    tensors::save(&folder.join("statistics.safetensors"), statistics)?;
+    let activations = folder.join("activations");
+    write::folder(&activations)?;
+    source.save_state(&activations)?;
+    write::sync_folder(&activations)?;
+    let state = TrainerState { cusae_version: env!("CARGO_PKG_VERSION").into(), progress: *progress };
+    let state = serde_json::to_string_pretty(&state).expect("numbers and a text");
+    write::text(&folder.join("trainer_state.json"), &state)?;
+    write::sync_folder(folder)
+}
+
+/// The checkpoint that `path` names: itself, or the newest one of the run folder `path`.
+pub fn find(path: &Path) -> Result<PathBuf> {
+    if path.join("trainer_state.json").exists() {
+        return Ok(path.to_path_buf());
+    }
+    let folder = path.join("checkpoints");
+    let newest = all(&folder)?.pop().map(|step| folder.join(step.to_string()));
+    newest.ok_or_else(|| {
+        let what = "there is no checkpoint here; expected a run folder with checkpoints/STEP/, or such a folder itself";
+        Error::format(path, what)
+    })
+}
+
+/// The steps of all checkpoints in a run's `checkpoints` folder, ascending.
+pub fn all(folder: &Path) -> Result<Vec<u64>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(folder, "read"))?,
+    };
+    let mut steps: Vec<u64> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|step: &u64| folder.join(step.to_string()).join("trainer_state.json").exists())
+        .collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Where the checkpoint stands.
+pub fn progress(checkpoint: &Path) -> Result<Progress> {
+    let path = checkpoint.join("trainer_state.json");
+    let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let state: TrainerState = serde_json::from_str(&text)
+        .map_err(|e| Error::format(&path, format!("not the state of a cusae run ({e}); choose another checkpoint")))?;
+    Ok(state.progress)
+}
+
+/// Brings `sae` (made for the same recipe) and `source` to where the checkpoint stands.
+pub fn restore<B: Backend>(
+    checkpoint: &Path,
+    backend: &B,
+    sae: &mut TrainingSae<B>,
+    source: &mut dyn ActivationSource<B>,
+) -> Result<Progress> {
+    let progress = progress(checkpoint)?;
+    let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
+    let own = sae.values.download(backend, d_in)?;
+    sae.values = read_like(&own, backend, &checkpoint.join("sae_weights.safetensors"), "")?;
+    let optimizer = checkpoint.join("optimizer.safetensors");
+    sae.exp_avg = read_like(&own, backend, &optimizer, "exp_avg.")?;
+    sae.exp_avg_sq = read_like(&own, backend, &optimizer, "exp_avg_sq.")?;
+    let statistics = TensorFile::open(checkpoint.join("statistics.safetensors"))?;
+    for (name, counts) in [
+        ("act_freq_scores", &mut sae.firing.fired_count),
+        ("n_forward_passes_since_fired", &mut sae.firing.since_fired),
+    ] {
+        statistics.expect_shape(name, &[d_sae])?;
+        *counts = backend.upload(&statistics.u32(name)?)?;
+    }
+    sae.input_scale = statistics.f32_shaped("input_scale", &[1])?[0];
+    let architecture: Vec<f64> =
+        statistics.f32("architecture_state")?.into_iter().map(f64::from).collect();
+    sae.restore_architecture(&architecture)?;
+    sae.n_training_steps = progress.n_training_steps;
+    sae.refresh_decoder_norm()?;
+    source.load_state(&checkpoint.join("activations"))?;
+    Ok(progress)
+}
+
+/// Tensors of the same names and shapes as `own`, from a file.
+fn read_like<B: Backend>(own: &Weights, backend: &B, path: &Path, prefix: &str) -> Result<Named<B>> {
+    let file = TensorFile::open(path)?;
+    let mut weights = Weights::default();
+    for (name, tensor) in own.iter() {
+        let values = file.f32_shaped(&format!("{prefix}{name}"), &tensor.shape)?;
+        weights.insert(name, HostTensor { shape: tensor.shape.clone(), values });
+    }
+    Named::upload(backend, &weights)
+}
