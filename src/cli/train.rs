@@ -5,7 +5,11 @@ use super::Common;
 use cusae::config::Recipe;
 use cusae::error::{Error, Result};
 use cusae::train::{self, progress, Options};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 /// What to train on, what with, and where to.
 #[derive(clap::Args)]
@@ -35,17 +39,28 @@ pub struct Args {
 /// Trains and prints the final table.
 pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
     let backend = common.backend()?;
+    let stop = stop_on_signals()?;
     let (recipe, options) = match &args.resume {
-        Some(folder) => (recipe_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true }),
+        Some(folder) => (recipe_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true, stop }),
         None => {
             let recipe = args.recipe(common)?;
             let out = run_folder(args.out.as_deref(), &recipe)?;
-            (recipe, Options { out, resume: false })
+            (recipe, Options { out, resume: false, stop })
         }
     };
     let mut reporter = progress::reporter(common.quiet);
     let summary = train::run(&backend, &recipe, &options, &mut *reporter)?;
     common.print(&summary)
+}
+
+/// Set by the first SIGINT or SIGTERM, which lets the run save; the second one ends the process.
+fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, stop.clone())?;
+        flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
 }
 
 impl Args {

@@ -59,6 +59,8 @@ pub struct TokenRows {
     /// The record that is being cut into rows.
     current: Option<Current>,
     rows: u64,
+    /// Where a pass over the data begins.
+    start: Position,
 }
 
 struct Current {
@@ -82,7 +84,7 @@ impl TokenRows {
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_model(d_vocab)?;
         }
-        Ok(TokenRows { documents, tokenizer, d_vocab, packer, current: None, rows: 0 })
+        Ok(TokenRows { documents, tokenizer, d_vocab, packer, current: None, rows: 0, start: Position::default() })
     }
 
     /// Tokens in a row.
@@ -111,9 +113,38 @@ impl TokenRows {
         }
     }
 
+    /// Up to `n` rows.
+    pub fn take_rows(&mut self, n: usize) -> Result<Vec<Vec<u32>>> {
+        let mut rows = Vec::new();
+        while rows.len() < n {
+            match self.next_row()? {
+                Some(row) => rows.push(row),
+                None => break,
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The next `n` rows, for another use: [`rewind`](Self::rewind) goes back only to behind them.
+    /// Error: nothing is left after them.
+    pub fn set_aside(&mut self, n: usize) -> Result<Vec<Vec<u32>>> {
+        let rows = self.take_rows(n)?;
+        self.start = self.position();
+        if self.next_row()?.is_none() {
+            let what = format!(
+                "the {} rows of the data would all be set aside for evaluation; name other text here, or lower \
+                 n_eval_batches",
+                rows.len()
+            );
+            return Err(Error::config("eval_dataset_path", what));
+        }
+        self.rewind()?;
+        Ok(rows)
+    }
+
     /// Starts again at the beginning of the data.
     pub fn rewind(&mut self) -> Result<()> {
-        self.seek(&Position::default())
+        self.seek(&self.start.clone())
     }
 
     /// Where the next row begins. Right after [`next_row`](Self::next_row) gave a row nothing is

@@ -12,12 +12,13 @@
 use crate::backend::Backend;
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
+use crate::formats::saelens::{self, TrainingNotes};
 use crate::formats::tensors::{self, Tensor, TensorFile};
-use crate::formats::{saelens, write};
+use crate::formats::write;
+use crate::sae::config::SaeConfig;
 use crate::sae::parameters::Named;
 use crate::sae::step::TrainingSae;
 use crate::sae::weights::{HostTensor, Weights};
-use crate::sae::SaeConfig;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,12 +80,14 @@ fn fill<B: Backend>(
 ) -> Result<()> {
     write::folder(folder)?;
     let d_in = config.d_in;
-    saelens::save_training(folder, config, &sae.values.download(backend, d_in)?)?;
+    saelens::save_training(folder, config, &sae.values.download(backend, d_in)?, TrainingNotes::default())?;
     let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)];
     let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
     let moments = moments.into_iter().collect::<Result<Vec<_>>>()?;
     let named = moments.iter().flat_map(|(prefix, weights)| {
-        weights.iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), Tensor::f32(&tensor.shape, &tensor.values)))
+        weights
+            .iter()
+            .map(move |(name, tensor)| (format!("{prefix}.{name}"), Tensor::f32(&tensor.shape, &tensor.values)))
     });
     tensors::save(&folder.join("optimizer.safetensors"), named.collect())?;
 
@@ -108,17 +111,11 @@ fn fill<B: Backend>(
     write::sync_folder(folder)
 }
 
-/// The checkpoint that `path` names: itself, or the newest one of the run folder `path`.
-pub fn find(path: &Path) -> Result<PathBuf> {
-    if path.join("trainer_state.json").exists() {
-        return Ok(path.to_path_buf());
-    }
-    let folder = path.join("checkpoints");
+/// The newest checkpoint of a run folder. Error: there is none.
+pub fn newest(run: &Path) -> Result<PathBuf> {
+    let folder = run.join("checkpoints");
     let newest = all(&folder)?.pop().map(|step| folder.join(step.to_string()));
-    newest.ok_or_else(|| {
-        let what = "there is no checkpoint here; expected a run folder with checkpoints/STEP/, or such a folder itself";
-        Error::format(path, what)
-    })
+    newest.ok_or_else(|| Error::format(&folder, "holds no checkpoint to continue from; start the run anew"))
 }
 
 /// The steps of all checkpoints in a run's `checkpoints` folder, ascending.
@@ -167,8 +164,7 @@ pub fn restore<B: Backend>(
         *counts = backend.upload(&statistics.u32(name)?)?;
     }
     sae.input_scale = statistics.f32_shaped("input_scale", &[1])?[0];
-    let architecture: Vec<f64> =
-        statistics.f32("architecture_state")?.into_iter().map(f64::from).collect();
+    let architecture: Vec<f64> = statistics.f32("architecture_state")?.into_iter().map(f64::from).collect();
     sae.restore_architecture(&architecture)?;
     sae.n_training_steps = progress.n_training_steps;
     sae.refresh_decoder_norm()?;

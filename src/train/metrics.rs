@@ -1,27 +1,27 @@
 //! From a step's report to a line of metrics.jsonl, by SAELens' wandb keys
 //! (`sae_trainer.py: _build_train_step_log_dict`, `_build_sparsity_log_dict`).
 
+use super::log::Metrics;
+use crate::eval::Report;
+use crate::formats::saelens::log_sparsity;
 use crate::sae::step::{StepReport, StepSettings};
-use serde_json::{json, Map, Value};
+use serde_json::{json, Value};
 
 /// SAELens' name of the coefficient that `architecture` warms up, if it has one.
 fn coefficient_key(architecture: &str) -> Option<&'static str> {
     (architecture == "standard").then_some("details/l1_coefficient")
 }
 
-/// The line of one step. `since_fired` is the mean over latents of steps since each fired.
-pub fn step_line(
-    step: u64,
+/// What was measured in one step. `since_fired` is the mean over latents of steps since each fired.
+pub fn of_step(
     n_training_samples: u64,
     architecture: &str,
     report: &StepReport,
     settings: &StepSettings,
     since_fired: f64,
-) -> Map<String, Value> {
-    let mut line = Map::new();
+) -> Metrics {
+    let mut line = Metrics::new();
     let mut put = |key: String, value: Value| line.insert(key, value);
-    put("step".into(), step.into());
-    put("n_training_samples".into(), n_training_samples.into());
     put("losses/overall_loss".into(), json!(report.overall_loss()));
     for (name, loss) in &report.losses {
         put(format!("losses/{name}"), json!(loss));
@@ -43,22 +43,21 @@ pub fn step_line(
     line
 }
 
-/// How often latents fired in a window of `n_samples` tokens: `log10(frequency + 1e-10)`.
-pub fn log_sparsity(fired_count: &[u32], n_samples: u64) -> Vec<f32> {
-    let frequency = |&count: &u32| f64::from(count) / (n_samples.max(1)) as f64;
-    fired_count.iter().map(|count| (frequency(count) + 1e-10).log10() as f32).collect()
-}
-
 /// What is added to the line at the end of every `feature_sampling_window`.
-pub fn window_line(fired_count: &[u32], n_samples: u64) -> Map<String, Value> {
+pub fn of_window(fired_count: &[u32], n_samples: u64) -> Metrics {
     let log = log_sparsity(fired_count, n_samples);
     let mean = log.iter().map(|&x| f64::from(x)).sum::<f64>() / log.len() as f64;
     let below = |bound: f32| log.iter().filter(|&&x| x < bound).count();
-    let mut line = Map::new();
+    let mut line = Metrics::new();
     line.insert("metrics/mean_log10_feature_sparsity".into(), json!(mean));
     line.insert("sparsity/below_1e-5".into(), below(-5.0).into());
     line.insert("sparsity/below_1e-6".into(), below(-6.0).into());
     line
+}
+
+/// An evaluation's numbers, `group/key`, as SAELens logs them.
+pub fn of_evaluation(report: &Report) -> impl Iterator<Item = (String, Value)> {
+    report.scalars().into_iter().map(|(group, key, value)| (format!("{group}/{key}"), json!(value)))
 }
 
 #[cfg(test)]
@@ -68,7 +67,7 @@ mod tests {
     #[test]
     fn log_sparsity_is_that_of_saelens() {
         assert_eq!(log_sparsity(&[0, 1000, 10], 1000), [-10.0, 0.0, -2.0]);
-        let line = window_line(&[0, 1000, 10], 1000);
+        let line = of_window(&[0, 1000, 10], 1000);
         assert_eq!(line["metrics/mean_log10_feature_sparsity"], json!(-4.0));
         assert_eq!((&line["sparsity/below_1e-5"], &line["sparsity/below_1e-6"]), (&json!(1), &json!(1)));
     }

@@ -1,19 +1,20 @@
 //! The run: recipe in, run folder out. Readable from top to bottom: open, train, finish.
 
-use super::log::MetricsLog;
+use super::log::Log;
+use super::progress::{Reporter, StepMetrics};
 use super::schedule::{coefficient, LearningRate};
-use super::{checkpoint, metrics, setup, Event, Options, Reporter, Summary};
+use super::{checkpoint, metrics, setup, Options, Summary};
 use crate::backend::Backend;
 use crate::config::{Architecture, Recipe};
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
 use crate::eval::Report;
-use crate::formats::{saelens, write};
+use crate::formats::saelens::{self, TrainingNotes};
+use crate::formats::write;
+use crate::sae::config::SaeConfig;
 use crate::sae::step::{StepReport, StepSettings, TrainingSae};
-use crate::sae::SaeConfig;
-use serde_json::{Map, Value};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -41,7 +42,8 @@ struct Run<'a, B: Backend> {
     sae: TrainingSae<B>,
     source: Box<dyn ActivationSource<B>>,
     evaluator: Option<setup::Evaluator<B>>,
-    log: MetricsLog,
+    epochs: u64,
+    log: Log,
     schedule: LearningRate,
     progress: checkpoint::Progress,
     /// The last step's report, if a step was done.
@@ -53,54 +55,49 @@ struct Run<'a, B: Backend> {
 
 impl<'a, B: Backend> Run<'a, B> {
     fn open(backend: &'a B, recipe: &Recipe, options: &'a Options, reporter: &mut dyn Reporter) -> Result<Self> {
-        let resume = options.resume.as_deref().map(checkpoint::find).transpose()?;
-        let out = match &resume {
-            // A checkpoint lies in RUN/checkpoints/STEP.
-            Some(checkpoint) => checkpoint.ancestors().nth(2).unwrap_or(checkpoint).to_path_buf(),
-            None => options.out.clone(),
-        };
-        let recipe = if resume.is_some() { Recipe::load(&out.join("recipe.toml"))? } else { recipe.clone() };
         recipe.validate()?;
-        let mut parts = setup::open(backend, &recipe, reporter)?;
-        let recipe = recipe.resolve(parts.source.width())?;
+        let setup::Parts { mut source, evaluator } = setup::open(backend, recipe, reporter)?;
+        let recipe = recipe.resolve(source.width())?;
         let sae_config = setup::sae_config(&recipe);
-        let mut sae = TrainingSae::new(backend, setup::training_config(&recipe), &setup::weights(&recipe, &sae_config)?)?;
-
-        write::folder(&out)?;
-        let progress = match &resume {
-            Some(checkpoint) => checkpoint::restore(checkpoint, backend, &mut sae, parts.source.as_mut())?,
-            None => {
-                write::text(&out.join("recipe.toml"), &recipe.to_toml())?;
-                sae.input_scale = setup::input_scale(backend, &recipe, parts.source.as_mut(), reporter)?;
-                checkpoint::Progress::default()
-            }
+        let weights = setup::first_weights(&recipe, &sae_config)?;
+        let mut sae = TrainingSae::new(backend, setup::training_config(&recipe), &weights)?;
+        let out = options.out.clone();
+        let progress = if options.resume {
+            let checkpoint = checkpoint::newest(&out)?;
+            reporter.message(&format!("going on from {}", checkpoint.display()));
+            checkpoint::restore(&checkpoint, backend, &mut sae, source.as_mut())?
+        } else {
+            write::folder(&out)?;
+            write::text(&out.join("recipe.toml"), &recipe.to_toml())?;
+            sae.input_scale = setup::input_scale(backend, &recipe, source.as_mut(), reporter)?;
+            checkpoint::Progress::default()
         };
-        let log = MetricsLog::open(&out, progress.n_training_steps, recipe.tensorboard)?;
         let now = Instant::now();
         Ok(Run {
+            log: Log::open(&out, progress.n_training_steps, recipe.tensorboard)?,
+            schedule: setup::learning_rate(&recipe),
+            epochs: source.epochs(),
+            first_step: progress.n_training_steps,
+            started: now,
+            last_checkpoint: now,
+            last: None,
             backend,
             options,
+            recipe,
+            out,
             sae_config,
             sae,
-            source: parts.source,
-            evaluator: parts.evaluator,
-            log,
-            schedule: setup::learning_rate(&recipe),
+            source,
+            evaluator,
             progress,
-            last: None,
-            started: now,
-            first_step: progress.n_training_steps,
-            last_checkpoint: now,
-            out,
-            recipe,
         })
     }
 
     fn train(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
-        let total = self.recipe.total_training_steps() as u64;
+        let total = self.total_steps();
         let rows = self.recipe.train_batch_size_tokens;
         let mut batch = self.backend.zeros(rows * self.sae_config.d_in)?;
-        reporter.event(&Event::Started { first_step: self.first_step, total_steps: total, batch_tokens: rows });
+        reporter.start(total * rows as u64, self.progress.n_training_samples);
         while self.progress.n_training_steps < total {
             self.next_batch(&mut batch, reporter)?;
             let settings = self.settings();
@@ -109,25 +106,25 @@ impl<'a, B: Backend> Run<'a, B> {
             self.progress.n_training_samples += rows as u64;
             self.progress.n_frac_active_samples += rows as u64;
             self.check_finite(&report)?;
+            reporter.step(self.progress.n_training_samples);
             self.log_step(&report, &settings, reporter)?;
             self.last = Some(report);
             self.save_if_due(reporter)?;
         }
+        reporter.finish();
         Ok(())
     }
 
+    fn total_steps(&self) -> u64 {
+        self.recipe.total_training_steps() as u64
+    }
+
     fn next_batch(&mut self, batch: &mut B::Buffer<f32>, reporter: &mut dyn Reporter) -> Result<()> {
-        if !self.source.next_batch(batch)? {
-            return Err(Error::config(
-                "training_tokens",
-                format!(
-                    "the activations end after {} of {} tokens; ask for fewer or give more",
-                    self.progress.n_training_samples, self.recipe.training_tokens
-                ),
-            ));
-        }
-        for message in self.source.take_messages() {
-            reporter.event(&Event::Message(message));
+        let there_is_one = self.source.next_batch(batch)?;
+        debug_assert!(there_is_one, "the sources of a run repeat their data");
+        if self.source.epochs() > self.epochs {
+            self.epochs = self.source.epochs();
+            reporter.message(&format!("the data ended and begins again (pass {})", self.epochs + 1));
         }
         Ok(())
     }
@@ -145,7 +142,7 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn is_logged(&self, step: u64) -> bool {
-        step.is_multiple_of(self.recipe.log_every as u64) || step == self.recipe.total_training_steps() as u64
+        step.is_multiple_of(self.recipe.log_every as u64) || step == self.total_steps()
     }
 
     fn check_finite(&self, report: &StepReport) -> Result<()> {
@@ -158,49 +155,55 @@ impl<'a, B: Backend> Run<'a, B> {
             Some(step) => format!("the last good checkpoint is {}", folder.join(step.to_string()).display()),
             None => "there is no checkpoint yet".into(),
         };
-        let step = self.progress.n_training_steps;
-        let terms = terms.join(", ");
         Err(Error::NonFinite(format!(
-            "step {step}: the loss is not finite ({terms}, gradient norm {}); {good}; try a lower lr or look for \
-             extreme activations",
+            "step {}: the loss is not finite ({}, gradient norm {}); {good}; try a lower lr, or look for extreme \
+             activations",
+            self.progress.n_training_steps,
+            terms.join(", "),
             report.grad_norm
         )))
     }
 
     fn log_step(&mut self, report: &StepReport, settings: &StepSettings, reporter: &mut dyn Reporter) -> Result<()> {
         let step = self.progress.n_training_steps;
-        let logged = self.is_logged(step);
         let window_ends = step.is_multiple_of(self.recipe.feature_sampling_window as u64);
-        let evaluated = self.recipe.eval_every_n_steps.is_some_and(|every| step.is_multiple_of(every as u64))
-            && self.evaluator.is_some();
-        if !(logged || window_ends || evaluated) {
-            reporter.event(&Event::Advanced { step });
+        let evaluates = self.evaluator.is_some()
+            && self.recipe.eval_every_n_steps.is_some_and(|every| step.is_multiple_of(every as u64));
+        if !(self.is_logged(step) || window_ends || evaluates) {
             return Ok(());
         }
         let since = self.backend.download(&self.sae.firing.since_fired)?;
         let since = since.iter().map(|&n| f64::from(n)).sum::<f64>() / since.len() as f64;
         let architecture = self.recipe.architecture.name();
         let samples = self.progress.n_training_samples;
-        let mut line = metrics::step_line(step, samples, architecture, report, settings, since);
+        let mut line = metrics::of_step(samples, architecture, report, settings, since);
         if window_ends {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
-            line.extend(metrics::window_line(&fired, self.progress.n_frac_active_samples));
+            line.extend(metrics::of_window(&fired, self.progress.n_frac_active_samples));
             // The last window stays for sparsity.safetensors.
-            if step < self.recipe.total_training_steps() as u64 {
+            if step < self.total_steps() {
                 self.backend.fill(&mut self.sae.firing.fired_count, 0)?;
                 self.progress.n_frac_active_samples = 0;
             }
         }
-        if evaluated {
-            line.extend(self.evaluate()?.expect("an evaluator is there").to_metrics());
+        if evaluates {
+            line.extend(self.evaluate()?.iter().flat_map(metrics::of_evaluation));
         }
-        self.log.write(&line)?;
-        reporter.event(&Event::Step { step, metrics: line });
+        self.log.write(step, samples, &line)?;
+        if let Some(variance) = report.explained_variance {
+            reporter.metrics(StepMetrics {
+                loss: report.overall_loss(),
+                l0: report.l0,
+                explained_variance: variance.pooled,
+                dead_features: report.n_dead as u64,
+            });
+        }
         Ok(())
     }
 
-    fn evaluate(&mut self) -> Result<Option<Report>> {
-        let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
+    /// The SAE as it stands, on the held-out rows; none without a language model.
+    fn evaluate(&self) -> Result<Option<Report>> {
+        let Some(evaluator) = &self.evaluator else { return Ok(None) };
         let (config, weights) = setup::inference(self.backend, &self.sae_config, &self.sae)?;
         evaluator.evaluate(self.backend, &config, &weights).map(Some)
     }
@@ -224,7 +227,7 @@ impl<'a, B: Backend> Run<'a, B> {
 
     /// SAELens' `range(0, total, ceil(total / (n + 1)))[1:]`, in steps.
     fn is_kept(&self, step: u64) -> bool {
-        let (total, n) = (self.recipe.total_training_steps() as u64, self.recipe.n_checkpoints as u64);
+        let (total, n) = (self.total_steps(), self.recipe.n_checkpoints as u64);
         n > 0 && step < total && step.is_multiple_of(total.div_ceil(n + 1))
     }
 
@@ -241,7 +244,7 @@ impl<'a, B: Backend> Run<'a, B> {
             }
         }
         self.last_checkpoint = Instant::now();
-        reporter.event(&Event::Saved(path));
+        reporter.message(&format!("saved {}", path.display()));
         Ok(())
     }
 
@@ -255,26 +258,26 @@ impl<'a, B: Backend> Run<'a, B> {
         let report = self.evaluate()?;
         if let Some(report) = &report {
             let text = serde_json::to_string_pretty(report).expect("a report is plain data");
-            write::text(&self.out.join("eval.json"), &text)?;
+            write::text(&self.out.join("eval.json"), &format!("{text}\n"))?;
         }
         self.export(dead_features)?;
-        reporter.event(&Event::Saved(self.out.clone()));
-        let of_step = |value: fn(&StepReport) -> f64| self.last.as_ref().map_or(f64::NAN, value);
-        let variance = |report: &StepReport| report.explained_variance.map_or(f64::NAN, |variance| variance.pooled);
         let steps = self.progress.n_training_steps - self.first_step;
         let tokens = steps as f64 * self.recipe.train_batch_size_tokens as f64;
+        // Without a model to evaluate with, the last step's numbers stand in.
+        let last = self.last.as_ref();
+        let l0 = report.as_ref().map(|report| report.sparsity.l0).or(last.map(|report| report.l0));
+        let of_last = last.and_then(|report| report.explained_variance).map(|variance| variance.pooled);
+        let variance = report.as_ref().map(|report| report.reconstruction_quality.explained_variance).or(of_last);
         Ok(Summary {
             steps: self.progress.n_training_steps,
-            training_tokens: self.progress.n_training_samples,
-            l0: report.as_ref().map_or_else(|| of_step(|report| report.l0), |report| report.sparsity.l0),
-            explained_variance: report
-                .as_ref()
-                .map_or_else(|| of_step(variance), |report| report.reconstruction_quality.explained_variance),
+            n_training_samples: self.progress.n_training_samples,
+            l0: l0.unwrap_or(f64::NAN),
+            explained_variance: variance.unwrap_or(f64::NAN),
             ce_loss_score: report.map(|report| report.model_performance_preservation.ce_loss_score),
-            dead_features,
+            dead_features: dead_features as u64,
             d_sae: self.sae_config.d_sae,
-            seconds,
             tokens_per_second: tokens / seconds,
+            files: files_of(&self.out)?,
             out: self.out,
         })
     }
@@ -286,8 +289,18 @@ impl<'a, B: Backend> Run<'a, B> {
         let l0 = fired.iter().map(|&n| f64::from(n)).sum::<f64>() / samples.max(1) as f64;
         config.metadata.insert("l0".into(), l0.into());
         config.metadata.insert("num_dead_features".into(), dead_features.into());
-        let sparsity = metrics::log_sparsity(&fired, samples);
-        let runner: Map<String, Value> = setup::runner_config(&self.recipe, &self.sae_config);
-        saelens::save_inference(&self.out, &config, &weights, Some(&sparsity), Some(&runner))
+        let sparsity = saelens::log_sparsity(&fired, samples);
+        let runner = setup::runner_config(&self.recipe, &self.sae_config);
+        let notes = TrainingNotes { log_sparsity: Some(&sparsity), runner_cfg: Some(&runner) };
+        saelens::save_inference(&self.out, &config, &weights, notes)
     }
+}
+
+/// The names in a folder, sorted.
+fn files_of(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder, "read"))?;
+    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    Ok(names)
 }

@@ -5,7 +5,7 @@
 mod cfg;
 mod legacy;
 
-pub use cfg::SAELENS_VERSION;
+pub use cfg::{to_json as cfg_json, SAELENS_VERSION};
 
 use super::tensors::{self, Tensor, TensorFile};
 use super::write;

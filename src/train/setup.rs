@@ -1,0 +1,299 @@
+//! From a recipe to the parts of a run: activations, evaluation, settings, first weights.
+
+use super::progress::Reporter;
+use super::schedule::LearningRate;
+use crate::backend::{Backend, RowNorms};
+use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe};
+use crate::data::tokenizer::excluded_ids;
+use crate::data::{
+    ActivationSource, Documents, FromFiles, FromFilesSettings, FromModel, FromModelSettings, Packing,
+    StoredActivations, TokenRows, Tokenizer,
+};
+use crate::error::{Error, Result};
+use crate::eval::{self, EvalConfig, Report};
+use crate::formats::saelens;
+use crate::lm::{LanguageModel, Processing};
+use crate::sae::architecture::ArchitectureConfig;
+use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
+use crate::sae::inference::Sae;
+use crate::sae::init::initial_weights;
+use crate::sae::standard::StandardConfig;
+use crate::sae::step::{TrainingConfig, TrainingSae};
+use crate::sae::topk::TopKConfig;
+use crate::sae::weights::Weights;
+use serde_json::{json, Map, Value};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A language model with its tokenizer, as a recipe names them.
+pub struct Model<B: Backend> {
+    /// The model.
+    pub model: Arc<LanguageModel<B>>,
+    /// Its tokenizer; a folder may have none, which token files do not need.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+}
+
+impl<B: Backend> Model<B> {
+    /// Loads what `model_name` names: the embedded model or a Hugging Face folder.
+    pub fn load(backend: &B, recipe: &Recipe) -> Result<Self> {
+        if recipe.model_name == "embedded" {
+            let model = Arc::new(LanguageModel::embedded(backend, recipe.processing)?);
+            return Ok(Model { model, tokenizer: Some(Arc::new(Tokenizer::embedded()?)) });
+        }
+        let folder = Path::new(&recipe.model_name);
+        let model = Arc::new(LanguageModel::load(backend, folder, recipe.processing)?);
+        let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
+        let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(folder)).transpose()?;
+        Ok(Model { model, tokenizer: tokenizer.map(Arc::new) })
+    }
+
+    /// Rows of tokens for this model.
+    pub fn rows(&self, documents: Documents, recipe: &Recipe) -> Result<TokenRows> {
+        TokenRows::new(documents, self.tokenizer.clone(), &Packing::of(recipe), self.model.config().d_vocab)
+    }
+}
+
+/// Where a run's activations come from and what it is evaluated with.
+pub struct Parts<B: Backend> {
+    /// The batches.
+    pub source: Box<dyn ActivationSource<B>>,
+    /// What judges the SAE; none where activations come from files.
+    pub evaluator: Option<Evaluator<B>>,
+}
+
+/// Judges an SAE on rows of held-out text.
+pub struct Evaluator<B: Backend> {
+    model: Arc<LanguageModel<B>>,
+    rows: Vec<Vec<u32>>,
+    config: EvalConfig,
+}
+
+impl<B: Backend> Evaluator<B> {
+    /// All of SAELens' metrics that are one number.
+    pub fn evaluate(&self, backend: &B, config: &SaeConfig, weights: &Weights) -> Result<Report> {
+        let sae = Sae::new(backend, config, weights)?;
+        let mut rows = self.rows.iter().cloned().map(Ok);
+        eval::evaluate(&self.model, &sae, &mut rows, &self.config)
+    }
+}
+
+/// Opens what the recipe names.
+pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporter) -> Result<Parts<B>> {
+    if let Some(path) = &recipe.cached_activations_path {
+        let stored = StoredActivations::open(path, &recipe.hook_name)?;
+        reporter.message(&format!("activations: {} of width {} from {path}", stored.rows(), stored.width()));
+        let settings = FromFilesSettings {
+            batch_size: recipe.train_batch_size_tokens,
+            shuffle: recipe.shuffle,
+            seed: recipe.seed,
+            repeat: true,
+        };
+        return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None });
+    }
+    let model = Model::load(backend, recipe)?;
+    let config = model.model.config();
+    reporter.message(&format!(
+        "model: {} ({} layers, d_model {}, vocabulary {}), activations of {}",
+        recipe.model_name, config.n_layers, config.d_model, config.d_vocab, recipe.hook_name
+    ));
+    let column = recipe.dataset_column.value().map(String::as_str);
+    let mut rows = model.rows(Documents::of(&recipe.dataset_path, column)?, recipe)?;
+    let evaluator = evaluator(&model, &mut rows, recipe)?;
+    let settings = FromModelSettings::of(recipe, model.tokenizer.as_deref())?;
+    let source = Box::new(FromModel::new(backend, model.model, rows, settings)?);
+    Ok(Parts { source, evaluator: Some(evaluator) })
+}
+
+/// Takes the rows to evaluate on: of `eval_dataset_path`, of the embedded held-out text for the
+/// embedded training text, or else the first rows of the data, which are then not trained on.
+/// As in SAELens' trainer, both parts of the metrics get `n_eval_batches`.
+fn evaluator<B: Backend>(model: &Model<B>, training: &mut TokenRows, recipe: &Recipe) -> Result<Evaluator<B>> {
+    let config = EvalConfig {
+        batch_size_prompts: recipe.eval_batch_size_prompts(),
+        n_eval_reconstruction_batches: recipe.n_eval_batches,
+        n_eval_sparsity_variance_batches: recipe.n_eval_batches,
+        exclude_tokens: excluded_ids(&recipe.exclude_special_tokens, model.tokenizer.as_deref())?,
+        featurewise: false,
+    };
+    let wanted = 2 * config.n_eval_reconstruction_batches * config.batch_size_prompts;
+    let column = recipe.dataset_column.value().map(String::as_str);
+    let held_out = match (&recipe.eval_dataset_path, &recipe.dataset_path) {
+        (Auto::Value(path), _) => Some(Documents::of(path, column)?),
+        (Auto::Auto, DatasetPath::Embedded) => Some(Documents::embedded_heldout()?),
+        (Auto::Auto, DatasetPath::Paths(_)) => None,
+    };
+    let rows = match held_out {
+        Some(documents) => model.rows(documents, recipe)?.take_rows(wanted)?,
+        None => training.set_aside(wanted)?,
+    };
+    Ok(Evaluator { model: model.model.clone(), rows, config })
+}
+
+fn d_in(recipe: &Recipe) -> usize {
+    recipe.d_in.value().copied().expect("the recipe was resolved")
+}
+
+/// The settings of the training step, of a resolved recipe.
+pub fn training_config(recipe: &Recipe) -> TrainingConfig {
+    TrainingConfig {
+        architecture: match recipe.architecture {
+            Architecture::Standard => ArchitectureConfig::Standard(StandardConfig { lp_norm: recipe.lp_norm }),
+            Architecture::TopK => ArchitectureConfig::TopK(TopKConfig {
+                k: recipe.k,
+                aux_loss_coefficient: recipe.aux_loss_coefficient,
+                rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
+            }),
+        },
+        d_in: d_in(recipe),
+        d_sae: recipe.d_sae(d_in(recipe)),
+        train_batch_size_tokens: recipe.train_batch_size_tokens,
+        apply_b_dec_to_input: recipe.apply_b_dec_to_input,
+        normalize_activations: recipe.normalize_activations,
+        adam_beta1: recipe.adam_beta1,
+        adam_beta2: recipe.adam_beta2,
+        adam_epsilon: recipe.adam_epsilon,
+        max_grad_norm: recipe.max_grad_norm.map(|norm| norm as f32),
+        dead_feature_window: recipe.dead_feature_window as u32,
+    }
+}
+
+/// The learning rate's course.
+pub fn learning_rate(recipe: &Recipe) -> LearningRate {
+    LearningRate {
+        scheduler: recipe.lr_scheduler_name,
+        lr: recipe.lr,
+        lr_end: recipe.lr_end(),
+        warm_up_steps: recipe.lr_warm_up_steps() as u64,
+        decay_steps: recipe.lr_decay_steps() as u64,
+        n_restart_cycles: recipe.n_restart_cycles as u64,
+        total_steps: recipe.total_training_steps() as u64,
+    }
+}
+
+/// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes.
+pub fn sae_config(recipe: &Recipe) -> SaeConfig {
+    let architecture = match recipe.architecture {
+        Architecture::Standard => InferenceArchitecture::Standard,
+        Architecture::TopK => InferenceArchitecture::TopK {
+            k: recipe.k,
+            rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
+        },
+    };
+    let mut config = SaeConfig::new(architecture, d_in(recipe), recipe.d_sae(d_in(recipe)));
+    config.apply_b_dec_to_input = recipe.apply_b_dec_to_input;
+    config.normalize_activations = recipe.normalize_activations;
+    if recipe.hook_name.ends_with("hook_z") {
+        config.reshape_activations = ReshapeActivations::HookZ;
+    }
+    let centred = recipe.processing == Processing::TransformerLens;
+    config.metadata = object(json!({
+        "cusae_version": env!("CARGO_PKG_VERSION"),
+        "dataset_path": setting(recipe, "dataset_path"),
+        "hook_name": recipe.hook_name,
+        "hook_head_index": null,
+        "model_name": recipe.model_name,
+        "model_class_name": "HookedTransformer",
+        "model_from_pretrained_kwargs": { "center_writing_weights": centred },
+        "context_size": recipe.context_size,
+        "seqpos_slice": setting(recipe, "seqpos_slice"),
+        "prepend_bos": recipe.prepend_bos,
+        "exclude_special_tokens": setting(recipe, "exclude_special_tokens"),
+        "sequence_separator_token": setting(recipe, "sequence_separator_token"),
+        "disable_concat_sequences": recipe.disable_concat_sequences,
+    }));
+    config.set_training(recipe.architecture.name(), training_settings(recipe));
+    config
+}
+
+/// The keys that SAELens' training configuration of the architecture has beyond the inference one's.
+fn training_settings(recipe: &Recipe) -> Map<String, Value> {
+    object(match recipe.architecture {
+        Architecture::Standard => json!({
+            "decoder_init_norm": recipe.decoder_init_norm,
+            "l1_coefficient": recipe.l1_coefficient,
+            "lp_norm": recipe.lp_norm,
+            "l1_warm_up_steps": recipe.l1_warm_up_steps(),
+        }),
+        Architecture::TopK => json!({
+            "decoder_init_norm": recipe.decoder_init_norm,
+            "use_sparse_activations": true,
+            "aux_loss_coefficient": recipe.aux_loss_coefficient,
+        }),
+    })
+}
+
+/// `runner_cfg.json`: the recipe, with the SAE's own settings under `sae` as SAELens nests them.
+pub fn runner_config(recipe: &Recipe, config: &SaeConfig) -> Value {
+    let mut runner = object(serde_json::to_value(recipe.to_table()).expect("a table of plain values"));
+    runner.insert("sae".into(), saelens::cfg_json(config, true));
+    Value::Object(runner)
+}
+
+/// A recipe key's value as JSON.
+fn setting(recipe: &Recipe, key: &str) -> Value {
+    serde_json::to_value(&recipe.to_table()[key]).expect("a plain value")
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        other => unreachable!("{other} is written as an object"),
+    }
+}
+
+/// The weights to start from: random, or those of `from_pretrained_path`.
+pub fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<Weights> {
+    let Some(path) = &recipe.from_pretrained_path else {
+        let norm = recipe.decoder_init_norm.map(|norm| norm as f32);
+        return Ok(initial_weights(config.d_in, config.d_sae, norm, recipe.seed));
+    };
+    let saved = saelens::load_folder(Path::new(path))?;
+    let (found, wanted) = (&saved.config, config);
+    if (found.d_in, found.d_sae) != (wanted.d_in, wanted.d_sae) {
+        let what = format!(
+            "{path} is {} x {}, expected d_in {} x d_sae {}; set d_sae or choose another SAE",
+            found.d_in, found.d_sae, wanted.d_in, wanted.d_sae
+        );
+        return Err(Error::config("from_pretrained_path", what));
+    }
+    if found.architecture.name() != wanted.architecture.name() {
+        let (found, wanted) = (found.architecture.name(), wanted.architecture.name());
+        let what = format!("{path} is a {found} SAE, expected {wanted}; set architecture");
+        return Err(Error::config("from_pretrained_path", what));
+    }
+    Ok(saved.weights)
+}
+
+/// `sqrt(d_in) / mean |x|` over the first `n_batches_for_norm_estimate` batches, which are not
+/// trained on, where `expected_average_only_in` asks for it; else 1.
+/// Source: SAELens `activation_scaler.py`.
+pub fn input_scale<B: Backend>(
+    backend: &B,
+    recipe: &Recipe,
+    source: &mut dyn ActivationSource<B>,
+    reporter: &mut dyn Reporter,
+) -> Result<f32> {
+    if recipe.normalize_activations != NormalizeActivations::ExpectedAverageOnlyIn {
+        return Ok(1.0);
+    }
+    let (rows, columns) = (recipe.train_batch_size_tokens, source.width());
+    reporter.message(&format!("measuring the norm of {} batches", recipe.n_batches_for_norm_estimate));
+    let (mut batch, mut norms) = (backend.zeros(rows * columns)?, backend.zeros(rows)?);
+    let mut sum = 0.0;
+    for _ in 0..recipe.n_batches_for_norm_estimate {
+        source.next_batch(&mut batch)?;
+        backend.row_norms(RowNorms { matrix: &batch, rows, columns, norms: &mut norms })?;
+        sum += backend.sum(&norms, rows)? / rows as f64;
+    }
+    Ok(((columns as f64).sqrt() / (sum / recipe.n_batches_for_norm_estimate as f64)) as f32)
+}
+
+/// The SAE as others will load it: the scale of the activations folded into the weights.
+pub fn inference<B: Backend>(backend: &B, config: &SaeConfig, sae: &TrainingSae<B>) -> Result<(SaeConfig, Weights)> {
+    let mut config = config.clone();
+    let mut weights = sae.values.download(backend, config.d_in)?;
+    if config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn {
+        weights.fold_activation_norm_scaling_factor(&mut config, sae.input_scale);
+    }
+    Ok((config, weights))
+}
