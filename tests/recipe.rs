@@ -138,7 +138,17 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
         ("adam_beta1 = 1", "adam_beta1: found 1, expected at least 0 and less than 1"),
         ("adam_epsilon = 0", "adam_epsilon: found 0, expected more than 0"),
         ("max_grad_norm = 0", "max_grad_norm: found 0, expected more than 0"),
-        ("activations_mixing_fraction = 1", "activations_mixing_fraction: found 1"),
+        ("activations_mixing_fraction = 1.1", "activations_mixing_fraction: found 1.1, expected from 0 to 1"),
+        ("d_sae = 4294967296", "d_sae: found 4294967296, expected at most 4294967295"),
+        ("buffer_tokens = 4294967296", "buffer_tokens: found 4294967296, expected at most 4294967295"),
+        (
+            "train_batch_size_tokens = 65536\nk = 65536\nd_sae = 65536",
+            "k: found k * train_batch_size_tokens = 65536 * 65536, expected at most 4294967295",
+        ),
+        (
+            "store_batch_size_prompts = 33554432",
+            "store_batch_size_prompts: found store_batch_size_prompts * context_size = 33554432 * 128, expected at most",
+        ),
         ("shuffle = false", "shuffle: only stored activations can be taken in order"),
         ("context_size = 1", "context_size: found 1, expected at least 2"),
         ("seqpos_slice = \"200:\"", "seqpos_slice: no position of a row of context_size = 128 is left"),

@@ -4,6 +4,8 @@ use super::flags::RecipeFlags;
 use super::Common;
 use cusae::config::Recipe;
 use cusae::error::{Error, Result};
+use cusae::machine;
+use cusae::train::plan::{Plan, Rates};
 use cusae::train::{self, progress, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -23,6 +25,9 @@ pub struct Args {
     /// Continue the run in this folder, with its own recipe.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["recipe", "out", "init", "activations", "no_shuffle"])]
     resume: Option<PathBuf>,
+    /// Print what the run will need (memory, disk, time) and do nothing.
+    #[arg(long)]
+    plan: bool,
     /// Train on stored activations, FILE or FILE:TENSOR or a folder (cached_activations_path).
     #[arg(long, value_name = "FILE_OR_DIR", conflicts_with = "cached_activations_path")]
     activations: Option<String>,
@@ -48,6 +53,12 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
             (recipe, Options { out, resume: false, stop })
         }
     };
+    let rates = if args.plan { Some(Rates::measure(&backend)?) } else { None };
+    let plan = Plan::new(&recipe, machine::memory(), rates)?;
+    plan.check_memory()?;
+    if args.plan {
+        return common.print(&plan);
+    }
     let mut reporter = progress::reporter(common.quiet);
     let summary = train::run(&backend, &recipe, &options, &mut *reporter)?;
     common.print(&summary)

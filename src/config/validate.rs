@@ -102,16 +102,20 @@ impl Recipe {
             at_least_one(key, value.copied().unwrap_or(1))?;
         }
         at_least_one("expansion_factor", self.expansion_factor.unwrap_or(1))?;
+        let d_sae = self.d_sae.value().copied().unwrap_or(1);
+        fits_in_32_bits("d_sae", "latents are numbered", d_sae, || d_sae.to_string())?;
         if self.architecture == Architecture::TopK {
             at_least_one("k", self.k)?;
-            if let Auto::Value(d_sae) = self.d_sae {
-                require("k", self.k <= d_sae, || {
-                    format!(
-                        "found {}, expected at most d_sae = {d_sae}: no more latents than there are can be active",
-                        self.k
-                    )
-                })?;
-            }
+            require("k", self.d_sae == Auto::Auto || self.k <= d_sae, || {
+                format!(
+                    "found {}, expected at most d_sae = {d_sae}: no more latents than there are can be active",
+                    self.k
+                )
+            })?;
+            let (k, batch) = (self.k, self.train_batch_size_tokens);
+            fits_in_32_bits("k", "the active latents of a batch are numbered", k.saturating_mul(batch), || {
+                format!("k * train_batch_size_tokens = {k} * {batch}")
+            })?;
         }
         not_negative("aux_loss_coefficient", self.aux_loss_coefficient)?;
         // As SAELens, which finds out when the first latent has died.
@@ -135,6 +139,15 @@ impl Recipe {
         require("context_size", self.context_size >= 2, || {
             format!("found {}, expected at least 2: a token and the one that is predicted from it", self.context_size)
         })?;
+        for (key, rows) in [
+            ("store_batch_size_prompts", self.store_batch_size_prompts),
+            ("eval_batch_size_prompts", self.eval_batch_size_prompts()),
+        ] {
+            let context = self.context_size;
+            fits_in_32_bits(key, "the tokens of a batch are numbered", rows.saturating_mul(context), || {
+                format!("{key} * context_size = {rows} * {context}")
+            })?;
+        }
         require("seqpos_slice", self.training_context_size() > 0, || {
             format!("no position of a row of context_size = {} is left", self.context_size)
         })
@@ -150,8 +163,11 @@ impl Recipe {
         require("buffer_tokens", self.buffer_tokens >= batch, || {
             format!("found {}, expected at least train_batch_size_tokens = {batch}", self.buffer_tokens)
         })?;
-        require("activations_mixing_fraction", (0.0..1.0).contains(&self.activations_mixing_fraction), || {
-            format!("found {}, expected at least 0 and less than 1", self.activations_mixing_fraction)
+        fits_in_32_bits("buffer_tokens", "its rows are numbered", self.buffer_tokens, || {
+            self.buffer_tokens.to_string()
+        })?;
+        require("activations_mixing_fraction", (0.0..=1.0).contains(&self.activations_mixing_fraction), || {
+            format!("found {}, expected from 0 to 1", self.activations_mixing_fraction)
         })?;
         require("shuffle", self.shuffle || self.cached_activations_path.is_some(), || {
             "only stored activations can be taken in order: give cached_activations_path (--activations)".into()
@@ -203,6 +219,12 @@ impl Recipe {
 
 fn at_least_one(key: &str, found: usize) -> Result<()> {
     require(key, found > 0, || "found 0, expected at least 1".into())
+}
+
+fn fits_in_32_bits(key: &str, why: &str, found: usize, arithmetic: impl FnOnce() -> String) -> Result<()> {
+    require(key, u32::try_from(found).is_ok(), || {
+        format!("found {}, expected at most {}: {why} with 32 bits", arithmetic(), u32::MAX)
+    })
 }
 
 fn positive(key: &str, found: f64) -> Result<()> {

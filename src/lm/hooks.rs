@@ -142,6 +142,27 @@ impl Hook {
     }
 }
 
+impl ModelConfig {
+    /// Width of the vectors at a hook, heads joined: `d_in` of an SAE there. Errors: there is no
+    /// such hook, or it holds no vector per token.
+    pub fn hook_width(&self, hook: &str) -> Result<usize> {
+        HookTable::new(self.n_layers).find(hook)?.width(self).ok_or_else(|| {
+            Error::config("hook_name", format!("{hook} does not hold one vector per token; choose another hook"))
+        })
+    }
+
+    /// Blocks that a forward pass up to a hook runs, the last of them perhaps in part. Error: there
+    /// is no such hook.
+    pub fn blocks_to(&self, hook: &str) -> Result<usize> {
+        Ok(match HookTable::new(self.n_layers).find(hook)? {
+            Hook::Embed | Hook::PosEmbed => 0,
+            Hook::Block(layer, BlockHook::ResidPre) => layer,
+            Hook::Block(layer, _) => layer + 1,
+            _ => self.n_layers,
+        })
+    }
+}
+
 /// All hooks of a model in order, with their names.
 #[derive(Debug)]
 pub(super) struct HookTable(Vec<(Hook, String)>);

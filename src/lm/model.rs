@@ -80,9 +80,7 @@ impl<B: Backend> LanguageModel<B> {
     /// Width of the vectors at a hook, heads joined: `d_in` of an SAE there. Errors: there is no
     /// such hook, or it holds no vector per token.
     pub fn hook_width(&self, hook: &str) -> Result<usize> {
-        self.hooks.find(hook)?.width(&self.config).ok_or_else(|| {
-            Error::config("hook_name", format!("{hook} does not hold one vector per token; choose another hook"))
-        })
+        self.config.hook_width(hook)
     }
 
     /// The hook that the forward pass reaches last: the one to stop after. Errors: there is no such

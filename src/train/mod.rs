@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod log;
 pub mod metrics;
+pub mod plan;
 pub mod progress;
 mod run;
 pub mod schedule;

@@ -1,0 +1,37 @@
+//! The disk space of a run.
+
+use super::{Part, Sizes};
+
+/// Bytes of a metrics line with its TensorBoard event, roughly.
+const METRICS_BYTES: u64 = 1500;
+
+pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
+    let recipe = sizes.recipe;
+    let (parameters, d_sae, buffer) = (sizes.parameters(), sizes.d_sae, sizes.buffer_rows());
+    let one = 12 * parameters + 8 * d_sae + 4 * buffer * sizes.d_in;
+    let latest = recipe.checkpoint_every_seconds.is_some() || recipe.save_final_checkpoint;
+    // The one before is removed when the next one is whole.
+    let checkpoints = recipe.n_checkpoints as u64 + if latest { 2 } else { 1 };
+    let lines = sizes.steps / recipe.log_every as u64;
+    vec![
+        Part {
+            what: "trained SAE",
+            bytes: 4 * parameters + 4 * d_sae,
+            formula: format!("4 bytes * ({parameters} parameters + d_sae {d_sae})"),
+        },
+        Part {
+            what: "checkpoints",
+            bytes: checkpoints * one,
+            formula: format!(
+                "at most {checkpoints} at a time * (12 bytes * {parameters} parameters + 8 * d_sae {d_sae} + 4 * d_in {} \
+                 * {buffer} tokens of the buffer)",
+                sizes.d_in
+            ),
+        },
+        Part {
+            what: "logs",
+            bytes: METRICS_BYTES * lines,
+            formula: format!("about {METRICS_BYTES} bytes * {lines} lines"),
+        },
+    ]
+}

@@ -1,0 +1,101 @@
+//! The memory of a run.
+
+use super::{Part, Sizes, Source};
+use crate::config::Architecture;
+use crate::lm::{ModelConfig, Processing};
+
+pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
+    let parameters = sizes.parameters();
+    let mut parts = vec![
+        Part {
+            what: "weights, gradients and Adam's two moments",
+            bytes: 16 * parameters,
+            formula: format!("16 bytes * {parameters} parameters"),
+        },
+        work_space(sizes),
+    ];
+    if let Source::Model { config, .. } = sizes.source {
+        let rows = sizes.buffer_rows();
+        parts.push(Part {
+            what: "activation buffer",
+            bytes: rows * (4 * sizes.d_in + 12),
+            formula: format!("{rows} tokens * (4 bytes * d_in {} + 12)", sizes.d_in),
+        });
+        parts.extend(language_model(sizes, config));
+    }
+    parts.push(while_saving(sizes));
+    parts
+}
+
+/// Buffers of a training step (`sae::step`, `sae::topk`, `sae::standard`).
+fn work_space(sizes: &Sizes<'_>) -> Part {
+    let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
+    let common = 4 * batch * d_in + 4 * d_sae;
+    match sizes.recipe.architecture {
+        Architecture::TopK => {
+            // Index, value, gradient and place by latent; likewise for AuxK, once a latent has died.
+            let lists = 4 * batch * sizes.recipe.k as u64;
+            let aux =
+                if sizes.recipe.aux_loss_coefficient > 0.0 { 4 * batch * (d_in / 2) + 2 * batch * d_in } else { 0 };
+            Part {
+                what: "work space of a step",
+                bytes: 4 * (common + lists + aux),
+                formula: format!(
+                    "4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + 4 * batch * k {} + {aux} for AuxK)",
+                    sizes.recipe.k
+                ),
+            }
+        }
+        Architecture::Standard => Part {
+            what: "work space of a step",
+            bytes: 4 * (common + 2 * batch * d_sae),
+            formula: format!("4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + 2 * batch * d_sae)"),
+        },
+    }
+}
+
+/// Numbers that a GPT-2 model consists of, an unembedding of its own included where there is one.
+fn model_parameters(config: &ModelConfig, processing: Processing) -> u64 {
+    let [layers, d, m, v, p] =
+        [config.n_layers, config.d_model, config.d_mlp, config.d_vocab, config.n_ctx].map(|size| size as u64);
+    let block = 4 * (d * d + d) + 2 * d * m + m + d + 4 * d;
+    let tied = config.tie_word_embeddings && processing == Processing::None;
+    layers * block + (v + p) * d + 2 * d + if tied { 0 } else { v * d }
+}
+
+fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 2] {
+    let recipe = sizes.recipe;
+    let parameters = model_parameters(config, recipe.processing);
+    let training = recipe.store_batch_size_prompts * recipe.context_size;
+    let evaluation = recipe.eval_batch_size_prompts() * recipe.context_size;
+    // Seven streams and the MLP (`lm::Forward`); an evaluation has its own, and keeps the clean run's
+    // last output, the hook's value and its reconstruction besides.
+    let (d_model, d_mlp) = (config.d_model, config.d_mlp);
+    let numbers = training * (7 * d_model + d_mlp) + evaluation * (10 * d_model + d_mlp);
+    [
+        Part { what: "language model", bytes: 4 * parameters, formula: format!("4 bytes * {parameters} parameters") },
+        Part {
+            what: "work space of the language model",
+            bytes: 4 * numbers as u64,
+            formula: format!(
+                "4 bytes * ({training} tokens * (7 * d_model {d_model} + d_mlp {d_mlp}) + {evaluation} tokens of an \
+                 evaluation * (10 * d_model + d_mlp))"
+            ),
+        },
+    ]
+}
+
+/// Files are written from a copy: of Adam's moments, in memory and as bytes, or of the buffer.
+fn while_saving(sizes: &Sizes<'_>) -> Part {
+    let moments = 16 * sizes.parameters();
+    let buffer = 8 * sizes.buffer_rows() * sizes.d_in;
+    Part {
+        what: "while a checkpoint is written",
+        bytes: moments.max(buffer),
+        formula: if moments >= buffer {
+            format!("two copies of Adam's moments, 16 bytes * {} parameters", sizes.parameters())
+        } else {
+            format!("two copies of the buffer, 8 bytes * {} tokens * d_in {}", sizes.buffer_rows(), sizes.d_in)
+        },
+    }
+}

@@ -1,0 +1,109 @@
+//! The operations of a run, and how long they take at measured rates.
+
+use super::{Rates, Sizes, Source};
+use crate::config::Architecture;
+use crate::lm::ModelConfig;
+use indicatif::HumanDuration;
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// What a gathered multiplication costs, in those of a dense product: it waits for memory.
+const SPARSE_COST: f64 = 10.0;
+
+/// Operations in all, and the time they take.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Time {
+    /// Rates that were measured on this machine.
+    pub rates: Rates,
+    /// Floating-point operations of the language model for training.
+    pub model_operations: f64,
+    /// Those of the evaluations.
+    pub evaluation_operations: f64,
+    /// Dense ones of the SAE.
+    pub sae_operations: f64,
+    /// Those of the SAE on lists of active latents, each of which takes as long as ten dense ones.
+    pub sparse_operations: f64,
+    /// Parameters that Adam updates, steps times parameters.
+    pub adam_updates: f64,
+    /// The estimate.
+    pub seconds: f64,
+}
+
+pub(super) fn estimate(sizes: &Sizes<'_>, rates: Rates) -> Time {
+    let steps = sizes.steps as f64;
+    let (sae, sparse) = sae_step(sizes);
+    let (model_operations, evaluation_operations) = match sizes.source {
+        Source::Stored => (0.0, 0.0),
+        Source::Model { config, blocks } => (training(sizes, config, *blocks), evaluations(sizes, config)),
+    };
+    let (sae_operations, sparse_operations) = (steps * sae, steps * sparse);
+    let adam_updates = steps * sizes.parameters() as f64;
+    let dense = model_operations + evaluation_operations + sae_operations + SPARSE_COST * sparse_operations;
+    let seconds = dense / rates.dense + adam_updates / rates.adam;
+    Time { rates, model_operations, evaluation_operations, sae_operations, sparse_operations, adam_updates, seconds }
+}
+
+/// Dense and sparse operations of a training step, 2 for each multiplication. TopK encodes densely,
+/// and lists are gathered four times: decoding, their gradient, and the gradients of both matrices.
+/// Standard does five dense products of that size at first; lists come later and are faster.
+fn sae_step(sizes: &Sizes<'_>) -> (f64, f64) {
+    let (batch, d_in, d_sae) = (sizes.batch as f64, sizes.d_in as f64, sizes.d_sae as f64);
+    let dense = 2.0 * batch * d_in * d_sae;
+    match sizes.recipe.architecture {
+        Architecture::TopK => (dense, 4.0 * 2.0 * batch * d_in * sizes.recipe.k as f64),
+        Architecture::Standard => (5.0 * dense, 0.0),
+    }
+}
+
+/// Operations on one token in `blocks` blocks: every weight once, and scores and values of the
+/// average of `context / 2` positions that attention looks at.
+fn per_token(config: &ModelConfig, blocks: usize, context: usize) -> f64 {
+    let (d_model, d_mlp) = (config.d_model as f64, config.d_mlp as f64);
+    blocks as f64 * 2.0 * (4.0 * d_model * d_model + 2.0 * d_model * d_mlp + d_model * context as f64)
+}
+
+/// Tokens of the run, those that fill the buffer, and those at positions that are not used.
+fn training(sizes: &Sizes<'_>, config: &ModelConfig, blocks: usize) -> f64 {
+    let recipe = sizes.recipe;
+    let used = recipe.training_context_size() as f64 / recipe.context_size as f64;
+    let tokens = (sizes.steps * sizes.batch + recipe.buffer_tokens as u64) as f64 / used;
+    tokens * per_token(config, blocks, recipe.context_size)
+}
+
+/// Three whole passes: as it is, with the SAE, with the hook ablated.
+fn evaluations(sizes: &Sizes<'_>, config: &ModelConfig) -> f64 {
+    let recipe = sizes.recipe;
+    let during = recipe.eval_every_n_steps.map_or(0, |every| sizes.steps / every as u64);
+    let rows = recipe.n_eval_batches * recipe.eval_batch_size_prompts();
+    let tokens = ((during + 1) * rows as u64) as f64 * recipe.context_size as f64;
+    let unembedding = 2.0 * config.d_model as f64 * config.d_vocab as f64;
+    tokens * 3.0 * (per_token(config, config.n_layers, recipe.context_size) + unembedding)
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let duration = HumanDuration(Duration::from_secs_f64(self.seconds));
+        let giga = |operations: f64| operations / 1e9;
+        writeln!(f, "time    about {duration}, at rates measured just now on this machine:")?;
+        writeln!(
+            f,
+            "        {:.0} GFLOP/s in dense products, {:.0} million Adam updates/s",
+            giga(self.rates.dense),
+            self.rates.adam / 1e6
+        )?;
+        writeln!(
+            f,
+            "        language model {:.0} GFLOP, evaluations {:.0} GFLOP",
+            giga(self.model_operations),
+            giga(self.evaluation_operations)
+        )?;
+        writeln!(
+            f,
+            "        SAE {:.0} GFLOP dense, {:.0} GFLOP on lists (counted {SPARSE_COST} times)",
+            giga(self.sae_operations),
+            giga(self.sparse_operations)
+        )?;
+        writeln!(f, "        Adam {:.0} million updates", self.adam_updates / 1e6)
+    }
+}

@@ -1,0 +1,194 @@
+//! Plans: the arithmetic of memory, disk and time, each number worked out by hand.
+
+use cusae::config::Recipe;
+use cusae::lm::ModelConfig;
+use cusae::machine::Memory;
+use cusae::train::plan::{Plan, Rates, Source};
+use std::path::Path;
+
+const RATES: Rates = Rates { dense: 1e9, adam: 1e6 };
+
+/// A model of 2 layers: d_model 8, d_mlp 32, 10 tokens, 16 positions.
+fn model(blocks: usize) -> Source {
+    let json = r#"{"model_type": "gpt2", "n_layer": 2, "n_embd": 8, "n_head": 2, "vocab_size": 10, "n_positions": 16}"#;
+    Source::Model { config: Box::new(ModelConfig::parse(Path::new("config.json"), json).unwrap()), blocks }
+}
+
+/// 10 steps of 100 tokens; 3 rows of 16 tokens at once.
+fn recipe(more: &str) -> Recipe {
+    let text = format!(
+        "training_tokens = 1000\ntrain_batch_size_tokens = 100\nk = 4\nd_sae = 64\ncontext_size = 16\n\
+         buffer_tokens = 200\nstore_batch_size_prompts = 3\nlog_every = 2\n{more}"
+    );
+    Recipe::from_toml(Path::new("recipe.toml"), &text).unwrap()
+}
+
+fn plan(more: &str, source: &Source) -> Plan {
+    Plan::of(&recipe(more), source, 8, None, Some(RATES)).unwrap()
+}
+
+fn memory(plan: &Plan, what: &str) -> Option<u64> {
+    plan.memory.iter().find(|part| part.what.contains(what)).map(|part| part.bytes)
+}
+
+fn disk(plan: &Plan, what: &str) -> u64 {
+    plan.disk.iter().find(|part| part.what == what).unwrap().bytes
+}
+
+/// W_enc and W_dec of 8 x 64, b_enc of 64, b_dec of 8.
+const PARAMETERS: u64 = 2 * 8 * 64 + 64 + 8;
+
+/// 199 rows may be left when three rows of 16 tokens come in.
+const BUFFER_ROWS: u64 = 199 + 3 * 16;
+
+#[test]
+fn steps_and_parameters_follow_from_the_recipe() {
+    let plan = plan("", &model(1));
+    assert_eq!((plan.steps, plan.training_tokens, plan.parameters), (10, 1000, PARAMETERS));
+}
+
+#[test]
+fn memory_of_topk_counts_every_buffer() {
+    let plan = plan("", &model(1));
+    assert_eq!(memory(&plan, "weights"), Some(16 * PARAMETERS));
+    // Four batches of 100 x 8, four vectors of latents, four numbers for each of 100 x 4 active
+    // latents; AuxK: the same for 100 x 4 dead latents, and two batches.
+    let aux = 4 * 100 * 4 + 2 * 100 * 8;
+    assert_eq!(memory(&plan, "work space of a step"), Some(4 * (4 * 100 * 8 + 4 * 64 + 4 * 100 * 4 + aux)));
+    assert_eq!(memory(&plan, "activation buffer"), Some(BUFFER_ROWS * (4 * 8 + 12)));
+    assert_eq!(plan.memory_bytes, plan.memory.iter().map(|part| part.bytes).sum::<u64>());
+}
+
+#[test]
+fn without_auxk_there_is_no_work_space_for_it() {
+    let plan = plan("aux_loss_coefficient = 0", &model(1));
+    assert_eq!(memory(&plan, "work space of a step"), Some(4 * (4 * 100 * 8 + 4 * 64 + 4 * 100 * 4)));
+}
+
+#[test]
+fn memory_of_standard_counts_dense_features_and_their_gradient() {
+    let plan = plan("architecture = \"standard\"", &model(1));
+    assert_eq!(memory(&plan, "work space of a step"), Some(4 * (4 * 100 * 8 + 4 * 64 + 2 * 100 * 64)));
+}
+
+#[test]
+fn memory_of_the_language_model_counts_all_its_weights() {
+    let block = 4 * (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8) + 2 * (8 + 8);
+    let tied = 2 * block + (10 + 16) * 8 + (8 + 8);
+    assert_eq!(memory(&plan("", &model(1)), "language model"), Some(4 * tied));
+    let own_unembedding = plan("processing = \"transformer-lens\"", &model(1));
+    assert_eq!(memory(&own_unembedding, "language model"), Some(4 * (tied + 10 * 8)));
+    // 48 tokens at once, in training and in an evaluation.
+    let work = 48 * (7 * 8 + 32) + 48 * (10 * 8 + 32);
+    assert_eq!(memory(&plan("", &model(1)), "work space of the language model"), Some(4 * work));
+}
+
+#[test]
+fn stored_activations_need_neither_model_nor_buffer() {
+    let plan = plan("", &Source::Stored);
+    assert_eq!(memory(&plan, "language model"), None);
+    assert_eq!(memory(&plan, "buffer"), None);
+    assert_eq!(disk(&plan, "checkpoints"), 2 * (12 * PARAMETERS + 8 * 64));
+    let time = plan.time.unwrap();
+    assert_eq!((time.model_operations, time.evaluation_operations), (0.0, 0.0));
+}
+
+#[test]
+fn saving_needs_copies_of_whatever_is_larger() {
+    assert_eq!(memory(&plan("", &model(1)), "checkpoint"), Some(16 * PARAMETERS));
+    let large = Recipe { buffer_tokens: 20_000, ..recipe("") };
+    let large = Plan::of(&large, &model(1), 8, None, None).unwrap();
+    assert_eq!(memory(&large, "checkpoint"), Some(8 * (20_000 - 1 + 48) * 8));
+}
+
+#[test]
+fn disk_counts_the_checkpoints_that_exist_at_a_time() {
+    let plan = |more| plan(more, &model(1));
+    assert_eq!(disk(&plan(""), "trained SAE"), 4 * PARAMETERS + 4 * 64);
+    let one = 12 * PARAMETERS + 8 * 64 + 4 * 8 * BUFFER_ROWS;
+    assert_eq!(disk(&plan(""), "checkpoints"), 2 * one);
+    assert_eq!(disk(&plan("n_checkpoints = 3"), "checkpoints"), 5 * one);
+    let none = "checkpoint_every_seconds = \"none\"\nsave_final_checkpoint = false\nn_checkpoints = 3";
+    assert_eq!(disk(&plan(none), "checkpoints"), 4 * one);
+    assert_eq!(disk(&plan(""), "logs"), 5 * 1500);
+}
+
+#[test]
+fn time_counts_operations_at_the_measured_rates() {
+    let time = plan("eval_every_n_steps = 4\nn_eval_batches = 2", &model(1)).time.unwrap();
+    // Every weight of a block once, and attention over 8 positions on average: twice 8 x 8.
+    let block = 2.0 * (4.0 * 64.0 + 2.0 * 8.0 * 32.0 + 8.0 * 16.0);
+    assert_eq!(time.model_operations, (1000.0 + 200.0) * block);
+    // After steps 4, 8 and 10: two batches of 48 tokens, three passes through both blocks and the
+    // unembedding.
+    assert_eq!(time.evaluation_operations, 3.0 * 96.0 * 3.0 * (2.0 * block + 2.0 * 8.0 * 10.0));
+    assert_eq!(time.sae_operations, 10.0 * 2.0 * 100.0 * 8.0 * 64.0);
+    assert_eq!(time.sparse_operations, 10.0 * 8.0 * 100.0 * 8.0 * 4.0);
+    assert_eq!(time.adam_updates, 10.0 * PARAMETERS as f64);
+    let dense = time.model_operations + time.evaluation_operations + time.sae_operations;
+    let seconds = (dense + 10.0 * time.sparse_operations) / 1e9 + time.adam_updates / 1e6;
+    assert!((time.seconds - seconds).abs() < 1e-12 * seconds);
+}
+
+#[test]
+fn positions_that_are_not_used_cost_the_model_all_the_same() {
+    let half = plan("seqpos_slice = \":8\"", &model(1)).time.unwrap();
+    assert_eq!(half.model_operations, 2.0 * plan("", &model(1)).time.unwrap().model_operations);
+}
+
+#[test]
+fn a_run_larger_than_the_machine_is_refused_with_the_sum() {
+    let plan_on = |total| {
+        let machine = Some(Memory { total, available: total });
+        Plan::of(&recipe(""), &model(1), 8, machine, None).unwrap()
+    };
+    let needed = plan_on(1).memory_bytes;
+    plan_on(needed).check_memory().unwrap();
+    let error = plan_on(needed - 1).check_memory().unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let message = error.to_string();
+    assert!(message.starts_with("memory: the run needs "), "{message}");
+    assert!(message.contains("activation buffer 10.61 KiB + "), "{message}");
+    assert!(!message.contains('\n'));
+}
+
+#[test]
+fn plans_of_the_embedded_model_and_of_gpt2_small_know_their_sizes() {
+    let embedded = Plan::new(&Recipe::default(), None, None).unwrap();
+    assert_eq!((embedded.d_in, embedded.d_sae), (128, 2048));
+    assert_eq!(memory(&embedded, "language model"), Some(4 * 1_350_400));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
+    let small = Recipe { model_name: folder.path().display().to_string(), ..Recipe::default() };
+    let small = Plan::new(&small, None, None).unwrap();
+    assert_eq!(small.d_in, 768);
+    assert_eq!(memory(&small, "language model"), Some(4 * 124_439_808));
+}
+
+#[test]
+fn what_the_model_cannot_do_is_refused_before_it_is_loaded() {
+    let refused = |recipe: Recipe| Plan::new(&recipe, None, None).unwrap_err().to_string();
+    let message = refused(Recipe { context_size: 257, ..Recipe::default() });
+    assert_eq!(message, "context_size: found 257, this model takes at most 256");
+    let message = refused(Recipe { hook_name: "blocks.4.hook_resid_pre".into(), ..Recipe::default() });
+    assert!(message.starts_with("hook_name: blocks.4.hook_resid_pre does not exist"), "{message}");
+    let message = refused(Recipe { hook_name: "blocks.0.attn.hook_pattern".into(), ..Recipe::default() });
+    assert!(message.contains("does not hold one vector per token"), "{message}");
+}
+
+#[test]
+fn a_pass_runs_the_blocks_up_to_its_hook() {
+    let Source::Model { config, .. } = model(0) else { panic!("it is a model") };
+    for (hook, blocks) in [
+        ("hook_pos_embed", 0),
+        ("blocks.0.hook_resid_pre", 0),
+        ("blocks.0.ln1.hook_normalized", 1),
+        ("blocks.1.hook_resid_pre", 1),
+        ("blocks.1.hook_resid_post", 2),
+        ("ln_final.hook_normalized", 2),
+        ("logits", 2),
+    ] {
+        assert_eq!(config.blocks_to(hook).unwrap(), blocks, "{hook}");
+    }
+    assert!(config.blocks_to("blocks.2.hook_resid_pre").is_err());
+}
