@@ -584,8 +584,8 @@ impl<B: Backend> GradientDense<'_, B> {
 pub struct GradientBDec<'a, B: Backend> {
     /// `g` `[B, D]`.
     pub gradient: &'a B::Buffer<f32>,
-    /// `w_enc [F, D]` and `g_b_enc [F]`, where `apply_b_dec_to_input`.
-    pub through_encoder: Option<(&'a B::Buffer<f32>, &'a B::Buffer<f32>)>,
+    /// Where `apply_b_dec_to_input`.
+    pub through_encoder: Option<ThroughEncoder<'a, B>>,
     /// Rows (`B`).
     pub rows: usize,
     /// Width (`D`).
@@ -596,15 +596,23 @@ pub struct GradientBDec<'a, B: Backend> {
     pub out: &'a mut B::Buffer<f32>,
 }
 
+/// The way from b_dec through the encoder's input.
+pub struct ThroughEncoder<'a, B: Backend> {
+    /// `[F, D]`.
+    pub w_enc: &'a B::Buffer<f32>,
+    /// Gradient of b_enc `[F]`.
+    pub b_enc_gradient: &'a B::Buffer<f32>,
+}
+
 impl<B: Backend> GradientBDec<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let op = "gradient_b_dec";
         need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
         need(op, "out", self.out.len(), self.d_in)?;
-        if let Some((w_enc, g_b_enc)) = self.through_encoder {
-            need(op, "w_enc", w_enc.len(), self.d_sae * self.d_in)?;
-            need(op, "gradient of b_enc", g_b_enc.len(), self.d_sae)?;
+        if let Some(through) = &self.through_encoder {
+            need(op, "w_enc", through.w_enc.len(), self.d_sae * self.d_in)?;
+            need(op, "gradient of b_enc", through.b_enc_gradient.len(), self.d_sae)?;
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ pub struct Batch<'a, B: Backend> {
     /// What the reconstruction is compared with `[B, D]`.
     pub target: &'a B::Buffer<f32>,
     /// Scale and shift that undo a row-by-row normalisation, if there is one.
-    pub denormalize: Option<(&'a B::Buffer<f32>, &'a B::Buffer<f32>)>,
+    pub denormalize: Option<[&'a B::Buffer<f32>; 2]>,
     /// The dead latents, ascending: the first `n_dead` of it.
     pub dead: &'a B::Buffer<u32>,
     /// How many latents were dead before this step.
@@ -121,7 +121,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             w_dec: self.values.get("W_dec"),
             b_dec: Some(self.values.get("b_dec")),
             target: self.target,
-            denormalize: self.denormalize.map(|(row_scale, row_shift)| Denormalize { row_scale, row_shift }),
+            denormalize: self.denormalize.map(|[row_scale, row_shift]| Denormalize { row_scale, row_shift }),
             gradient_scale: 2.0 / rows as f32,
             rows,
             d_in,

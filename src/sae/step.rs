@@ -1,9 +1,13 @@
 //! One training step: the only place with the order of operations, which is SAELens'
 //! (`sae_trainer.py: SAETrainer.step`).
 //!
-//! 1. which latents are dead; 2. normalise the batch; 3. the architecture's forward and backward
-//! pass, which also counts what fired; 4. b_dec's gradient; 5. clip the global gradient norm;
-//! 6. Adam; 7. the decoder's new row norms.
+//! 1. Which latents are dead.
+//! 2. Normalise the batch.
+//! 3. The architecture's forward and backward pass, which also counts what fired.
+//! 4. b_dec's gradient.
+//! 5. Clip the global gradient norm.
+//! 6. Adam.
+//! 7. The decoder's new row norms.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, Firing};
 use super::parameters::Named;
@@ -180,7 +184,7 @@ impl<B: Backend> TrainingSae<B> {
             input: &self.work.input,
             target: &self.work.target,
             denormalize: (self.normalization() != RowNormalization::None)
-                .then_some((&self.work.row_scale, &self.work.row_shift)),
+                .then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
             n_dead,
             coefficient: settings.coefficient,
@@ -250,10 +254,10 @@ impl<B: Backend> TrainingSae<B> {
         let mut b_dec = self.backend.zeros(self.config.d_in)?;
         self.backend.gradient_b_dec(GradientBDec {
             gradient: &self.work.output_gradient,
-            through_encoder: self
-                .config
-                .apply_b_dec_to_input
-                .then(|| (self.values.get("W_enc"), self.gradients.get("b_enc"))),
+            through_encoder: self.config.apply_b_dec_to_input.then(|| ThroughEncoder {
+                w_enc: self.values.get("W_enc"),
+                b_enc_gradient: self.gradients.get("b_enc"),
+            }),
             rows: self.config.train_batch_size_tokens,
             d_in: self.config.d_in,
             d_sae: self.config.d_sae,

@@ -91,7 +91,7 @@ pub(super) fn b_dec(op: GradientBDec<'_, Cpu>) -> Result<()> {
     let GradientBDec { gradient, through_encoder, rows, d_in, d_sae, out } = op;
     out[..d_in].fill(0.0);
     add_column_sums(&gradient[..rows * d_in], d_in, out);
-    if let Some((w_enc, g_b_enc)) = through_encoder {
+    if let Some(ThroughEncoder { w_enc, b_enc_gradient }) = through_encoder {
         let of_chunk = |(w_enc, g_b_enc): (&[f32], &[f32])| {
             let mut sums = vec![0.0f32; d_in];
             for (row, &g) in w_enc.chunks_exact(d_in).zip(g_b_enc).filter(|(_, &g)| g != 0.0) {
@@ -99,7 +99,7 @@ pub(super) fn b_dec(op: GradientBDec<'_, Cpu>) -> Result<()> {
             }
             sums
         };
-        let chunks = w_enc[..d_sae * d_in].par_chunks(ROWS * d_in).zip(g_b_enc[..d_sae].par_chunks(ROWS));
+        let chunks = w_enc[..d_sae * d_in].par_chunks(ROWS * d_in).zip(b_enc_gradient[..d_sae].par_chunks(ROWS));
         for sums in chunks.map(of_chunk).collect::<Vec<_>>() {
             add_scaled(-1.0, &sums, out);
         }

@@ -1,0 +1,125 @@
+//! A run is never lost: stopped by a signal or killed outright, it goes on from its last checkpoint
+//! and leaves the same files, byte for byte, as a run that nobody stopped.
+
+#![cfg(unix)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn cusae(arguments: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cusae"));
+    command.args(arguments).current_dir(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn train(flags: &[&str], out: &str, folder: &Path) -> Command {
+    let mut arguments = vec!["train", "--out", out];
+    let small = [
+        "--d-sae=512",
+        "--train-batch-size-tokens=256",
+        "--buffer-tokens=2048",
+        "--context-size=32",
+        "--store-batch-size-prompts=8",
+        "--training-tokens=153600",
+        "--n-eval-batches=1",
+        "--feature-sampling-window=70",
+        "--dead-feature-window=20",
+        "--log-every=7",
+        "--n-checkpoints=2",
+        "--checkpoint-every-seconds=0.05",
+        "--tensorboard=false",
+    ];
+    arguments.extend(small);
+    arguments.extend(flags);
+    cusae(&arguments, folder)
+}
+
+fn checkpoints(run: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let mut steps: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Waits until the run has saved a checkpoint later than `step`.
+fn wait_for_checkpoint(child: &mut Child, run: &Path, step: u64) {
+    let start = Instant::now();
+    while checkpoints(run).last().is_none_or(|&last| last <= step) {
+        assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint after step {step}");
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before a checkpoint after step {step}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Sends a signal by number: 9 kills, 15 asks to stop.
+fn signal(child: &Child, number: u32) {
+    let status = Command::new("kill").arg(format!("-{number}")).arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
+}
+
+fn succeed(output: Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Every file under a folder, by its path.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_path_buf();
+                files.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn resumes_bit_for_bit(flags: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    succeed(train(flags, "whole", folder.path()).output().unwrap());
+
+    let mut child = train(flags, "stopped", folder.path()).spawn().unwrap();
+    wait_for_checkpoint(&mut child, &stopped, 0);
+    signal(&child, 9);
+    child.wait().unwrap();
+    let step = *checkpoints(&stopped).last().unwrap();
+
+    let mut child = cusae(&["train", "--resume", "stopped"], folder.path()).spawn().unwrap();
+    wait_for_checkpoint(&mut child, &stopped, step);
+    signal(&child, 15);
+    let output = child.wait_with_output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{message}");
+    assert!(message.contains("interrupted; saved in"), "{message}");
+    let step = *checkpoints(&stopped).last().unwrap();
+    assert!(step < 600, "the run was stopped too late to show anything");
+
+    succeed(cusae(&["train", "--resume", "stopped"], folder.path()).output().unwrap());
+    let (whole, stopped) = (files(&whole), files(&stopped));
+    assert_eq!(whole.keys().collect::<Vec<_>>(), stopped.keys().collect::<Vec<_>>());
+    for (name, bytes) in &whole {
+        assert!(bytes == &stopped[name], "{} differs", name.display());
+    }
+    assert!(whole.contains_key(Path::new("checkpoints/600/activations/activation_buffer.safetensors")));
+    assert!(whole.contains_key(Path::new("checkpoints/200/trainer_state.json")), "a scheduled checkpoint stays");
+}
+
+#[test]
+fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
+    resumes_bit_for_bit(&["--k=8"]);
+}
+
+/// The coefficient is high enough for the run to go over from dense products to lists.
+#[test]
+fn a_standard_run_resumes_bit_for_bit() {
+    let flags = ["--architecture=standard", "--l1-coefficient=20", "--normalize-activations=expected_average_only_in"];
+    resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat());
+}
