@@ -1,8 +1,12 @@
 //! The command line: one file per command, flags that look alike, results on stdout and everything
 //! else on stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted after saving.
 
+mod decode;
+mod encode;
+mod eval;
 mod flags;
 mod info;
+mod inputs;
 mod train;
 
 use anyhow::Context;
@@ -28,6 +32,12 @@ struct Cli {
 enum Command {
     /// Train a sparse autoencoder; without arguments, on the embedded model and text.
     Train(train::Args),
+    /// Evaluate an SAE on a model and a text, by every metric of SAELens.
+    Eval(eval::Args),
+    /// Turn activations in a file into features.
+    Encode(encode::Args),
+    /// Turn features in a file back into activations.
+    Decode(decode::Args),
     /// Show what this build and this machine can do, and why not.
     Info(info::Args),
 }
@@ -35,6 +45,9 @@ enum Command {
 fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => train::run(args, common),
+        Command::Eval(args) => eval::run(args, common),
+        Command::Encode(args) => encode::run(args, common),
+        Command::Decode(args) => decode::run(args, common),
         Command::Info(args) => info::run(args, common),
     }
 }

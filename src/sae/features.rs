@@ -1,5 +1,7 @@
 //! Features on the host: the active latents of many rows.
 
+use crate::error::{Error, Result};
+
 /// Compressed sparse rows: row `b` has the entries `indptr[b]..indptr[b + 1]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SparseFeatures {
@@ -15,6 +17,18 @@ impl Default for SparseFeatures {
 }
 
 impl SparseFeatures {
+    /// From the three parts, as files have them. Error: they do not fit together.
+    pub fn from_parts(indptr: Vec<usize>, indices: Vec<u32>, values: Vec<f32>) -> Result<Self> {
+        let wrong = |what: String| Err(Error::Shape { operation: "features", what });
+        if indices.len() != values.len() {
+            return wrong(format!("{} indices and {} values are not as many", indices.len(), values.len()));
+        }
+        if indptr.first() != Some(&0) || indptr.last() != Some(&indices.len()) || !indptr.is_sorted() {
+            return wrong(format!("indptr does not rise from 0 to the number of indices, {}", indices.len()));
+        }
+        Ok(SparseFeatures { indptr, indices, values })
+    }
+
     /// Rows.
     pub fn rows(&self) -> usize {
         self.indptr.len() - 1
@@ -83,6 +97,21 @@ impl SparseFeatures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_that_do_not_fit_together_are_refused() {
+        let refusal = |indptr: &[usize], indices: &[u32], values: &[f32]| {
+            let parts = (indptr.to_vec(), indices.to_vec(), values.to_vec());
+            SparseFeatures::from_parts(parts.0, parts.1, parts.2).unwrap_err().to_string()
+        };
+        let not_rising = "features: indptr does not rise from 0 to the number of indices, 2";
+        for indptr in [&[0, 3, 2][..], &[1, 2], &[0, 1], &[]] {
+            assert_eq!(refusal(indptr, &[5, 6], &[1.0, 2.0]), not_rising);
+        }
+        assert_eq!(refusal(&[0, 2], &[5, 6], &[1.0]), "features: 2 indices and 1 values are not as many");
+        let features = SparseFeatures::from_parts(vec![0, 0, 2], vec![5, 6], vec![1.0, 2.0]).unwrap();
+        assert_eq!(features.row(1), (&[5, 6][..], &[1.0, 2.0][..]));
+    }
 
     #[test]
     fn dense_and_sparse_hold_the_same() {

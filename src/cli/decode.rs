@@ -1,0 +1,113 @@
+//! `cusae decode`: features in a file, as `cusae encode` writes them, back to activations.
+
+use super::encode::CHUNK;
+use super::inputs::open_sae;
+use super::Common;
+use cusae::backend::{Backend, Cpu, RowNormalization};
+use cusae::error::{Error, Result};
+use cusae::formats::tensors::{self, Tensor, TensorFile};
+use cusae::sae::features::SparseFeatures;
+use cusae::sae::inference::Sae;
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What to decode, with what, and where to.
+#[derive(clap::Args)]
+pub struct Args {
+    /// SAE folder.
+    #[arg(long, value_name = "SAE")]
+    sae: String,
+    /// Features: a file with indptr, indices, values, or with feature_acts [n, d_sae].
+    #[arg(long, value_name = "FILE")]
+    features: PathBuf,
+    /// Safetensors file to write: reconstruction [n, d_in].
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    rows: usize,
+    d_in: usize,
+}
+
+/// Decodes.
+pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
+    let sae = open_sae(&common.backend()?, &args.sae)?;
+    let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
+    let features = read_features(&args.features, d_sae)?;
+    let normalization = read_normalization(&args.features, &sae, features.rows())?;
+    let reconstruction = decode(&sae, &features, normalization)?;
+    let rows = features.rows();
+    tensors::save(&args.out, vec![("reconstruction".into(), Tensor::f32(&[rows, d_in], &reconstruction))])?;
+    common.print(&Summary { out: args.out, rows, d_in })
+}
+
+fn read_features(path: &Path, d_sae: usize) -> Result<SparseFeatures> {
+    let file = TensorFile::open(path)?;
+    let wrong = |what: String| Error::format(path, what);
+    let features = if file.contains("feature_acts") {
+        let [rows, _] = file.shape("feature_acts")?[..] else {
+            return Err(wrong("tensor feature_acts has not two dimensions, expected [n, d_sae]".into()));
+        };
+        SparseFeatures::from_dense(&file.f32_shaped("feature_acts", &[rows, d_sae])?, d_sae)
+    } else if ["indptr", "indices", "values"].iter().all(|name| file.contains(name)) {
+        let indptr = file.u32("indptr")?.into_iter().map(|offset| offset as usize).collect();
+        SparseFeatures::from_parts(indptr, file.u32("indices")?, file.f32("values")?)
+            .map_err(|error| wrong(error.to_string()))?
+    } else {
+        let found = file.names().join(", ");
+        return Err(wrong(format!("holds {found}, expected indptr, indices and values, or feature_acts")));
+    };
+    if features.rows() == 0 {
+        return Err(wrong("holds no rows".into()));
+    }
+    if let Some(latent) = features.indices().iter().find(|&&latent| latent as usize >= d_sae) {
+        return Err(wrong(format!("holds feature {latent}, expected features below the SAE's d_sae = {d_sae}")));
+    }
+    if let Some(value) = features.values().iter().find(|value| !value.is_finite()) {
+        return Err(wrong(format!("holds a feature's value {value}, expected finite numbers")));
+    }
+    Ok(features)
+}
+
+/// Scale and shift of every row, if the SAE normalises activations.
+fn read_normalization(path: &Path, sae: &Sae<Cpu>, rows: usize) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+    if sae.normalization() == RowNormalization::None {
+        return Ok(None);
+    }
+    let file = TensorFile::open(path)?;
+    if !file.contains("row_scale") || !file.contains("row_shift") {
+        let what = format!(
+            "holds no row_scale and row_shift, which this SAE needs to undo its normalize_activations = {}; \
+             encode the activations with cusae encode, which writes them",
+            sae.config().normalize_activations
+        );
+        return Err(Error::format(path, what));
+    }
+    Ok(Some((file.f32_shaped("row_scale", &[rows])?, file.f32_shaped("row_shift", &[rows])?)))
+}
+
+fn decode(sae: &Sae<Cpu>, features: &SparseFeatures, normalization: Option<(Vec<f32>, Vec<f32>)>) -> Result<Vec<f32>> {
+    let (rows, d_in) = (features.rows(), sae.config().d_in);
+    let mut pass = sae.pass(CHUNK.min(rows))?;
+    let mut reconstruction = vec![0.0; rows * d_in];
+    for (chunk, out) in reconstruction.chunks_mut(CHUNK * d_in).enumerate() {
+        let (first, count) = (chunk * CHUNK, out.len() / d_in);
+        let chunk = first..first + count;
+        let part = normalization.as_ref().map(|(scale, shift)| (&scale[chunk.clone()], &shift[chunk]));
+        pass.set_features(sae, features, first, count, part)?;
+        pass.decode(sae)?;
+        sae.backend().read(pass.reconstruction(), 0, out)?;
+    }
+    Ok(reconstruction)
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} reconstructions of {} values: {}", self.rows, self.d_in, self.out.display())
+    }
+}

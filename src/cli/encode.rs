@@ -1,0 +1,117 @@
+//! `cusae encode`: activations in a file to features, and where wanted to reconstructions.
+
+use super::inputs::{open_sae, Rows};
+use super::Common;
+use cusae::backend::{Backend, Cpu, RowNormalization};
+use cusae::error::Result;
+use cusae::formats::tensors::{self, Tensor};
+use cusae::sae::features::SparseFeatures;
+use cusae::sae::inference::Sae;
+use safetensors::Dtype;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Rows that go through the SAE at once.
+pub const CHUNK: usize = 1024;
+
+/// What to encode, with what, and where to.
+#[derive(clap::Args)]
+pub struct Args {
+    /// SAE folder.
+    #[arg(long, value_name = "SAE")]
+    sae: String,
+    /// Activations [.., d_in]: FILE or FILE:TENSOR.
+    #[arg(long, value_name = "FILE[:TENSOR]")]
+    activations: String,
+    /// Safetensors file to write: indptr, indices, values (compressed sparse rows).
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Write feature_acts [n, d_sae] instead.
+    #[arg(long)]
+    dense: bool,
+    /// Write reconstruction too, of the activations' shape.
+    #[arg(long)]
+    reconstruct: bool,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    rows: usize,
+    d_sae: usize,
+    l0: f64,
+}
+
+/// Encodes and says how many features were active.
+pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
+    let sae = open_sae(&common.backend()?, &args.sae)?;
+    let config = sae.config();
+    let rows = Rows::open(&args.activations, &Vec::from_iter(config.hook_name()), config.d_in)?;
+    let Encoded { features, reconstruction, row_scale, row_shift } = encode(&sae, &rows, args.reconstruct)?;
+
+    let (n, entries) = (rows.count, features.indices().len());
+    let dense = if args.dense { features.to_dense(config.d_sae) } else { Vec::new() };
+    let mut out = match args.dense {
+        true => vec![("feature_acts", Tensor::f32(&[n, config.d_sae], &dense))],
+        false => vec![
+            ("indptr", offsets(features.indptr())),
+            ("indices", Tensor::i64(&[entries], features.indices())),
+            ("values", Tensor::f32(&[entries], features.values())),
+        ],
+    };
+    if args.reconstruct {
+        out.push(("reconstruction", Tensor::f32(rows.shape()?, &reconstruction)));
+    }
+    if sae.normalization() != RowNormalization::None {
+        out.push(("row_scale", Tensor::f32(&[n], &row_scale)));
+        out.push(("row_shift", Tensor::f32(&[n], &row_shift)));
+    }
+    tensors::save(&args.out, out.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect())?;
+    common.print(&Summary { out: args.out, rows: n, d_sae: config.d_sae, l0: entries as f64 / n as f64 })
+}
+
+/// All rows, encoded.
+#[derive(Default)]
+struct Encoded {
+    features: SparseFeatures,
+    /// `[n, d_in]`, where wanted.
+    reconstruction: Vec<f32>,
+    /// What `cusae decode` needs to undo a normalisation `[n]`, where the SAE has one.
+    row_scale: Vec<f32>,
+    row_shift: Vec<f32>,
+}
+
+fn encode(sae: &Sae<Cpu>, rows: &Rows, reconstruct: bool) -> Result<Encoded> {
+    let (backend, d_in) = (sae.backend(), sae.config().d_in);
+    let mut pass = sae.pass(CHUNK.min(rows.count))?;
+    let mut encoded = Encoded::default();
+    for first in (0..rows.count).step_by(CHUNK) {
+        let count = CHUNK.min(rows.count - first);
+        pass.encode(sae, &backend.upload(&rows.read(first, count)?)?, count)?;
+        encoded.features.append(&pass.features(sae)?);
+        if reconstruct {
+            pass.decode(sae)?;
+            encoded.reconstruction.resize((first + count) * d_in, 0.0);
+            backend.read(pass.reconstruction(), 0, &mut encoded.reconstruction[first * d_in..])?;
+        }
+        if let Some((scale, shift)) = pass.row_normalization(sae)? {
+            encoded.row_scale.extend(scale);
+            encoded.row_shift.extend(shift);
+        }
+    }
+    Ok(encoded)
+}
+
+fn offsets(indptr: &[usize]) -> Tensor<'static> {
+    let bytes: Vec<u8> = indptr.iter().flat_map(|&offset| (offset as i64).to_le_bytes()).collect();
+    Tensor { dtype: Dtype::I64, shape: vec![indptr.len()], bytes: bytes.into() }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { out, rows, d_sae, l0 } = self;
+        write!(f, "{rows} activations, {l0:.1} of {d_sae} features active on each: {}", out.display())
+    }
+}

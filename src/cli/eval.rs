@@ -1,0 +1,189 @@
+//! `cusae eval`: how good an SAE is on a model and a text, by every metric of SAELens.
+
+use super::inputs::{open_model, open_sae};
+use super::Common;
+use cusae::backend::Cpu;
+use cusae::config::{ExcludeSpecialTokens, Setting, SpecialToken};
+use cusae::data::tokenizer::excluded_ids;
+use cusae::data::{Documents, Packing, TokenRows, Tokenizer};
+use cusae::error::{Error, Result};
+use cusae::eval::{evaluate, EvalConfig};
+use cusae::formats::{arrays, write};
+use cusae::lm::{LanguageModel, Processing};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// What to evaluate, and on what.
+#[derive(clap::Args)]
+pub struct Args {
+    /// SAE folder.
+    #[arg(long, value_name = "SAE")]
+    sae: String,
+    /// Folder of a GPT-2, or embedded [default: the SAE's model_name].
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Text files [default for the embedded model: its held-out text].
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
+    text: Vec<PathBuf>,
+    /// Token file: FILE or FILE:TENSOR.
+    #[arg(long, value_name = "FILE[:TENSOR]")]
+    tokens: Option<String>,
+    /// Tokens in a row [default: the SAE's, or 128].
+    #[arg(long, alias = "context_size", value_name = "N")]
+    context_size: Option<usize>,
+    /// Rows in a batch.
+    #[arg(long, alias = "batch_size_prompts", value_name = "N", default_value_t = 16)]
+    batch_size_prompts: usize,
+    /// Batches for cross-entropy and KL divergence.
+    #[arg(long, alias = "n_eval_reconstruction_batches", value_name = "N", default_value_t = 10)]
+    n_eval_reconstruction_batches: usize,
+    /// Batches after those, for everything else.
+    #[arg(long, alias = "n_eval_sparsity_variance_batches", value_name = "N", default_value_t = 1)]
+    n_eval_sparsity_variance_batches: usize,
+    /// Tokens that are left out: true for the tokenizer's special ones, false, or [ID, …].
+    #[arg(long, alias = "exclude_special_tokens", value_name = "WHICH", default_value = "true")]
+    #[arg(value_parser = parse_exclude)]
+    exclude_special_tokens: ExcludeSpecialTokens,
+    /// Treatment of the model's weights: none or transformer-lens [default: the SAE's, or none].
+    #[arg(long)]
+    processing: Option<Processing>,
+    /// Write the report, as JSON, to this file too.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+fn parse_exclude(text: &str) -> std::result::Result<ExcludeSpecialTokens, String> {
+    ExcludeSpecialTokens::parse(text).ok_or_else(|| format!("expected {}", ExcludeSpecialTokens::expected()))
+}
+
+/// Evaluates and prints the report.
+pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
+    let backend = common.backend()?;
+    let sae = open_sae(&backend, &args.sae)?;
+    let notes = Notes(&sae.config().metadata);
+    let name =
+        args.model.as_deref().or(notes.text("model_name")).ok_or_else(|| {
+            Error::config("--model", "the SAE's cfg.json does not name one; give a folder, or embedded")
+        })?;
+    let processing = args.processing.unwrap_or(notes.processing());
+    let (model, tokenizer) = open_model(&backend, name, processing)?;
+    let config = EvalConfig {
+        batch_size_prompts: args.batch_size_prompts,
+        n_eval_reconstruction_batches: args.n_eval_reconstruction_batches,
+        n_eval_sparsity_variance_batches: args.n_eval_sparsity_variance_batches,
+        exclude_tokens: exclude_tokens(&args.exclude_special_tokens, tokenizer.as_deref(), &model)?,
+        featurewise: true,
+    };
+    let packing = Packing {
+        context_size: args.context_size.or(notes.size("context_size")).unwrap_or(128),
+        prepend_bos: notes.0.get("prepend_bos").and_then(Value::as_bool).unwrap_or(true),
+        sequence_separator_token: notes.separator(),
+        disable_concat_sequences: notes.0.get("disable_concat_sequences").and_then(Value::as_bool).unwrap_or(false),
+    };
+    let documents = args.documents(name)?;
+    let rows = TokenRows::new(documents, tokenizer, &packing, model.config().d_vocab)?;
+    let batches = config.n_eval_reconstruction_batches.saturating_add(config.n_eval_sparsity_variance_batches);
+    let mut rows = Repeating {
+        rows,
+        bar: bar(common.quiet, batches.saturating_mul(config.batch_size_prompts)),
+        silent: common.quiet,
+    };
+    let report = evaluate(&model, &sae, &mut rows, &config)?;
+    rows.bar.finish_and_clear();
+    if let Some(path) = &args.out {
+        write::text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    common.print(&report)
+}
+
+impl Args {
+    fn documents(&self, model: &str) -> Result<Documents> {
+        match &self.tokens {
+            Some(tokens) => {
+                let (path, tensor) = arrays::split_tensor_name(tokens);
+                Documents::open(&[path], tensor)
+            }
+            None if !self.text.is_empty() => Documents::open(&self.text, None),
+            None if model == "embedded" => Documents::embedded_heldout(),
+            None => Err(Error::config("--text", "nothing to evaluate on; give --text FILE or --tokens FILE")),
+        }
+    }
+}
+
+/// The ids that count in no mean. A model without a tokenizer still knows bos and eos.
+fn exclude_tokens(
+    which: &ExcludeSpecialTokens,
+    tokenizer: Option<&Tokenizer>,
+    model: &LanguageModel<Cpu>,
+) -> Result<Vec<u32>> {
+    if (which, tokenizer.is_none()) == (&ExcludeSpecialTokens::Yes, true) {
+        let config = model.config();
+        return Ok([config.bos_token_id, config.eos_token_id].into_iter().flatten().collect());
+    }
+    excluded_ids(which, tokenizer)
+}
+
+/// What an SAE's metadata says about the rows that it was trained on.
+struct Notes<'a>(&'a Map<String, Value>);
+
+impl<'a> Notes<'a> {
+    fn text(&self, key: &str) -> Option<&'a str> {
+        self.0.get(key)?.as_str()
+    }
+
+    fn size(&self, key: &str) -> Option<usize> {
+        usize::try_from(self.0.get(key)?.as_u64()?).ok()
+    }
+
+    fn processing(&self) -> Processing {
+        let centred =
+            self.0.get("model_from_pretrained_kwargs").and_then(|kwargs| kwargs.get("center_writing_weights"));
+        match centred.and_then(Value::as_bool) {
+            Some(true) => Processing::TransformerLens,
+            _ => Processing::None,
+        }
+    }
+
+    fn separator(&self) -> Option<SpecialToken> {
+        match self.0.get("sequence_separator_token") {
+            None => Some(SpecialToken::Bos),
+            Some(Value::Number(id)) => id.as_u64().and_then(|id| u32::try_from(id).ok()).map(SpecialToken::Id),
+            Some(role) => role.as_str().and_then(SpecialToken::parse),
+        }
+    }
+}
+
+/// Rows without end: a text that is too short is begun again, as SAELens does.
+struct Repeating {
+    rows: TokenRows,
+    bar: ProgressBar,
+    /// Whether that has been said, or is not to be said.
+    silent: bool,
+}
+
+impl Iterator for Repeating {
+    type Item = Result<Vec<u32>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.bar.inc(1);
+        match self.rows.next_row() {
+            Ok(None) => {
+                if !std::mem::replace(&mut self.silent, true) {
+                    self.bar.suspend(|| eprintln!("the text ended before the last batch: it is begun again"));
+                }
+                self.rows.rewind().and_then(|()| self.rows.next_row()).transpose()
+            }
+            row => row.transpose(),
+        }
+    }
+}
+
+fn bar(quiet: bool, rows: usize) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("{wide_bar} {pos}/{len} rows · {eta} left").expect("the template is valid");
+    ProgressBar::new(rows as u64).with_style(style)
+}

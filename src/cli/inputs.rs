@@ -1,0 +1,102 @@
+//! What commands read: SAEs, models with their tokenizers, rows of activations in files.
+
+use cusae::backend::Cpu;
+use cusae::data::Tokenizer;
+use cusae::error::{Error, Result};
+use cusae::formats::{arrays, saelens, tensors::TensorFile};
+use cusae::lm::{LanguageModel, Processing};
+use cusae::sae::inference::Sae;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An SAE by the name the user gave: a local folder. Errors: as [`saelens::load_folder`].
+pub fn open_sae(backend: &Cpu, name: &str) -> Result<Sae<Cpu>> {
+    let folder = Path::new(name);
+    if !folder.exists() && name.contains(':') {
+        let what = format!("{name} is no local folder, and SAEs cannot be fetched from the Hub yet; give a folder");
+        return Err(Error::config("--sae", what));
+    }
+    let saved = saelens::load_folder(folder)?;
+    Sae::new(backend, &saved.config, &saved.weights)
+}
+
+/// A model by the name the user gave (the embedded one, or a local folder), and its tokenizer if
+/// it has one.
+pub fn open_model(
+    backend: &Cpu,
+    name: &str,
+    processing: Processing,
+) -> Result<(LanguageModel<Cpu>, Option<Arc<Tokenizer>>)> {
+    if name == "embedded" {
+        return Ok((LanguageModel::embedded(backend, processing)?, Some(Arc::new(Tokenizer::embedded()?))));
+    }
+    let folder = Path::new(name);
+    if !folder.exists() {
+        let what = format!(
+            "{name} is no local folder, and models cannot be fetched from the Hub yet; give a folder, or embedded"
+        );
+        return Err(Error::config("--model", what));
+    }
+    let model = LanguageModel::load(backend, folder, processing)?;
+    let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
+    let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(folder)).transpose()?;
+    Ok((model, tokenizer.map(Arc::new)))
+}
+
+/// A tensor of a file, seen as rows of one width.
+pub struct Rows {
+    file: TensorFile,
+    tensor: String,
+    width: usize,
+    /// Number of rows.
+    pub count: usize,
+}
+
+impl Rows {
+    /// Opens `FILE` or `FILE:TENSOR`; without a name, the only tensor or the first of `preferred`
+    /// that is there. The last dimension is the width, or the last two together (heads).
+    pub fn open(name: &str, preferred: &[&str], width: usize) -> Result<Self> {
+        let (path, asked) = arrays::split_tensor_name(name);
+        let file = arrays::open(&path)?;
+        let names = file.names();
+        let tensor = match (asked, names.as_slice()) {
+            (Some(asked), _) => asked.to_string(),
+            (None, [only]) => only.clone(),
+            (None, _) => {
+                preferred.iter().find(|name| file.contains(name)).map(|name| name.to_string()).ok_or_else(|| {
+                    Error::format(&path, format!("holds {}; say which: {name}:TENSOR", names.join(", ")))
+                })?
+            }
+        };
+        let shape = file.shape(&tensor)?.to_vec();
+        let count = match shape[..] {
+            [ref rows @ .., last] if last == width => rows.iter().product(),
+            [ref rows @ .., heads, d_head] if heads * d_head == width => rows.iter().product(),
+            _ => {
+                let what = format!("tensor {tensor} has shape {shape:?}, expected rows of {width}, the SAE's width");
+                return Err(Error::format(&path, what));
+            }
+        };
+        if count == 0 {
+            return Err(Error::format(&path, format!("tensor {tensor} holds no rows")));
+        }
+        Ok(Rows { file, tensor, width, count })
+    }
+
+    /// Shape of the whole tensor.
+    pub fn shape(&self) -> Result<&[usize]> {
+        self.file.shape(&self.tensor)
+    }
+
+    /// Rows `first..first + rows`. Errors: the dtype is not a floating-point one; a value is not
+    /// finite.
+    pub fn read(&self, first: usize, rows: usize) -> Result<Vec<f32>> {
+        let values = self.file.f32_range(&self.tensor, first * self.width, rows * self.width)?;
+        if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+            let (row, value) = (first + at / self.width, values[at]);
+            let what = format!("tensor {} holds {value} in row {row}, expected finite numbers", self.tensor);
+            return Err(Error::format(self.file.path(), what));
+        }
+        Ok(values)
+    }
+}
