@@ -78,9 +78,19 @@ fn memory_of_the_language_model_counts_all_its_weights() {
     assert_eq!(memory(&plan("", &model(1)), "language model"), Some(4 * tied));
     let own_unembedding = plan("processing = \"transformer-lens\"", &model(1));
     assert_eq!(memory(&own_unembedding, "language model"), Some(4 * (tied + 10 * 8)));
-    // 48 tokens at once, in training and in an evaluation.
-    let work = 48 * (7 * 8 + 32) + 48 * (10 * 8 + 32);
-    assert_eq!(memory(&plan("", &model(1)), "work space of the language model"), Some(4 * work));
+    // Three rows of 16 tokens at once.
+    let work = 4 * 48 * (7 * 8 + 32);
+    assert_eq!(memory(&plan("", &model(1)), "work space of the language model"), Some(work));
+}
+
+#[test]
+fn memory_of_an_evaluation_counts_copies_of_the_sae_and_its_batch() {
+    // Five rows of 16 tokens: the model's work space, its last output, four vectors, and a list.
+    let topk = 8 * PARAMETERS + 4 * 80 * ((7 * 8 + 32) + 8 + 4 * 8 + 2 * 4);
+    assert_eq!(memory(&plan("eval_batch_size_prompts = 5", &model(1)), "evaluation"), Some(topk));
+    let standard = 8 * PARAMETERS + 4 * 80 * ((7 * 8 + 32) + 8 + 4 * 8 + 2 * 64);
+    let more = "eval_batch_size_prompts = 5\narchitecture = \"standard\"";
+    assert_eq!(memory(&plan(more, &model(1)), "evaluation"), Some(standard));
 }
 
 #[test]
@@ -119,13 +129,17 @@ fn time_counts_operations_at_the_measured_rates() {
     // Every weight of a block once, and attention over 8 positions on average: twice 8 x 8.
     let block = 2.0 * (4.0 * 64.0 + 2.0 * 8.0 * 32.0 + 8.0 * 16.0);
     assert_eq!(time.model_operations, (1000.0 + 200.0) * block);
-    // After steps 4, 8 and 10: two batches of 48 tokens, three passes through both blocks and the
-    // unembedding.
-    assert_eq!(time.evaluation_operations, 3.0 * 96.0 * 3.0 * (2.0 * block + 2.0 * 8.0 * 10.0));
+    // After steps 4, 8 and 10: two batches of 48 tokens, three passes through both blocks, seven
+    // unembeddings and the SAE; then two batches through one block and the SAE.
+    let unembeddings = 7.0 * 2.0 * 8.0 * 10.0;
+    let sae = 2.0 * 8.0 * 64.0;
+    assert_eq!(time.evaluation_operations, 3.0 * 96.0 * (7.0 * block + unembeddings + 2.0 * sae));
     assert_eq!(time.sae_operations, 10.0 * 2.0 * 100.0 * 8.0 * 64.0);
     assert_eq!(time.sparse_operations, 10.0 * 8.0 * 100.0 * 8.0 * 4.0);
     assert_eq!(time.adam_updates, 10.0 * PARAMETERS as f64);
     let dense = time.model_operations + time.evaluation_operations + time.sae_operations;
+    let every_fifth = plan("eval_every_n_steps = 5\nn_eval_batches = 2", &model(1)).time.unwrap();
+    assert_eq!(every_fifth.evaluation_operations, time.evaluation_operations * 2.0 / 3.0);
     let seconds = (dense + 10.0 * time.sparse_operations) / 1e9 + time.adam_updates / 1e6;
     assert!((time.seconds - seconds).abs() < 1e-12 * seconds);
 }

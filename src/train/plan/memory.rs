@@ -63,26 +63,41 @@ fn model_parameters(config: &ModelConfig, processing: Processing) -> u64 {
     layers * block + (v + p) * d + 2 * d + if tied { 0 } else { v * d }
 }
 
-fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 2] {
+fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 3] {
     let recipe = sizes.recipe;
     let parameters = model_parameters(config, recipe.processing);
-    let training = recipe.store_batch_size_prompts * recipe.context_size;
-    let evaluation = recipe.eval_batch_size_prompts() * recipe.context_size;
-    // Seven streams and the MLP (`lm::Forward`); an evaluation has its own, and keeps the clean run's
-    // last output, the hook's value and its reconstruction besides.
-    let (d_model, d_mlp) = (config.d_model, config.d_mlp);
-    let numbers = training * (7 * d_model + d_mlp) + evaluation * (10 * d_model + d_mlp);
+    let tokens = (recipe.store_batch_size_prompts * recipe.context_size) as u64;
+    // Seven streams and the MLP (`lm::Forward`).
+    let forward = 7 * config.d_model as u64 + config.d_mlp as u64;
     [
         Part { what: "language model", bytes: 4 * parameters, formula: format!("4 bytes * {parameters} parameters") },
         Part {
             what: "work space of the language model",
-            bytes: 4 * numbers as u64,
-            formula: format!(
-                "4 bytes * ({training} tokens * (7 * d_model {d_model} + d_mlp {d_mlp}) + {evaluation} tokens of an \
-                 evaluation * (10 * d_model + d_mlp))"
-            ),
+            bytes: 4 * tokens * forward,
+            formula: format!("4 bytes * {tokens} tokens * (7 * d_model {} + d_mlp {})", config.d_model, config.d_mlp),
         },
+        evaluation(sizes, config.d_model as u64, forward),
     ]
+}
+
+/// An evaluation has a copy of the SAE on the host and one on the device, and for its batch a work
+/// space of the model, the clean run's last output, four rows of the SAE's width, and features.
+fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
+    let (recipe, d_in, parameters) = (sizes.recipe, sizes.d_in, sizes.parameters());
+    let tokens = (recipe.eval_batch_size_prompts() * recipe.context_size) as u64;
+    let (active, of) = match recipe.architecture {
+        Architecture::TopK => (recipe.k as u64, "k"),
+        // How many latents are active is not known before; at most all.
+        Architecture::Standard => (sizes.d_sae, "d_sae"),
+    };
+    Part {
+        what: "evaluation",
+        bytes: 8 * parameters + 4 * tokens * (forward + d_model + 4 * d_in + 2 * active),
+        formula: format!(
+            "8 bytes * {parameters} parameters + 4 bytes * {tokens} tokens * ({forward} + d_model {d_model} + 4 * d_in \
+             {d_in} + 2 * {of} {active})"
+        ),
+    }
 }
 
 /// Files are written from a copy: of Adam's moments, in memory and as bytes, or of the buffer.

@@ -35,7 +35,7 @@ pub(super) fn estimate(sizes: &Sizes<'_>, rates: Rates) -> Time {
     let (sae, sparse) = sae_step(sizes);
     let (model_operations, evaluation_operations) = match sizes.source {
         Source::Stored => (0.0, 0.0),
-        Source::Model { config, blocks } => (training(sizes, config, *blocks), evaluations(sizes, config)),
+        Source::Model { config, blocks } => (training(sizes, config, *blocks), evaluations(sizes, config, *blocks)),
     };
     let (sae_operations, sparse_operations) = (steps * sae, steps * sparse);
     let adam_updates = steps * sizes.parameters() as f64;
@@ -71,14 +71,19 @@ fn training(sizes: &Sizes<'_>, config: &ModelConfig, blocks: usize) -> f64 {
     tokens * per_token(config, blocks, recipe.context_size)
 }
 
-/// Three whole passes: as it is, with the SAE, with the hook ablated.
-fn evaluations(sizes: &Sizes<'_>, config: &ModelConfig) -> f64 {
+/// A batch of the first half is run through the whole model three times (as it is, with the SAE, with
+/// the hook ablated) and unembedded seven times, as the divergence of a run needs both distributions;
+/// one of the second half is run up to the hook. The SAE encodes both.
+fn evaluations(sizes: &Sizes<'_>, config: &ModelConfig, blocks: usize) -> f64 {
     let recipe = sizes.recipe;
-    let during = recipe.eval_every_n_steps.map_or(0, |every| sizes.steps / every as u64);
-    let rows = recipe.n_eval_batches * recipe.eval_batch_size_prompts();
-    let tokens = ((during + 1) * rows as u64) as f64 * recipe.context_size as f64;
+    // The last evaluation comes after the last step, whatever the interval.
+    let during = recipe.eval_every_n_steps.map_or(0, |every| (sizes.steps - 1) / every as u64);
+    let rows = (recipe.n_eval_batches * recipe.eval_batch_size_prompts()) as u64;
+    let tokens = ((during + 1) * rows) as f64 * recipe.context_size as f64;
     let unembedding = 2.0 * config.d_model as f64 * config.d_vocab as f64;
-    tokens * 3.0 * (per_token(config, config.n_layers, recipe.context_size) + unembedding)
+    let model = per_token(config, 3 * config.n_layers + blocks, recipe.context_size);
+    let sae = 2.0 * sizes.d_in as f64 * sizes.d_sae as f64;
+    tokens * (model + 7.0 * unembedding + 2.0 * sae)
 }
 
 impl fmt::Display for Time {
