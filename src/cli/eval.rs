@@ -10,7 +10,7 @@ use cusae::error::{Error, Result};
 use cusae::eval::{evaluate, EvalConfig};
 use cusae::formats::{arrays, write};
 use cusae::lm::{LanguageModel, Processing};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
@@ -84,11 +84,8 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
     let documents = args.documents(name)?;
     let rows = TokenRows::new(documents, tokenizer, &packing, model.config().d_vocab)?;
     let batches = config.n_eval_reconstruction_batches.saturating_add(config.n_eval_sparsity_variance_batches);
-    let mut rows = Repeating {
-        rows,
-        bar: bar(common.quiet, batches.saturating_mul(config.batch_size_prompts)),
-        silent: common.quiet,
-    };
+    let mut rows =
+        Repeating { rows, bar: common.bar(batches.saturating_mul(config.batch_size_prompts)), silent: common.quiet };
     let report = evaluate(&model, &sae, &mut rows, &config)?;
     rows.bar.finish_and_clear();
     if let Some(path) = &args.out {
@@ -177,13 +174,4 @@ impl Iterator for Repeating {
             row => row.transpose(),
         }
     }
-}
-
-fn bar(quiet: bool, rows: usize) -> ProgressBar {
-    if quiet {
-        return ProgressBar::hidden();
-    }
-    let style =
-        ProgressStyle::with_template("{wide_bar} {pos}/{len} rows · {eta} left").expect("the template is valid");
-    ProgressBar::new(rows as u64).with_style(style)
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per command, flags that look alike, results on stdout and everything
 //! else on stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted after saving.
 
+mod activations;
 mod decode;
 mod encode;
 mod eval;
@@ -13,6 +14,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use cusae::backend::Cpu;
 use cusae::error::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::Write;
@@ -34,6 +36,8 @@ enum Command {
     Train(train::Args),
     /// Evaluate an SAE on a model and a text, by every metric of SAELens.
     Eval(eval::Args),
+    /// Run a model over text and write what is at its hooks.
+    Activations(activations::Args),
     /// Turn activations in a file into features.
     Encode(encode::Args),
     /// Turn features in a file back into activations.
@@ -46,6 +50,7 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
         Command::Train(args) => train::run(args, common),
         Command::Eval(args) => eval::run(args, common),
+        Command::Activations(args) => activations::run(args, common),
         Command::Encode(args) => encode::run(args, common),
         Command::Decode(args) => decode::run(args, common),
         Command::Info(args) => info::run(args, common),
@@ -85,6 +90,15 @@ impl Common {
             "emulated" => refuse("the emulator is part of test builds only; use --device cpu".into()),
             _ => refuse("there is no such device; use auto or cpu".into()),
         }
+    }
+
+    /// A progress bar over rows; nothing with `--quiet`.
+    pub fn bar(&self, rows: usize) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} rows · {eta} left");
+        ProgressBar::new(rows as u64).with_style(style.expect("the template is valid"))
     }
 
     /// Prints a command's result on stdout: as JSON, or as people read it.

@@ -1,5 +1,6 @@
 //! From text, token files or stored activations to batches of activation rows.
 
+pub mod activation_file;
 pub mod documents;
 pub mod from_files;
 pub mod from_model;
@@ -12,6 +13,7 @@ mod text_files;
 mod token_files;
 pub mod tokenizer;
 
+pub use activation_file::ActivationFile;
 pub use documents::Documents;
 pub use from_files::{FromFiles, FromFilesSettings, StoredActivations};
 pub use from_model::{FromModel, FromModelSettings, Selection};

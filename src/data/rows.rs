@@ -113,6 +113,17 @@ impl TokenRows {
         }
     }
 
+    /// How many rows there are, or `limit` if there are more; starts again at the beginning.
+    pub fn count(&mut self, limit: usize) -> Result<usize> {
+        self.rewind()?;
+        let mut rows = 0;
+        while rows < limit && self.next_row()?.is_some() {
+            rows += 1;
+        }
+        self.rewind()?;
+        Ok(rows)
+    }
+
     /// Up to `n` rows.
     pub fn take_rows(&mut self, n: usize) -> Result<Vec<Vec<u32>>> {
         let mut rows = Vec::new();

@@ -2,5 +2,6 @@
 
 pub mod arrays;
 pub mod saelens;
+pub mod tensor_stream;
 pub mod tensors;
 pub mod write;
