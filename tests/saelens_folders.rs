@@ -51,6 +51,15 @@ fn every_setting_of_a_cfg_is_read() {
 }
 
 #[test]
+fn whitening_that_saelens_leaves_to_training_does_nothing_here_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let SavedParts { config, weights } = small();
+    save_inference(folder.path(), &config, &weights, TrainingNotes::default()).unwrap();
+    edit_cfg(folder.path(), |cfg| cfg["normalize_activations"] = "covariance_whitening".into());
+    assert_eq!(load_folder(folder.path()).unwrap().config.normalize_activations, NormalizeActivations::None);
+}
+
+#[test]
 fn folders_from_before_version_6_are_read() {
     let of = |name: &str| load_folder(&data(name)).unwrap().config;
     let config = of("legacy-res-jb");
@@ -280,8 +289,8 @@ fn wrong_keys_are_named_with_what_is_possible() {
     );
     assert_eq!(wrong("apply_b_dec_to_input", json!(1)), "cfg.json: apply_b_dec_to_input is 1, expected true or false");
     assert_eq!(
-        wrong("normalize_activations", json!("covariance_whitening")),
-        "cfg.json: normalize_activations is \"covariance_whitening\", expected none, expected_average_only_in, \
+        wrong("normalize_activations", json!("batch_norm")),
+        "cfg.json: normalize_activations is \"batch_norm\", expected none, expected_average_only_in, \
          constant_norm_rescale, layer_norm"
     );
     let message = refusal_of_cfg(|cfg| {

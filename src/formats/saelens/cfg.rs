@@ -140,6 +140,10 @@ impl Keys<'_> {
 
     fn normalize_activations(&mut self) -> Result<NormalizeActivations> {
         let name = self.text("normalize_activations", Some("none"))?;
+        if name == "covariance_whitening" {
+            // SAELens applies nothing for it at inference either: its matrix is folded when training ends.
+            return Ok(NormalizeActivations::None);
+        }
         name.parse().map_err(|_| {
             self.wrong("normalize_activations", &name.into(), &NormalizeActivations::expected().replace(" | ", ", "))
         })
