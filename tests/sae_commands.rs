@@ -136,6 +136,34 @@ fn eval_prints_saelens_metrics_as_json_and_as_a_table() {
 }
 
 #[test]
+fn what_is_not_said_comes_from_the_sae_and_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sae, model) = (data("evals/trained-topk-resid/sae"), data("gpt2-rand-tiny"));
+    let tokens = format!("{}:sparsity_tokens", data("evals/trained-topk-resid/tokens.safetensors"));
+    let eval = |sae: &str, more: &[&str]| {
+        let few = ["--batch-size-prompts", "2", "--n-eval-reconstruction-batches", "1", "--quiet"];
+        let common = ["eval", "--sae", sae, "--model", &model, "--tokens", &tokens];
+        run(&[&common[..], &few, more].concat())
+    };
+    // The SAE's context_size is 64; token 0 is the model's bos and eos, and it has no tokenizer.
+    let report = eval(&sae, &[]);
+    assert_eq!(report["token_stats"]["total_tokens_eval_sparsity_variance"], 2 * 64);
+    assert_eq!(report, eval(&sae, &["--context-size", "64", "--exclude-special-tokens", "[0]"]));
+    assert_ne!(report, eval(&sae, &["--exclude-special-tokens", "false"]));
+
+    // An SAE of a processed model says so in its metadata.
+    let processed = folder.path().join("sae");
+    std::fs::create_dir(&processed).unwrap();
+    std::fs::copy(format!("{sae}/sae_weights.safetensors"), processed.join("sae_weights.safetensors")).unwrap();
+    let mut cfg: Value = serde_json::from_str(&std::fs::read_to_string(format!("{sae}/cfg.json")).unwrap()).unwrap();
+    cfg["metadata"]["model_from_pretrained_kwargs"]["center_writing_weights"] = true.into();
+    std::fs::write(processed.join("cfg.json"), cfg.to_string()).unwrap();
+    let report = eval(text(&processed), &[]);
+    assert_eq!(report, eval(&sae, &["--processing", "transformer-lens"]));
+    assert_ne!(report, eval(&sae, &[]));
+}
+
+#[test]
 fn a_text_that_is_too_short_is_begun_again() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = folder.path().join("tokens.safetensors");
