@@ -273,12 +273,12 @@ fn log_softmax(x: &[f32], w_u: &[f32], b_u: Option<&Vec<f32>>, dims: [usize; 3])
 
 #[test]
 fn cross_entropy_agrees_with_f64_over_tile_borders_and_for_large_logits() {
-    // More than one tile of 128 rows and of 1024 tokens; logits up to some 200.
-    let dims @ [rows, d_vocab, d_model] = [130, 2050, 16];
+    // More than one tile of 256 rows and of 512 tokens; logits up to some 200.
+    let dims @ [rows, d_vocab, d_model] = [260, 1026, 16];
     let x: Vec<f32> = values(16, rows * d_model).iter().map(|x| 40.0 * x).collect();
     let (w_u, b_u) = (values(17, d_vocab * d_model), values(18, d_vocab));
     // First and last token of the tiles are among the targets.
-    let targets: Vec<u32> = (0..rows as u32).map(|i| [0, 1023, 1024, 2049, i * 15][i as usize % 5]).collect();
+    let targets: Vec<u32> = (0..rows as u32).map(|i| [0, 511, 512, 1025, i * 3][i as usize % 5]).collect();
     for b_u in [None, Some(&b_u)] {
         let loss = same_for_any_number_of_threads(|| {
             let (mut loss, targets) = (vec![0.0; rows], &targets);
@@ -296,7 +296,7 @@ fn cross_entropy_agrees_with_f64_over_tile_borders_and_for_large_logits() {
 
 #[test]
 fn kl_divergence_agrees_with_f64_and_is_zero_between_equals() {
-    let dims @ [rows, d_vocab, d_model] = [130, 2050, 16];
+    let dims @ [rows, d_vocab, d_model] = [260, 1026, 16];
     let (x, y) = (values(19, rows * d_model), values(20, rows * d_model));
     let (w_u, b_u) = (values(21, d_vocab * d_model), values(22, d_vocab));
     let run = |y: &Vec<f32>| {

@@ -7,10 +7,10 @@ use super::simd;
 use super::*;
 use rayon::prelude::*;
 
-/// Rows of a tile.
-const ROWS: usize = 128;
-/// Tokens of a tile: 128 x 1024 logits are half a MiB.
-const TOKENS: usize = 1024;
+/// Rows of a tile: enough to pay for packing the unembedding.
+const ROWS: usize = 256;
+/// Tokens of a tile: 256 x 512 logits are half a MiB.
+const TOKENS: usize = 512;
 
 /// log Σ e^x of values that arrive in pieces.
 #[derive(Clone, Copy)]
