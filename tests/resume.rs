@@ -81,7 +81,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-fn resumes_bit_for_bit(flags: &[&str]) {
+/// The folder holds both runs, `whole` and `stopped`.
+fn resumes_bit_for_bit(flags: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     succeed(train(flags, "whole", folder.path()).output().unwrap());
@@ -110,6 +111,7 @@ fn resumes_bit_for_bit(flags: &[&str]) {
     }
     assert!(whole.contains_key(Path::new("checkpoints/600/activations/activation_buffer.safetensors")));
     assert!(whole.contains_key(Path::new("checkpoints/200/trainer_state.json")), "a scheduled checkpoint stays");
+    folder
 }
 
 #[test]
@@ -117,9 +119,13 @@ fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
     resumes_bit_for_bit(&["--k=8"]);
 }
 
-/// The coefficient is high enough for the run to go over from dense products to lists.
+/// The coefficient is high enough for the run to go over from dense products to lists, which
+/// round differently: the checkpoint must say which of the two a run is at.
 #[test]
-fn a_standard_run_resumes_bit_for_bit() {
-    let flags = ["--architecture=standard", "--l1-coefficient=20", "--normalize-activations=expected_average_only_in"];
-    resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat());
+fn a_standard_run_resumes_bit_for_bit_before_and_after_it_goes_over_to_lists() {
+    let flags = ["--architecture=standard", "--l1-coefficient=10", "--normalize-activations=expected_average_only_in"];
+    let whole = resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat());
+    let statistics =
+        cusae::formats::tensors::TensorFile::open(whole.path().join("whole/checkpoints/400/statistics.safetensors"));
+    assert_eq!(statistics.unwrap().f32("architecture_state").unwrap(), [1.0], "lists were in use");
 }

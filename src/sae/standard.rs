@@ -2,8 +2,8 @@
 //! Source: SAELens `standard_sae.py`; Anthropic, "Circuits updates, April 2024".
 //!
 //! Early in training half of all latents are active and dense products are the fastest way; later
-//! a row has a few dozen. The step goes over to lists when every row of the last batch would have
-//! fitted, and back when one does not.
+//! a row has a few dozen. The step goes over to lists when the last batch was sparse enough, and back
+//! when a row does not fit any more.
 
 use super::architecture::{Architecture, Batch, Dims, Terms};
 use crate::backend::*;
@@ -16,9 +16,12 @@ pub struct StandardConfig {
     pub lp_norm: f64,
 }
 
-/// Room in a row's list, as a part of d_sae: above it, dense products are faster on the CPU
-/// (one gathered row costs as much as about ten columns of a product).
-const LIST_PART: usize = 16;
+/// Room in a row's list, as a part of d_sae. It is wide because some rows, above all those of the
+/// first token, are far denser than the mean one; room that is not used costs no memory on the CPU.
+const ROOM_PART: usize = 4;
+/// Lists are taken when the mean row has at most this part of d_sae active: a gathered row costs
+/// about as much time as ten of a dense product.
+const SPARSE_PART: usize = 16;
 
 /// The work space of a standard step.
 pub struct Standard<B: Backend> {
@@ -66,7 +69,7 @@ impl<B: Backend> Form<B> {
 }
 
 fn list_room(dims: Dims) -> usize {
-    (dims.d_sae / LIST_PART).max(1)
+    (dims.d_sae / ROOM_PART).max(1)
 }
 
 impl<B: Backend> Standard<B> {
@@ -142,12 +145,13 @@ impl<B: Backend> Standard<B> {
         })?;
         batch.update_firing(Features::Dense(features))?;
         let counts = backend.download(counts)?;
+        let active: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         let largest = counts.iter().copied().max().unwrap_or(0) as usize;
         // Some room is left, so that the form does not change back and forth.
-        if largest <= list_room(self.dims) * 3 / 4 {
+        if largest <= list_room(self.dims) * 3 / 4 && active <= (rows * d_sae / SPARSE_PART) as u64 {
             self.form = Form::lists(backend, self.dims)?;
         }
-        Ok(counts.iter().map(|&count| u64::from(count)).sum())
+        Ok(active)
     }
 }
 
