@@ -179,7 +179,10 @@ impl<'a, B: Backend> Run<'a, B> {
         let mut line = metrics::of_step(samples, architecture, report, settings, since);
         if window_ends {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
-            line.extend(metrics::of_window(&fired, self.progress.n_frac_active_samples));
+            let n_samples = self.progress.n_frac_active_samples;
+            line.extend(metrics::of_window(&fired, n_samples));
+            let density = saelens::log_sparsity(&fired, n_samples);
+            self.log.histogram(step, "plots/feature_density_line_chart", &density)?;
             // The last window stays for sparsity.safetensors.
             if step < self.total_steps() {
                 self.backend.fill(&mut self.sae.firing.fired_count, 0)?;
