@@ -6,6 +6,7 @@ use cusae::data::Tokenizer;
 use cusae::error::Result;
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::lm::{LanguageModel, Processing, Record, Visitor};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 const BOTH: [Processing; 2] = [Processing::None, Processing::TransformerLens];
@@ -271,6 +272,14 @@ fn the_embedded_model_is_trained() {
 
 /// Writes the tiny model again, its tensors changed by `change`, and loads it.
 fn rewritten(change: impl Fn(&str, Vec<usize>, Vec<f32>) -> Vec<(String, Tensor<'static>)>) -> LanguageModel<Cpu> {
+    rewritten_with("{}", change)
+}
+
+/// The same with some keys of config.json set.
+fn rewritten_with(
+    keys: &str,
+    change: impl Fn(&str, Vec<usize>, Vec<f32>) -> Vec<(String, Tensor<'static>)>,
+) -> LanguageModel<Cpu> {
     let folder_of_copy = tempfile::tempdir().unwrap();
     let source = file("model.safetensors");
     let tensors = source.names().into_iter().flat_map(|name| {
@@ -278,7 +287,10 @@ fn rewritten(change: impl Fn(&str, Vec<usize>, Vec<f32>) -> Vec<(String, Tensor<
         change(&name, shape, source.f32(&name).unwrap())
     });
     tensors::save(&folder_of_copy.path().join("model.safetensors"), tensors.collect()).unwrap();
-    std::fs::copy(folder().join("config.json"), folder_of_copy.path().join("config.json")).unwrap();
+    let config = std::fs::read_to_string(folder().join("config.json")).unwrap();
+    let mut config: Map<String, Value> = serde_json::from_str(&config).unwrap();
+    config.extend(serde_json::from_str::<Map<String, Value>>(keys).unwrap());
+    std::fs::write(folder_of_copy.path().join("config.json"), Value::Object(config).to_string()).unwrap();
     LanguageModel::load(&Cpu, folder_of_copy.path(), Processing::None).unwrap()
 }
 
@@ -318,4 +330,26 @@ fn a_head_of_its_own_is_used_and_a_copy_of_the_embedding_is_not_kept_twice() {
     assert_eq!(logits(&with_head(1.0)), tied);
     let doubled: Vec<f32> = tied.iter().map(|x| 2.0 * x).collect();
     assert_eq!(logits(&with_head(2.0)), doubled);
+}
+
+#[test]
+fn attention_is_scaled_as_the_configuration_says() {
+    // A factor on the scores is a factor on the queries: columns 0..128 of c_attn.
+    let unscaled = |name: &str, shape: Vec<usize>, mut values: Vec<f32>| {
+        if let Some(layer) = name.strip_prefix("transformer.h.").filter(|name| name.contains(".attn.c_attn.")) {
+            let layer: f32 = layer[..1].parse().unwrap();
+            for row in values.chunks_mut(3 * 128) {
+                row[..128].iter_mut().for_each(|x| *x *= (layer + 1.0) * 32f32.sqrt());
+            }
+        }
+        vec![(name.to_string(), owned(&shape, &values))]
+    };
+    let scaled_by_layer = r#"{"scale_attn_weights": true, "scale_attn_by_inverse_layer_idx": true}"#;
+    let not_scaled = r#"{"scale_attn_weights": false, "scale_attn_by_inverse_layer_idx": false}"#;
+    let loss_of = |model: LanguageModel<Cpu>| loss(&model, &tokens(), 32, &mut ());
+    let as_written = |name: &str, shape: Vec<usize>, values: Vec<f32>| vec![(name.to_string(), owned(&shape, &values))];
+    let reference = loss_of(rewritten_with(not_scaled, as_written));
+    let by_layer = loss_of(rewritten_with(scaled_by_layer, unscaled));
+    assert!(difference(&reference, &by_layer) <= 1e-3, "{}", difference(&reference, &by_layer));
+    assert!(difference(&reference, &loss_of(model(Processing::None))) > 0.1);
 }

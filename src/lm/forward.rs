@@ -7,8 +7,8 @@ use super::weights::{Block, Map, Norm};
 use crate::backend::*;
 use crate::error::{Error, Result};
 
-/// Work buffers for runs of a model over sequences of one length; a run allocates nothing, except
-/// that the first run in which an optional value is wanted makes the buffer for it.
+/// Work buffers for runs of a model over sequences of one length. A run makes none, except that the
+/// first run in which an optional value is wanted makes the buffer for it.
 pub struct Forward<B: Backend> {
     max_sequences: usize,
     context: usize,
