@@ -73,7 +73,7 @@ impl Reporter for Bar {
     }
 
     fn start(&mut self, total: u64, done: u64) {
-        let template = "{wide_bar} {human_pos}/{human_len} tokens · {per_sec:.0} tokens/s · {eta} left\n{msg}";
+        let template = "{wide_bar} {human_pos}/{human_len} tokens · {per_sec} tokens/s · {eta} left\n{msg}";
         let style = ProgressStyle::with_template(template).expect("the template is valid");
         let per_second = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
             // What cannot be drawn is left out; there is nobody to tell.
@@ -93,6 +93,8 @@ impl Reporter for Bar {
 
     fn finish(&mut self) {
         self.0.finish();
+        // What comes now comes below the bar.
+        self.0 = ProgressBar::hidden();
     }
 }
 
