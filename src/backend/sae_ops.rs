@@ -324,14 +324,15 @@ impl<B: Backend> Decoder<'_, B> {
     }
 }
 
-/// Decodes lists and, in the same gather, `value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>`.
+/// Decodes lists and, in the same gather, `value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>`
+/// where it is wanted.
 pub struct DecodeSparse<'a, B: Backend> {
     /// Weights, target and outputs.
     pub decoder: Decoder<'a, B>,
     /// The features.
     pub lists: &'a FeatureLists<B>,
-    /// Out `[B, stride]`.
-    pub value_gradient: &'a mut B::Buffer<f32>,
+    /// Out `[B, stride]`; none to decode only.
+    pub value_gradient: Option<&'a mut B::Buffer<f32>>,
 }
 
 impl<B: Backend> DecodeSparse<'_, B> {
@@ -340,7 +341,9 @@ impl<B: Backend> DecodeSparse<'_, B> {
         self.decoder.check("decode_sparse")?;
         self.lists.check("decode_sparse")?;
         need("decode_sparse", "lists", self.lists.rows, self.decoder.rows)?;
-        need("decode_sparse", "value_gradient", self.value_gradient.len(), self.decoder.rows * self.lists.stride)
+        self.value_gradient.as_ref().map_or(Ok(()), |out| {
+            need("decode_sparse", "value_gradient", out.len(), self.decoder.rows * self.lists.stride)
+        })
     }
 }
 

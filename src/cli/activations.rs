@@ -1,13 +1,15 @@
 //! `cusae activations`: runs a model over text and writes what is at its hooks, as one file with the
 //! rows in order, or as a store to train from.
 
-use super::inputs::open_model;
 use super::Common;
 use cusae::backend::Cpu;
 use cusae::config::{ExcludeSpecialTokens, SeqposSlice, Setting, SpecialToken};
 use cusae::data::documents::{Content, DocumentPosition};
 use cusae::data::tokenizer::excluded_ids;
-use cusae::data::{store_activations, ActivationFile, Documents, Packing, Selection, StoreRequest, TokenRows};
+use cusae::data::{
+    open_model, store_activations, ActivationFile, Documents, ModelAndTokenizer, Packing, Selection, StoreRequest,
+    TokenRows,
+};
 use cusae::error::{Error, Result};
 use cusae::formats::{arrays, tensors};
 use cusae::lm::{LanguageModel, Processing};
@@ -104,7 +106,8 @@ pub fn run(mut args: Args, common: &Common) -> anyhow::Result<()> {
     args.hook.retain(|name| !seen.contains(name) && (seen.push(name.clone()), true).1);
     let in_one_file = args.out.extension().is_some_and(|ending| ending == "safetensors");
     args.refuse_store_flags(in_one_file)?;
-    let (model, tokenizer) = open_model(&common.backend()?, &args.model, args.processing)?;
+    let ModelAndTokenizer { model, tokenizer } =
+        open_model(&common.backend()?, "--model", &args.model, args.processing)?;
     let mut documents = args.documents()?;
     let packing = Packing {
         context_size: args.context_size.map_or_else(|| context_of(&mut documents, &model), Ok)?,

@@ -1,11 +1,11 @@
 //! `cusae eval`: how good an SAE is on a model and a text, by every metric of SAELens.
 
-use super::inputs::{open_model, open_sae};
+use super::inputs::open_sae;
 use super::Common;
 use cusae::backend::Cpu;
 use cusae::config::{ExcludeSpecialTokens, Setting, SpecialToken};
 use cusae::data::tokenizer::excluded_ids;
-use cusae::data::{Documents, Packing, TokenRows, Tokenizer};
+use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
 use cusae::error::{Error, Result};
 use cusae::eval::{evaluate, EvalConfig};
 use cusae::formats::{arrays, write};
@@ -67,7 +67,7 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
             Error::config("--model", "the SAE's cfg.json does not name one; give a folder, or embedded")
         })?;
     let processing = args.processing.unwrap_or(notes.processing());
-    let (model, tokenizer) = open_model(&backend, name, processing)?;
+    let ModelAndTokenizer { model, tokenizer } = open_model(&backend, "--model", name, processing)?;
     let config = EvalConfig {
         batch_size_prompts: args.batch_size_prompts,
         n_eval_reconstruction_batches: args.n_eval_reconstruction_batches,

@@ -1,13 +1,10 @@
-//! What commands read: SAEs, models with their tokenizers, rows of activations in files.
+//! What commands read: SAEs, rows of activations in files.
 
 use cusae::backend::Cpu;
-use cusae::data::Tokenizer;
 use cusae::error::{Error, Result};
 use cusae::formats::{arrays, saelens, tensors::TensorFile};
-use cusae::lm::{LanguageModel, Processing};
 use cusae::sae::inference::Sae;
 use std::path::Path;
-use std::sync::Arc;
 
 /// An SAE by the name the user gave: a local folder. Errors: as [`saelens::load_folder`].
 pub fn open_sae(backend: &Cpu, name: &str) -> Result<Sae<Cpu>> {
@@ -18,29 +15,6 @@ pub fn open_sae(backend: &Cpu, name: &str) -> Result<Sae<Cpu>> {
     }
     let saved = saelens::load_folder(folder)?;
     Sae::new(backend, &saved.config, &saved.weights)
-}
-
-/// A model by the name the user gave (the embedded one, or a local folder), and its tokenizer if
-/// it has one.
-pub fn open_model(
-    backend: &Cpu,
-    name: &str,
-    processing: Processing,
-) -> Result<(LanguageModel<Cpu>, Option<Arc<Tokenizer>>)> {
-    if name == "embedded" {
-        return Ok((LanguageModel::embedded(backend, processing)?, Some(Arc::new(Tokenizer::embedded()?))));
-    }
-    let folder = Path::new(name);
-    if !folder.exists() {
-        let what = format!(
-            "{name} is no local folder, and models cannot be fetched from the Hub yet; give a folder, or embedded"
-        );
-        return Err(Error::config("--model", what));
-    }
-    let model = LanguageModel::load(backend, folder, processing)?;
-    let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
-    let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(folder)).transpose()?;
-    Ok((model, tokenizer.map(Arc::new)))
 }
 
 /// A tensor of a file, seen as rows of one width.

@@ -70,7 +70,6 @@ impl<B: Backend> Sae<B> {
             row_scale: backend.zeros(max_rows)?,
             row_shift: backend.zeros(max_rows)?,
             lists: FeatureLists::new(backend, max_rows, stride)?,
-            value_gradient: backend.zeros(max_rows * stride)?,
             gradient: backend.zeros(max_rows * d_in)?,
             squared_error: backend.zeros(max_rows)?,
             reconstruction: backend.zeros(max_rows * d_in)?,
@@ -103,7 +102,6 @@ pub struct Pass<B: Backend> {
     row_scale: B::Buffer<f32>,
     row_shift: B::Buffer<f32>,
     lists: FeatureLists<B>,
-    value_gradient: B::Buffer<f32>,
     gradient: B::Buffer<f32>,
     squared_error: B::Buffer<f32>,
     reconstruction: B::Buffer<f32>,
@@ -175,7 +173,7 @@ impl<B: Backend> Pass<B> {
                 squared_error: &mut self.squared_error,
             },
             lists: &self.lists,
-            value_gradient: &mut self.value_gradient,
+            value_gradient: None,
         })
     }
 
@@ -277,7 +275,6 @@ impl<B: Backend> Pass<B> {
         if longest > self.lists.stride {
             let stride = (longest + longest / 4).min(sae.config.d_sae).max(longest);
             self.lists = FeatureLists::new(&sae.backend, self.max_rows, stride)?;
-            self.value_gradient = sae.backend.zeros(self.max_rows * stride)?;
         }
         Ok(())
     }

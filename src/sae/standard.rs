@@ -89,7 +89,8 @@ impl<B: Backend> Standard<B> {
         let Form::Lists { lists, by_latent, value_gradient, norm_gradient } = &mut self.form else {
             unreachable!("called after fits_in_lists")
         };
-        backend.decode_sparse(DecodeSparse { decoder: batch.decoder(), lists, value_gradient })?;
+        let wanted = Some(&mut *value_gradient);
+        backend.decode_sparse(DecodeSparse { decoder: batch.decoder(), lists, value_gradient: wanted })?;
         backend.sparsity_lp(SparsityLp {
             lists,
             decoder_norm: batch.decoder_norm,

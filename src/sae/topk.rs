@@ -99,7 +99,7 @@ impl<B: Backend> TopK<B> {
                 squared_error: &mut aux.squared_error,
             },
             lists: &aux.lists,
-            value_gradient: &mut aux.value_gradient,
+            value_gradient: Some(&mut aux.value_gradient),
         })?;
         let by_latent = &mut aux.by_latent;
         backend.transpose_lists(TransposeLists { lists: &aux.lists, rows, d_sae, by_latent })?;
@@ -132,7 +132,7 @@ impl<B: Backend> Architecture<B> for TopK<B> {
             k: self.config.k,
             lists: &mut self.lists,
         })?;
-        let value_gradient = &mut self.value_gradient;
+        let value_gradient = Some(&mut self.value_gradient);
         backend.decode_sparse(DecodeSparse { decoder: batch.decoder(), lists: &self.lists, value_gradient })?;
         let by_latent = &mut self.by_latent;
         backend.transpose_lists(TransposeLists { lists: &self.lists, rows, d_sae, by_latent })?;

@@ -3,11 +3,11 @@
 use super::progress::Reporter;
 use super::schedule::LearningRate;
 use crate::backend::{Backend, RowNorms};
-use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe};
+use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
 use crate::data::tokenizer::excluded_ids;
 use crate::data::{
-    ActivationSource, Documents, FromFiles, FromFilesSettings, FromModel, FromModelSettings, Packing,
-    StoredActivations, TokenRows, Tokenizer,
+    open_model, ActivationSource, Documents, FromFiles, FromFilesSettings, FromModel, FromModelSettings,
+    ModelAndTokenizer, Packing, StoredActivations, TokenRows,
 };
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalConfig, Report};
@@ -24,34 +24,6 @@ use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
 use std::path::Path;
 use std::sync::Arc;
-
-/// A language model with its tokenizer, as a recipe names them.
-pub struct Model<B: Backend> {
-    /// The model.
-    pub model: Arc<LanguageModel<B>>,
-    /// Its tokenizer; a folder may have none, which token files do not need.
-    pub tokenizer: Option<Arc<Tokenizer>>,
-}
-
-impl<B: Backend> Model<B> {
-    /// Loads what `model_name` names: the embedded model or a Hugging Face folder.
-    pub fn load(backend: &B, recipe: &Recipe) -> Result<Self> {
-        if recipe.model_name == "embedded" {
-            let model = Arc::new(LanguageModel::embedded(backend, recipe.processing)?);
-            return Ok(Model { model, tokenizer: Some(Arc::new(Tokenizer::embedded()?)) });
-        }
-        let folder = Path::new(&recipe.model_name);
-        let model = Arc::new(LanguageModel::load(backend, folder, recipe.processing)?);
-        let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
-        let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(folder)).transpose()?;
-        Ok(Model { model, tokenizer: tokenizer.map(Arc::new) })
-    }
-
-    /// Rows of tokens for this model.
-    pub fn rows(&self, documents: Documents, recipe: &Recipe) -> Result<TokenRows> {
-        TokenRows::new(documents, self.tokenizer.clone(), &Packing::of(recipe), self.model.config().d_vocab)
-    }
-}
 
 /// Where a run's activations come from and what it is evaluated with.
 pub struct Parts<B: Backend> {
@@ -90,24 +62,32 @@ pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporte
         };
         return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None });
     }
-    let model = Model::load(backend, recipe)?;
+    let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing)?;
     let config = model.model.config();
     reporter.message(&format!(
         "model: {} ({} layers, d_model {}, vocabulary {}), activations of {}",
         recipe.model_name, config.n_layers, config.d_model, config.d_vocab, recipe.hook_name
     ));
     let column = recipe.dataset_column.value().map(String::as_str);
-    let mut rows = model.rows(Documents::of(&recipe.dataset_path, column)?, recipe)?;
+    let mut rows = rows_for(&model, Documents::of(&recipe.dataset_path, column)?, recipe)?;
     let evaluator = evaluator(&model, &mut rows, recipe)?;
     let settings = FromModelSettings::of(recipe, model.tokenizer.as_deref())?;
     let source = Box::new(FromModel::new(backend, model.model, rows, settings)?);
     Ok(Parts { source, evaluator: Some(evaluator) })
 }
 
+fn rows_for<B: Backend>(model: &ModelAndTokenizer<B>, documents: Documents, recipe: &Recipe) -> Result<TokenRows> {
+    TokenRows::new(documents, model.tokenizer.clone(), &Packing::of(recipe), model.model.config().d_vocab)
+}
+
 /// Takes the rows to evaluate on: of `eval_dataset_path`, of the embedded held-out text for the
 /// embedded training text, or else the first rows of the data, which are then not trained on.
 /// As in SAELens' trainer, both parts of the metrics get `n_eval_batches`.
-fn evaluator<B: Backend>(model: &Model<B>, training: &mut TokenRows, recipe: &Recipe) -> Result<Evaluator<B>> {
+fn evaluator<B: Backend>(
+    model: &ModelAndTokenizer<B>,
+    training: &mut TokenRows,
+    recipe: &Recipe,
+) -> Result<Evaluator<B>> {
     let config = EvalConfig {
         batch_size_prompts: recipe.eval_batch_size_prompts(),
         n_eval_reconstruction_batches: recipe.n_eval_batches,
@@ -123,7 +103,7 @@ fn evaluator<B: Backend>(model: &Model<B>, training: &mut TokenRows, recipe: &Re
         (Auto::Auto, DatasetPath::Paths(_)) => None,
     };
     let rows = match held_out {
-        Some(documents) => model.rows(documents, recipe)?.take_rows(wanted)?,
+        Some(documents) => rows_for(model, documents, recipe)?.take_rows(wanted)?,
         None => training.set_aside(wanted)?,
     };
     Ok(Evaluator { model: model.model.clone(), rows, config })
@@ -195,7 +175,7 @@ pub fn sae_config(recipe: &Recipe) -> SaeConfig {
         "model_class_name": "HookedTransformer",
         "model_from_pretrained_kwargs": { "center_writing_weights": centred },
         "context_size": recipe.context_size,
-        "seqpos_slice": setting(recipe, "seqpos_slice"),
+        "seqpos_slice": seqpos_slice(recipe),
         "prepend_bos": recipe.prepend_bos,
         "exclude_special_tokens": setting(recipe, "exclude_special_tokens"),
         "sequence_separator_token": setting(recipe, "sequence_separator_token"),
@@ -203,6 +183,16 @@ pub fn sae_config(recipe: &Recipe) -> SaeConfig {
     }));
     config.set_training(recipe.architecture.name(), training_settings(recipe));
     config
+}
+
+/// The arguments of Python's `slice`, as SAELens has them: `[null]` for all positions.
+fn seqpos_slice(recipe: &Recipe) -> Value {
+    let SeqposSlice { start, stop, step } = recipe.seqpos_slice;
+    match (start, step) {
+        (None, None) => json!([stop]),
+        (_, None) => json!([start, stop]),
+        _ => json!([start, stop, step]),
+    }
 }
 
 /// The keys that SAELens' training configuration of the architecture has beyond the inference one's.

@@ -97,6 +97,7 @@ fn start(b_dec: Option<&Vec<f32>>, y: &mut [f32]) {
 pub(super) fn sparse(op: DecodeSparse<'_, Cpu>) -> Result<()> {
     let DecodeSparse { mut decoder, lists, value_gradient } = op;
     let (w_dec, b_dec) = (decoder.w_dec, decoder.b_dec);
+    let value_gradient = value_gradient.map_or(&mut [][..], |out| &mut out[..]);
     for_each_row(&mut decoder, value_gradient, lists.stride, |b, about, out| {
         let entries = b * lists.stride..b * lists.stride + lists.counts[b] as usize;
         let (indices, values) = (&lists.indices[entries.clone()], &lists.values[entries]);
