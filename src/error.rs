@@ -43,6 +43,14 @@ pub enum Error {
         /// Which argument, expected and found.
         what: String,
     },
+    /// A device failed, or has no kernel for an operation.
+    #[error("{operation}: {what}")]
+    Kernel {
+        /// The operation's one name; execution fails later than it is queued, so see `CUSAE_SYNC`.
+        operation: &'static str,
+        /// The device's error, by number and in words.
+        what: String,
+    },
     /// A device that was asked for cannot be used.
     #[error("device {device}: {what}")]
     Device {

@@ -9,10 +9,12 @@
 
 pub mod cpu;
 mod lm_ops;
+pub mod native;
 mod sae_ops;
 
 pub use cpu::Cpu;
 pub use lm_ops::*;
+pub use native::Native;
 pub use sae_ops::*;
 
 use crate::error::{Error, Result};

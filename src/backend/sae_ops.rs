@@ -675,6 +675,39 @@ impl<B: Backend> Adam<'_, B> {
         need("adam", "clip", self.clip.len(), 1)?;
         require("adam", self.step > 0, || "the step counts from 1".into())
     }
+
+    /// What depends on the step alone, in torch's order of operations:
+    /// `p -= step_size * (m / (sqrt(v) / root_correction + epsilon))`.
+    pub(crate) fn factors(&self) -> AdamFactors {
+        let exponent = i32::try_from(self.step).unwrap_or(i32::MAX);
+        AdamFactors {
+            step_size: (self.lr / (1.0 - self.beta1.powi(exponent))) as f32,
+            root_correction: (1.0 - self.beta2.powi(exponent)).sqrt() as f32,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            complement1: (1.0 - self.beta1) as f32,
+            complement2: (1.0 - self.beta2) as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+}
+
+/// The factors of one step of [`Adam`], rounded to f32 once for all backends.
+pub(crate) struct AdamFactors {
+    /// `lr / (1 - b1^t)`.
+    pub step_size: f32,
+    /// `sqrt(1 - b2^t)`.
+    pub root_correction: f32,
+    /// `b1`.
+    pub beta1: f32,
+    /// `b2`.
+    pub beta2: f32,
+    /// `1 - b1`.
+    pub complement1: f32,
+    /// `1 - b2`.
+    pub complement2: f32,
+    /// `eps`.
+    pub epsilon: f32,
 }
 
 /// `norms[i] = |matrix[i]|`.

@@ -1,0 +1,609 @@
+/* api.h: the contract between the host and the kernels.
+ *
+ * One struct of arguments and one function per operation, named as everywhere else in the project;
+ * a table of these functions is all that a host needs. nvcc provides one table, the test emulator
+ * another: both compile the same files.
+ *
+ * Every function takes (arguments, stream), queues its work on the stream and returns a status:
+ * 0, a CUDA error code (positive), or one of CUSAE_E* (negative). It never exits and never prints.
+ * All pointers in arguments point to device memory that starts on a multiple of 16 bytes; NULL only
+ * where a comment says so. A matrix is row-major, its last dimension contiguous. Outputs do not
+ * overlap inputs unless a field is marked "in and out".
+ *
+ * Dimensions in comments:
+ *   B rows (tokens) of a batch   D width of an activation (d_in, d_model)   F latents (d_sae)
+ *   k entries of a row           T positions of a sequence (context)        H heads
+ *   V vocabulary                 S room for entries in each row of lists (stride)
+ */
+#ifndef CUSAE_API_H
+#define CUSAE_API_H
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Status ---------------------------------------------------------------------------------- */
+
+#define CUSAE_OK 0
+/** Arguments that the operation's `needs` line excludes; error_text says which. */
+#define CUSAE_EINVAL (-1)
+/** The operation has no kernel yet. */
+#define CUSAE_EUNWRITTEN (-2)
+/** A kernel met an index outside its matrix; take_fault says which. Reported by synchronize. */
+#define CUSAE_EINDEX (-3)
+
+/** Which index an operation found outside its matrix. */
+enum cusae_fault_kind {
+    CUSAE_FAULT_NONE = 0,
+    CUSAE_FAULT_EMBED_TOKEN = 1,
+    CUSAE_FAULT_UNEMBED_TARGET = 2,
+    CUSAE_FAULT_GATHER_SOURCE = 3,
+    CUSAE_FAULT_SCATTER_SOURCE = 4,
+    CUSAE_FAULT_SCATTER_DESTINATION = 5,
+};
+
+/** The first index outside its matrix that was noticed since the last report. */
+typedef struct cusae_fault {
+    uint32_t kind;  /**< enum cusae_fault_kind. */
+    uint32_t index; /**< What was asked for. */
+    uint32_t limit; /**< What there is: valid are 0..limit. */
+    uint32_t unused;
+} cusae_fault;
+
+/* ---- Runtime --------------------------------------------------------------------------------- */
+
+/** A queue of work on one device, with the scratch memory of the operations on it. */
+typedef struct cusae_stream cusae_stream;
+/** A moment in a stream. */
+typedef struct cusae_event cusae_event;
+/** Recorded work that can be launched again. */
+typedef struct cusae_graph cusae_graph;
+
+/** What a device is and has. */
+typedef struct cusae_device {
+    char name[256];              /**< As the driver calls it, 0-terminated. */
+    int32_t compute_major;       /**< Compute capability, 9 of 9.0. */
+    int32_t compute_minor;       /**< Compute capability, 0 of 9.0. */
+    int32_t multiprocessors;     /**< Streaming multiprocessors. */
+    int32_t driver_version;      /**< Newest CUDA that the driver knows, 13000 for 13.0. */
+    int32_t runtime_version;     /**< CUDA of the runtime compiled in, likewise. */
+    int32_t memory_clock_khz;    /**< Memory clock. */
+    int32_t memory_bus_bits;     /**< Width of the memory bus. */
+    int32_t l2_bytes;            /**< L2 cache. */
+    uint64_t memory_total_bytes; /**< Memory of the device. */
+    uint64_t memory_free_bytes;  /**< Of it free now. */
+    uint64_t shared_bytes;       /**< Shared memory one block may have. */
+} cusae_device;
+
+/* ---- Operations of the language model ---------------------------------------------------------- */
+
+/** resid[r, :] = w_e[tokens[r], :] + w_pos[r % T, :]. */
+typedef struct cusae_embed {
+    const uint32_t* tokens; /**< [rows] u32, each below d_vocab. */
+    const float* w_e;       /**< [V, D] f32. */
+    const float* w_pos;     /**< [T or more, D] f32. */
+    float* embed;           /**< Out [rows, D] f32: the token embedding alone; NULL: not wanted. */
+    float* pos_embed;       /**< Out [rows, D] f32: the position embedding alone; NULL: not wanted. */
+    float* resid;           /**< Out [rows, D] f32. */
+    uint64_t rows;          /**< Sequences times T. */
+    uint64_t context;       /**< T. */
+    uint64_t d_model;       /**< D. */
+    uint64_t d_vocab;       /**< V. */
+} cusae_embed;
+
+/** Where layer_norm starts. */
+enum cusae_layer_norm_from {
+    CUSAE_FROM_INPUT = 0,      /**< Everything is computed from x. */
+    CUSAE_FROM_SCALE = 1,      /**< scale is read instead of written. */
+    CUSAE_FROM_NORMALIZED = 2, /**< normalized is read instead of written; x, scale unused. */
+};
+
+/** normalized = (x - mean) / scale, scale = sqrt(var + epsilon) (biased), output = normalized * gain + bias. */
+typedef struct cusae_layer_norm {
+    const float* x;    /**< [rows, D] f32. */
+    const float* gain; /**< [D] f32; NULL: 1. */
+    const float* bias; /**< [D] f32; NULL: 0. */
+    float* scale;      /**< [rows] f32, out, or in with CUSAE_FROM_SCALE; NULL: not wanted. */
+    float* normalized; /**< [rows, D] f32, out, or in with CUSAE_FROM_NORMALIZED; NULL: not wanted. */
+    float* output;     /**< Out [rows, D] f32. */
+    uint64_t rows;     /**< Rows. */
+    uint64_t d_model;  /**< D. */
+    float epsilon;     /**< Added to the variance. */
+    uint32_t from;     /**< enum cusae_layer_norm_from. */
+} cusae_layer_norm;
+
+/** Activation functions, by Hugging Face's names. */
+enum cusae_function {
+    CUSAE_IDENTITY = 0,   /**< x. */
+    CUSAE_RELU = 1,       /**< max(x, 0). */
+    CUSAE_GELU_TANH = 2,  /**< 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
+    CUSAE_GELU_ERF = 3,   /**< 0.5 x (1 + erf(x / sqrt(2))). */
+    CUSAE_SILU = 4,       /**< x sigmoid(x). */
+    CUSAE_QUICK_GELU = 5, /**< x sigmoid(1.702 x). */
+    CUSAE_TANH = 6,       /**< tanh(x). */
+};
+
+/** out = function(x w + bias) + residual. */
+typedef struct cusae_linear {
+    const float* x;           /**< [rows, d_input] f32. */
+    const float* w;           /**< [d_input, d_output] f32, or [d_output, d_input] when transposed. */
+    const float* bias;        /**< [d_output] f32; NULL: none. */
+    const float* residual;    /**< [rows, d_output] f32; NULL: none. */
+    float* out;               /**< Out [rows, d_output] f32. */
+    uint64_t rows;            /**< Rows. */
+    uint64_t d_input;         /**< Width of x. */
+    uint64_t d_output;        /**< Width of out. */
+    uint32_t w_is_transposed; /**< 1: w is [d_output, d_input]. */
+    uint32_t function;        /**< enum cusae_function. */
+} cusae_linear;
+
+/** to[i] = function(to[i]). */
+typedef struct cusae_activate {
+    float* to;         /**< In and out [len] f32. */
+    uint64_t len;      /**< Elements. */
+    uint32_t function; /**< enum cusae_function. */
+    uint32_t unused;
+} cusae_activate;
+
+/** z = softmax(scale q kT, positions up to the query's own) v, per sequence and head. */
+typedef struct cusae_attention {
+    const float* q;    /**< [rows, H, d_head] f32. */
+    const float* k;    /**< [rows, H, d_head] f32. */
+    const float* v;    /**< [rows, H, d_head] f32. */
+    float* z;          /**< Out [rows, H, d_head] f32. */
+    uint64_t rows;     /**< Sequences times T. */
+    uint64_t context;  /**< T. */
+    uint64_t n_heads;  /**< H. */
+    uint64_t d_head;   /**< Width of a head. */
+    float scale;       /**< Factor on the scores. */
+    uint32_t unused;
+} cusae_attention;
+
+/** pattern = softmax(scale q kT, positions up to the query's own), zero above the diagonal. */
+typedef struct cusae_attention_pattern {
+    const float* q;    /**< [rows, H, d_head] f32. */
+    const float* k;    /**< [rows, H, d_head] f32. */
+    float* pattern;    /**< Out [sequences, H, T, T] f32, query by key. */
+    uint64_t rows;     /**< Sequences times T. */
+    uint64_t context;  /**< T. */
+    uint64_t n_heads;  /**< H. */
+    uint64_t d_head;   /**< Width of a head. */
+    float scale;       /**< Factor on the scores. */
+    uint32_t unused;
+} cusae_attention_pattern;
+
+/** z = pattern v, whatever the pattern holds, above the diagonal too. */
+typedef struct cusae_attention_mix {
+    const float* pattern; /**< [sequences, H, T, T] f32. */
+    const float* v;       /**< [rows, H, d_head] f32. */
+    float* z;             /**< Out [rows, H, d_head] f32. */
+    uint64_t rows;        /**< Sequences times T. */
+    uint64_t context;     /**< T. */
+    uint64_t n_heads;     /**< H. */
+    uint64_t d_head;      /**< Width of a head. */
+} cusae_attention_mix;
+
+/** to[i] += from[i]. */
+typedef struct cusae_add {
+    const float* from; /**< [len] f32. */
+    float* to;         /**< In and out [len] f32. */
+    uint64_t len;      /**< Elements. */
+} cusae_add;
+
+/** loss[r] = -log softmax(x[r] w_uT + b_u)[targets[r]], in nats. */
+typedef struct cusae_unembed_cross_entropy {
+    const float* x;          /**< [rows, D] f32. */
+    const float* w_u;        /**< [V, D] f32. */
+    const float* b_u;        /**< [V] f32; NULL: none. */
+    const uint32_t* targets; /**< [rows] u32, each below V. */
+    float* loss;             /**< Out [rows] f32. */
+    uint64_t rows;           /**< Rows. */
+    uint64_t d_model;        /**< D. */
+    uint64_t d_vocab;        /**< V. */
+} cusae_unembed_cross_entropy;
+
+/** kl[r] = KL(softmax(x[r] w_uT + b_u) || softmax(y[r] w_uT + b_u)), in nats. */
+typedef struct cusae_unembed_kl_divergence {
+    const float* x;   /**< [rows, D] f32: the clean run. */
+    const float* y;   /**< [rows, D] f32: the other run. */
+    const float* w_u; /**< [V, D] f32. */
+    const float* b_u; /**< [V] f32; NULL: none. */
+    float* kl;        /**< Out [rows] f32. */
+    uint64_t rows;    /**< Rows. */
+    uint64_t d_model; /**< D. */
+    uint64_t d_vocab; /**< V. */
+} cusae_unembed_kl_divergence;
+
+/* ---- Operations of the SAE --------------------------------------------------------------------- */
+
+/** to[i, :] = from[rows[i], :]. */
+typedef struct cusae_gather_rows {
+    const float* from;    /**< [from_rows, columns] f32. */
+    const uint32_t* rows; /**< [n] u32, each below from_rows. */
+    float* to;            /**< Out [n, columns] f32. */
+    uint64_t n;           /**< Rows gathered. */
+    uint64_t from_rows;   /**< Rows there are. */
+    uint64_t columns;     /**< Width of a row. */
+} cusae_gather_rows;
+
+/** to[to_rows[i], :] = from[from_rows[i], :]. */
+typedef struct cusae_scatter_rows {
+    const float* from;         /**< [from_limit, columns] f32. */
+    const uint32_t* from_rows; /**< [n] u32, each below from_limit. */
+    const uint32_t* to_rows;   /**< [n] u32, each below to_limit, all different. */
+    float* to;                 /**< In and out [to_limit, columns] f32. */
+    uint64_t n;                /**< Rows copied. */
+    uint64_t from_limit;       /**< Rows of from. */
+    uint64_t to_limit;         /**< Rows of to. */
+    uint64_t columns;          /**< Width of a row. */
+} cusae_scatter_rows;
+
+/** Normalisation of a batch, row by row. */
+enum cusae_normalization {
+    CUSAE_NORMALIZE_NONE = 0,       /**< As it is. */
+    CUSAE_NORMALIZE_LAYER_NORM = 1, /**< (x - mean) / (std + 1e-5), std with D - 1. */
+    CUSAE_NORMALIZE_CONSTANT = 2,   /**< x sqrt(D) / |x|. */
+};
+
+/** target = scale x; input = normalise(target) - b_dec; x_hat = y row_scale + row_shift undoes it. */
+typedef struct cusae_prepare_input {
+    const float* x;         /**< [B, D] f32. */
+    const float* b_dec;     /**< [D] f32; NULL: none. */
+    float* target;          /**< Out [B, D] f32. */
+    float* input;           /**< Out [B, D] f32. */
+    float* row_scale;       /**< Out [B] f32, written only when normalising. */
+    float* row_shift;       /**< Out [B] f32, likewise. */
+    uint64_t rows;          /**< B. */
+    uint64_t d_in;          /**< D. */
+    float scale;            /**< Factor on x. */
+    uint32_t normalization; /**< enum cusae_normalization. */
+} cusae_prepare_input;
+
+/** The encoder's weights and one batch: h = input w_encT + b_enc. */
+typedef struct cusae_encoder {
+    const float* input; /**< [B, D] f32. */
+    const float* w_enc; /**< [F, D] f32. */
+    const float* b_enc; /**< [F] f32. */
+    uint64_t rows;      /**< B. */
+    uint64_t d_in;      /**< D. */
+    uint64_t d_sae;     /**< F. */
+} cusae_encoder;
+
+/** Active latents by row: row b owns counts[b] entries from b * stride on, latents ascending. */
+typedef struct cusae_lists {
+    uint32_t* counts;  /**< [B] u32, each at most stride. */
+    uint32_t* indices; /**< [B, S] u32, latents. */
+    float* values;     /**< [B, S] f32. */
+    uint64_t stride;   /**< S. */
+} cusae_lists;
+
+/** The k largest h (times decoder_norm) of every row, ties to the smaller latent; those with h > 0 are listed. */
+typedef struct cusae_encode_topk {
+    cusae_encoder encoder;     /**< Weights and batch. */
+    cusae_lists lists;         /**< Out, S >= k. */
+    const float* decoder_norm; /**< [F] f32; NULL: 1. */
+    uint64_t k;                /**< 1 to F. */
+} cusae_encode_topk;
+
+/** The latents of every row with h > 0. */
+typedef struct cusae_encode_relu {
+    cusae_encoder encoder;  /**< Weights and batch. */
+    cusae_lists lists;      /**< Out; rows with more than S entries make the lists invalid. */
+    uint32_t* longest;      /**< Out [1] u32: entries of the longest row, listed or not. */
+} cusae_encode_relu;
+
+/** features = max(h, 0), dense. */
+typedef struct cusae_encode_relu_dense {
+    cusae_encoder encoder; /**< Weights and batch. */
+    float* features;       /**< Out [B, F] f32. */
+    uint32_t* counts;      /**< Out [B] u32: positive features. */
+} cusae_encode_relu_dense;
+
+/** The k dead latents with the largest h (times decoder_norm) of every row, whatever the sign. */
+typedef struct cusae_encode_dead_topk {
+    cusae_encoder encoder;     /**< Weights and batch. */
+    cusae_lists lists;         /**< Out, S >= k; every row gets k entries. */
+    const float* decoder_norm; /**< [F] f32; NULL: 1. */
+    const uint32_t* dead;      /**< [n_dead] u32, ascending. */
+    uint64_t n_dead;           /**< Dead latents. */
+    uint64_t k;                /**< 1 to n_dead. */
+} cusae_encode_dead_topk;
+
+/** x_hat = (f w_dec + b_dec) row_scale + row_shift; gradient = gradient_scale row_scale (x_hat - target). */
+typedef struct cusae_decoder {
+    const float* w_dec;     /**< [F, D] f32. */
+    const float* b_dec;     /**< [D] f32; NULL: none. */
+    const float* target;    /**< [B, D] f32. */
+    const float* row_scale; /**< [B] f32; NULL: 1. */
+    const float* row_shift; /**< [B] f32; NULL: 0. */
+    float* reconstruction;  /**< Out [B, D] f32: x_hat; NULL: not wanted. */
+    float* gradient;        /**< Out [B, D] f32. */
+    float* squared_error;   /**< Out [B] f32: |x_hat - target|^2. */
+    uint64_t rows;          /**< B. */
+    uint64_t d_in;          /**< D. */
+    uint64_t d_sae;         /**< F. */
+    float gradient_scale;   /**< 2 / B for the mean squared error of a batch. */
+    uint32_t unused;
+} cusae_decoder;
+
+/** Decodes lists; value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. */
+typedef struct cusae_decode_sparse {
+    cusae_decoder decoder; /**< Weights, target, outputs. */
+    cusae_lists lists;     /**< The features. */
+    float* value_gradient; /**< Out [B, S] f32. */
+} cusae_decode_sparse;
+
+/** Decodes dense features; feature_gradient = gradient w_decT where the feature is positive, else 0. */
+typedef struct cusae_decode_dense {
+    cusae_decoder decoder;   /**< Weights, target, outputs. */
+    const float* features;   /**< [B, F] f32. */
+    float* feature_gradient; /**< Out [B, F] f32. */
+} cusae_decode_dense;
+
+/** loss[b] = coefficient (sum_i (f_i n_i)^p)^(1/p); its gradients times gradient_scale. */
+typedef struct cusae_sparsity_lp {
+    cusae_lists lists;         /**< The features. */
+    const float* decoder_norm; /**< [F] f32: n. */
+    float* value_gradient;     /**< In and out [B, S] f32: added to. */
+    float* norm_gradient;      /**< Out [B, S] f32: with respect to each listed n_i. */
+    float* loss;               /**< Out [B] f32. */
+    uint64_t rows;             /**< B. */
+    float coefficient;         /**< Factor on the term. */
+    float p;                   /**< > 0. */
+    float gradient_scale;      /**< 1 / B for the mean over a batch. */
+    uint32_t unused;
+} cusae_sparsity_lp;
+
+/** As cusae_sparsity_lp, on dense features; norm_gradient is summed over the batch. */
+typedef struct cusae_sparsity_lp_dense {
+    const float* features;     /**< [B, F] f32. */
+    const float* decoder_norm; /**< [F] f32: n. */
+    float* feature_gradient;   /**< In and out [B, F] f32: added to. */
+    float* norm_gradient;      /**< Out [F] f32. */
+    float* loss;               /**< Out [B] f32. */
+    uint64_t rows;             /**< B. */
+    uint64_t d_sae;            /**< F. */
+    float coefficient;         /**< Factor on the term. */
+    float p;                   /**< > 0. */
+    float gradient_scale;      /**< 1 / B for the mean over a batch. */
+    uint32_t unused;
+} cusae_sparsity_lp_dense;
+
+/** Entries by latent: latent i owns entries[offsets[i] .. offsets[i + 1]], each b * S + j, ascending. */
+typedef struct cusae_latent_lists {
+    uint32_t* offsets; /**< [F + 1] u32. */
+    uint32_t* entries; /**< [B * S] u32. */
+} cusae_latent_lists;
+
+/** Lists by row into lists by latent: a stable counting sort. */
+typedef struct cusae_transpose_lists {
+    cusae_lists lists;            /**< By row; a latent at most once in a row. */
+    cusae_latent_lists by_latent; /**< Out. */
+    uint64_t rows;                /**< B. */
+    uint64_t d_sae;               /**< F. */
+} cusae_transpose_lists;
+
+/** Where the weights' gradients go. */
+typedef struct cusae_weight_gradients {
+    float* w_enc;        /**< Out [F, D] f32. */
+    float* b_enc;        /**< Out [F] f32. */
+    float* w_dec;        /**< Out [F, D] f32. */
+    uint32_t accumulate; /**< 1: add to what is there. */
+    uint32_t unused;
+} cusae_weight_gradients;
+
+/** A decoder-norm term: g_w_dec[i] += (sum of norm_gradient of latent i) w_dec[i] / decoder_norm[i]. */
+typedef struct cusae_norm_gradient {
+    const float* norm_gradient; /**< [B, S] f32 beside lists, [F] f32 when dense; NULL: no such term. */
+    const float* decoder_norm;  /**< [F] f32. */
+    const float* w_dec;         /**< [F, D] f32. */
+} cusae_norm_gradient;
+
+/** g_w_dec[i] = sum value g[b], g_w_enc[i] = sum dh input[b], g_b_enc[i] = sum dh, in ascending b. */
+typedef struct cusae_gradient_sparse {
+    cusae_lists lists;            /**< The features by row. */
+    cusae_latent_lists by_latent; /**< The same by latent. */
+    const float* pre_gradient;    /**< [B, S] f32: dh. */
+    const float* gradient;        /**< [B, D] f32: g. */
+    const float* input;           /**< [B, D] f32. */
+    cusae_norm_gradient norm;     /**< A decoder-norm term. */
+    cusae_weight_gradients out;   /**< Out. */
+    uint64_t rows;                /**< B. */
+    uint64_t d_in;                /**< D. */
+    uint64_t d_sae;               /**< F. */
+} cusae_gradient_sparse;
+
+/** g_w_dec = featuresT g, g_w_enc = pre_gradientT input, g_b_enc = column sums of pre_gradient. */
+typedef struct cusae_gradient_dense {
+    const float* features;      /**< [B, F] f32. */
+    const float* pre_gradient;  /**< [B, F] f32. */
+    const float* gradient;      /**< [B, D] f32: g. */
+    const float* input;         /**< [B, D] f32. */
+    cusae_norm_gradient norm;   /**< A decoder-norm term. */
+    cusae_weight_gradients out; /**< Out. */
+    uint64_t rows;              /**< B. */
+    uint64_t d_in;              /**< D. */
+    uint64_t d_sae;             /**< F. */
+} cusae_gradient_dense;
+
+/** out = sum_b g[b] - sum_i g_b_enc[i] w_enc[i]. */
+typedef struct cusae_gradient_b_dec {
+    const float* gradient; /**< [B, D] f32: g. */
+    const float* w_enc;    /**< [F, D] f32; NULL: without the second sum. */
+    const float* g_b_enc;  /**< [F] f32; NULL likewise. */
+    float* out;            /**< Out [D] f32. */
+    uint64_t rows;         /**< B. */
+    uint64_t d_in;         /**< D. */
+    uint64_t d_sae;        /**< F. */
+} cusae_gradient_b_dec;
+
+/** Gradients that one clip_scale can take. */
+#define CUSAE_MAX_GRADIENTS 16
+
+/** norm = sqrt(sum g^2) over all gradients, scale = min(1, max_norm / (norm + 1e-6)). */
+typedef struct cusae_clip_scale {
+    const float* gradients[CUSAE_MAX_GRADIENTS]; /**< Each [lens[i]] f32. */
+    uint64_t lens[CUSAE_MAX_GRADIENTS];          /**< Elements of each. */
+    float* out;                                  /**< Out [2] f32: scale, norm. */
+    uint32_t n_gradients;                        /**< How many. */
+    uint32_t clip;                               /**< 0: scale is 1. */
+    float max_norm;                              /**< Where clip is 1. */
+    uint32_t unused;
+} cusae_clip_scale;
+
+/** g = clip[0] gradient; m = b1 m + c1 g; v = b2 v + c2 g^2; p -= step_size m / (sqrt(v) / root_correction + epsilon). */
+typedef struct cusae_adam {
+    float* parameter;      /**< In and out [len] f32: p. */
+    const float* gradient; /**< [len] f32. */
+    float* exp_avg;        /**< In and out [len] f32: m. */
+    float* exp_avg_sq;     /**< In and out [len] f32: v. */
+    const float* clip;     /**< [1] f32. */
+    uint64_t len;          /**< Elements. */
+    float step_size;       /**< lr / (1 - b1^t). */
+    float root_correction; /**< sqrt(1 - b2^t). */
+    float beta1;           /**< b1. */
+    float beta2;           /**< b2. */
+    float complement1;     /**< c1 = 1 - b1. */
+    float complement2;     /**< c2 = 1 - b2. */
+    float epsilon;         /**< Added to the root. */
+    uint32_t unused;
+} cusae_adam;
+
+/** norms[i] = |matrix[i]|. */
+typedef struct cusae_row_norms {
+    const float* matrix; /**< [rows, columns] f32. */
+    float* norms;        /**< Out [rows] f32. */
+    uint64_t rows;       /**< Rows. */
+    uint64_t columns;    /**< Width of a row. */
+} cusae_row_norms;
+
+/** to[i] = factor from[i]. */
+typedef struct cusae_scale {
+    const float* from; /**< [len] f32. */
+    float* to;         /**< Out [len] f32. */
+    uint64_t len;      /**< Elements. */
+    float factor;      /**< The factor. */
+    uint32_t unused;
+} cusae_scale;
+
+/** The latents with since_fired > window, ascending. */
+typedef struct cusae_find_dead {
+    const uint32_t* since_fired; /**< [F] u32. */
+    uint32_t* dead;              /**< Out [F] u32: the first n_dead are written. */
+    uint32_t* n_dead;            /**< Out [1] u32. */
+    uint64_t d_sae;              /**< F. */
+    uint32_t window;             /**< In steps. */
+    uint32_t unused;
+} cusae_find_dead;
+
+/** fired_count[i] += rows in which latent i is active; since_fired[i] = 0 if any, else + 1. */
+typedef struct cusae_update_firing {
+    const uint32_t* offsets; /**< [F + 1] u32, of lists by latent; NULL: dense. */
+    const float* features;   /**< [B, F] f32; NULL: lists. */
+    uint32_t* fired_count;   /**< In and out [F] u32. */
+    uint32_t* since_fired;   /**< In and out [F] u32. */
+    uint64_t rows;           /**< B. */
+    uint64_t d_sae;          /**< F. */
+} cusae_update_firing;
+
+/** out = sum of values. */
+typedef struct cusae_sum {
+    const float* values; /**< [len] f32. */
+    double* out;         /**< Out [1] f64. */
+    uint64_t len;        /**< Elements. */
+} cusae_sum;
+
+/** As cusae_sum, of the squares. */
+typedef struct cusae_sum_of_squares {
+    const float* values; /**< [len] f32. */
+    double* out;         /**< Out [1] f64. */
+    uint64_t len;        /**< Elements. */
+} cusae_sum_of_squares;
+
+/** variance[b] = |x[b] - mean row|^2. */
+typedef struct cusae_row_variance {
+    const float* x;  /**< [B, D] f32. */
+    float* variance; /**< Out [B] f32. */
+    uint64_t rows;   /**< B. */
+    uint64_t d_in;   /**< D. */
+} cusae_row_variance;
+
+/** to[i] = pattern, for f32, u32 (4 bytes) and f64 (8 bytes). */
+typedef struct cusae_fill {
+    void* to;               /**< Out [len] of element_bytes each. */
+    uint64_t len;           /**< Elements. */
+    uint64_t pattern;       /**< The value's bits; the low 32 for 4 bytes. */
+    uint32_t element_bytes; /**< 4 or 8. */
+    uint32_t unused;
+} cusae_fill;
+
+/** Every operation once: the table's fields, the declarations and the definitions all follow it. */
+#define CUSAE_OPERATIONS(X) \
+    X(embed) X(layer_norm) X(linear) X(activate) X(attention) X(attention_pattern) X(attention_mix) \
+    X(add) X(unembed_cross_entropy) X(unembed_kl_divergence) \
+    X(gather_rows) X(scatter_rows) X(prepare_input) \
+    X(encode_topk) X(encode_relu) X(encode_relu_dense) X(encode_dead_topk) \
+    X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \
+    X(transpose_lists) X(gradient_sparse) X(gradient_dense) X(gradient_b_dec) \
+    X(clip_scale) X(adam) X(row_norms) X(scale) X(find_dead) X(update_firing) \
+    X(sum) X(sum_of_squares) X(row_variance) X(fill)
+
+/* ---- The table --------------------------------------------------------------------------------- */
+
+/** All functions of one build. Runtime functions return a status too, unless said otherwise. */
+typedef struct cusae_table {
+    /** sizeof(cusae_table): a host compiled against another api.h sees another number. */
+    uint64_t table_bytes;
+    /** What a status means, as a sentence; valid until the next call of this thread. */
+    const char* (*error_text)(int status);
+    /** How many devices there are. 35: no driver, or too old a one. */
+    int (*device_count)(int* count);
+    /** What a device is. */
+    int (*device_properties)(int ordinal, cusae_device* out);
+    /** A stream on a device. */
+    int (*stream_create)(cusae_stream** out, int ordinal);
+    /** Ends a stream once its work is done. */
+    int (*stream_destroy)(cusae_stream* stream);
+    /** Waits for all work of the stream; errors of kernels appear here. */
+    int (*synchronize)(cusae_stream* stream);
+    /** The index behind CUSAE_EINDEX; it is forgotten by this call. */
+    int (*take_fault)(cusae_stream* stream, cusae_fault* out);
+    /** Memory on the stream's device, not initialised. */
+    int (*memory_allocate)(void** out, uint64_t bytes, cusae_stream* stream);
+    /** Gives memory back once all work of the device is done. */
+    int (*memory_free)(void* memory, cusae_stream* stream);
+    /** Sets every byte. */
+    int (*memory_set)(void* to, int byte, uint64_t bytes, cusae_stream* stream);
+    /** Host to device; the host's memory may be reused at once. */
+    int (*copy_to_device)(void* to, const void* from, uint64_t bytes, cusae_stream* stream);
+    /** Device to host; valid after synchronize. */
+    int (*copy_to_host)(void* to, const void* from, uint64_t bytes, cusae_stream* stream);
+    /** Device to device, not overlapping. */
+    int (*copy_on_device)(void* to, const void* from, uint64_t bytes, cusae_stream* stream);
+    /** An event on the stream's device. */
+    int (*event_create)(cusae_event** out, cusae_stream* stream);
+    /** Ends an event. */
+    int (*event_destroy)(cusae_event* event);
+    /** Marks the end of the work queued so far. */
+    int (*event_record)(cusae_event* event, cusae_stream* stream);
+    /** Waits for both events and says how long it took from one to the other. */
+    int (*event_elapsed_ms)(float* out, cusae_event* from, cusae_event* to);
+    /** From here on work is recorded, not done. Run it once before: scratch memory must have its size. */
+    int (*capture_begin)(cusae_stream* stream);
+    /** Ends the recording. */
+    int (*capture_end)(cusae_graph** out, cusae_stream* stream);
+    /** Queues recorded work on the stream that recorded it. */
+    int (*graph_launch)(cusae_graph* graph, cusae_stream* stream);
+    /** Ends a graph. */
+    int (*graph_destroy)(cusae_graph* graph);
+#define CUSAE_FIELD(name) int (*name)(const struct cusae_##name* arguments, cusae_stream* stream);
+    CUSAE_OPERATIONS(CUSAE_FIELD)
+#undef CUSAE_FIELD
+} cusae_table;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CUSAE_API_H */

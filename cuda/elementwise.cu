@@ -1,0 +1,49 @@
+// add, scale, fill: one thread per element, no neighbours.
+//
+//   add    to[i] += from[i]            moves 12 bytes an element
+//   scale  to[i] = factor * from[i]    moves 8
+//   fill   to[i] = pattern             moves 4 or 8
+//
+//   needs   fill: elements of 4 or 8 bytes
+//   exact   one f32 operation: the same bits everywhere
+#include "common.cuh"
+
+namespace CUSAE_NS {
+
+__global__ void __launch_bounds__(kThreads) add_kernel(cusae_add a) {
+    const uint64_t i = global_thread();
+    if (i < a.len) a.to[i] += a.from[i];
+}
+
+__global__ void __launch_bounds__(kThreads) scale_kernel(cusae_scale a) {
+    const uint64_t i = global_thread();
+    if (i < a.len) a.to[i] = a.factor * a.from[i];
+}
+
+template <class T> __global__ void __launch_bounds__(kThreads) fill_kernel(T* to, T pattern, uint64_t len) {
+    const uint64_t i = global_thread();
+    if (i < len) to[i] = pattern;
+}
+
+}  // namespace CUSAE_NS
+
+CUSAE_API(add)(const cusae_add* a, cusae_stream* stream) {
+    using namespace CUSAE_NS;
+    return launch(add_kernel, grid_of_threads(a->len), kThreads, 0, stream, *a);
+}
+
+CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) {
+    using namespace CUSAE_NS;
+    return launch(scale_kernel, grid_of_threads(a->len), kThreads, 0, stream, *a);
+}
+
+CUSAE_API(fill)(const cusae_fill* a, cusae_stream* stream) {
+    using namespace CUSAE_NS;
+    const dim3 grid = grid_of_threads(a->len);
+    if (a->element_bytes == 4)
+        return launch(fill_kernel<uint32_t>, grid, kThreads, 0, stream, static_cast<uint32_t*>(a->to),
+                      uint32_t(a->pattern), a->len);
+    if (a->element_bytes == 8)
+        return launch(fill_kernel<uint64_t>, grid, kThreads, 0, stream, static_cast<uint64_t*>(a->to), a->pattern, a->len);
+    return refuse("elements have neither 4 nor 8 bytes");
+}

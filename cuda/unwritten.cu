@@ -1,0 +1,25 @@
+// unwritten.cu: operations of the contract that have no kernel yet. They refuse; whoever writes the
+// kernel removes the line here.
+#include "device.cuh"
+
+#define UNWRITTEN(name) \
+    CUSAE_API(name)(const cusae_##name*, cusae_stream*) { return CUSAE_EUNWRITTEN; }
+
+UNWRITTEN(linear)
+UNWRITTEN(activate)
+UNWRITTEN(attention)
+UNWRITTEN(attention_pattern)
+UNWRITTEN(attention_mix)
+UNWRITTEN(unembed_cross_entropy)
+UNWRITTEN(unembed_kl_divergence)
+UNWRITTEN(encode_topk)
+UNWRITTEN(encode_relu)
+UNWRITTEN(encode_relu_dense)
+UNWRITTEN(encode_dead_topk)
+UNWRITTEN(decode_sparse)
+UNWRITTEN(decode_dense)
+UNWRITTEN(sparsity_lp)
+UNWRITTEN(sparsity_lp_dense)
+UNWRITTEN(gradient_sparse)
+UNWRITTEN(gradient_dense)
+UNWRITTEN(gradient_b_dec)

@@ -1,0 +1,194 @@
+//! Which devices there are, what they are, and why one cannot be used.
+
+use super::*;
+use std::fmt;
+
+/// Compute capability that the kernels need at least, as 80 for 8.0.
+const NEEDED_CAPABILITY: u32 = 80;
+
+/// Why a GPU cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The kernels are not in this binary.
+    #[error("this build has no CUDA kernels: nvcc was not found, or the feature `cuda` was off, when it was compiled")]
+    NotCompiled,
+    /// CUDA error 35: no driver, or too old a one.
+    #[error(
+        "there is no NVIDIA driver, or one too old for CUDA 13, which needs version 580 or newer (CUDA error {0})"
+    )]
+    NoDriver(i32),
+    /// The driver is there and finds nothing.
+    #[error("the NVIDIA driver finds no GPU")]
+    NoDevice,
+    /// There are GPUs, but not so many.
+    #[error("there is no GPU number {ordinal}; there are {count}, counted from 0")]
+    NoSuchDevice {
+        /// The one asked for.
+        ordinal: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The GPU is too old.
+    #[error(
+        "the GPU has compute capability {}.{}, the kernels need {}.{} or newer",
+        have / 10, have % 10, need / 10, need % 10
+    )]
+    Unsupported {
+        /// Its compute capability, 75 for 7.5.
+        have: u32,
+        /// The lowest that is supported.
+        need: u32,
+    },
+    /// CUDA failed in another way.
+    #[error("CUDA error {code}: {what}")]
+    Failed {
+        /// CUDA's number of the error.
+        code: i32,
+        /// CUDA's words.
+        what: String,
+    },
+}
+
+/// What a device is and has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceProperties {
+    /// Its number, from 0.
+    pub ordinal: usize,
+    /// As the driver calls it.
+    pub name: String,
+    /// Compute capability, 90 for 9.0.
+    pub capability: u32,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Memory in bytes.
+    pub memory_total: u64,
+    /// Of it free, when it was asked for.
+    pub memory_free: u64,
+    /// Memory bandwidth in bytes per second, as the clock and the width of the bus promise.
+    pub memory_bandwidth: f64,
+    /// Newest CUDA that the driver knows, 13000 for 13.0.
+    pub driver_version: u32,
+    /// CUDA of the runtime in this binary, likewise.
+    pub runtime_version: u32,
+}
+
+impl fmt::Display for DeviceProperties {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let gib = self.memory_total as f64 / (1u64 << 30) as f64;
+        let (major, minor) = (self.capability / 10, self.capability % 10);
+        write!(f, "{} (compute capability {major}.{minor}, {gib:.0} GiB)", self.name)
+    }
+}
+
+impl Native {
+    /// The GPU with this number. Error: why it cannot be used.
+    pub fn cuda(ordinal: usize) -> Result<Native, Unavailable> {
+        Native::on(cuda_table()?, ordinal)
+    }
+
+    /// All GPUs. Error: why there is none.
+    pub fn cuda_devices() -> Result<Vec<DeviceProperties>, Unavailable> {
+        let table = cuda_table()?;
+        (0..count(table)?).map(|ordinal| properties(table, ordinal)).collect()
+    }
+
+    /// A device of another provider of the functions in `cuda/api.h`: in tests, the emulator, whose
+    /// device `n` runs the threads in the order of seed `n`.
+    ///
+    /// # Safety
+    /// `table` points to a `cusae_table` that is complete and stays where it is.
+    pub unsafe fn from_table(table: *const c_void, ordinal: usize) -> Result<Native, Unavailable> {
+        // SAFETY: as the caller promises.
+        Native::on(unsafe { &*table.cast::<ffi::cusae_table>() }, ordinal)
+    }
+
+    fn on(table: &'static ffi::cusae_table, ordinal: usize) -> Result<Native, Unavailable> {
+        assert_eq!(table.table_bytes as usize, size_of::<ffi::cusae_table>(), "kernels of another cuda/api.h");
+        let count = count(table)?;
+        if ordinal >= count {
+            return Err(Unavailable::NoSuchDevice { ordinal, count });
+        }
+        let properties = properties(table, ordinal)?;
+        if properties.capability < NEEDED_CAPABILITY {
+            return Err(Unavailable::Unsupported { have: properties.capability, need: NEEDED_CAPABILITY });
+        }
+        let mut stream = Stream {
+            table,
+            handle: std::ptr::null_mut(),
+            number: std::ptr::null_mut(),
+            wait_for_each: std::env::var_os("CUSAE_SYNC").is_some_and(|value| value == "1"),
+        };
+        // SAFETY: the table is complete; what is written to belongs to `stream`.
+        unsafe {
+            let status = table.stream_create.expect(COMPLETE)(&mut stream.handle, ordinal as c_int);
+            if let Err(failed) = check(table, status) {
+                // Nothing has been made that could be given back.
+                std::mem::forget(stream);
+                return Err(failed);
+            }
+            check(table, table.memory_allocate.expect(COMPLETE)(&mut stream.number, 8, stream.handle))?;
+        }
+        Ok(Native { engine: Arc::new(Engine { properties, stream: Mutex::new(stream) }) })
+    }
+}
+
+#[cfg(has_cuda)]
+fn cuda_table() -> Result<&'static ffi::cusae_table, Unavailable> {
+    unsafe extern "C" {
+        fn cusae_cuda_table() -> *const ffi::cusae_table;
+    }
+    // SAFETY: the function returns a constant of cuda/runtime.cu.
+    Ok(unsafe { &*cusae_cuda_table() })
+}
+
+#[cfg(not(has_cuda))]
+fn cuda_table() -> Result<&'static ffi::cusae_table, Unavailable> {
+    Err(Unavailable::NotCompiled)
+}
+
+fn check(table: &ffi::cusae_table, status: c_int) -> Result<(), Unavailable> {
+    const NO_DRIVER: c_int = 35;
+    const NO_DEVICE: c_int = 100;
+    match status {
+        0 => Ok(()),
+        NO_DRIVER => Err(Unavailable::NoDriver(status)),
+        NO_DEVICE => Err(Unavailable::NoDevice),
+        code => {
+            // SAFETY: the table is complete, and the text is valid until this thread's next call.
+            let what = unsafe { CStr::from_ptr(table.error_text.expect(COMPLETE)(code)) };
+            Err(Unavailable::Failed { code, what: what.to_string_lossy().into_owned() })
+        }
+    }
+}
+
+fn count(table: &ffi::cusae_table) -> Result<usize, Unavailable> {
+    let mut count = 0;
+    // SAFETY: the table is complete, and `count` can be written.
+    check(table, unsafe { table.device_count.expect(COMPLETE)(&mut count) })?;
+    if count == 0 {
+        return Err(Unavailable::NoDevice);
+    }
+    Ok(count as usize)
+}
+
+fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperties, Unavailable> {
+    // SAFETY: numbers and characters, for which zero is a value.
+    let mut device: ffi::cusae_device = unsafe { std::mem::zeroed() };
+    // SAFETY: the table is complete, and `device` can be written.
+    check(table, unsafe { table.device_properties.expect(COMPLETE)(ordinal as c_int, &mut device) })?;
+    // SAFETY: the name ends with a 0.
+    let name = unsafe { CStr::from_ptr(device.name.as_ptr()) }.to_string_lossy().into_owned();
+    // Memory with double data rate: two transfers in a clock.
+    let bandwidth = 2.0 * f64::from(device.memory_clock_khz) * 1e3 * f64::from(device.memory_bus_bits) / 8.0;
+    Ok(DeviceProperties {
+        ordinal,
+        name,
+        capability: (device.compute_major * 10 + device.compute_minor) as u32,
+        multiprocessors: device.multiprocessors as u32,
+        memory_total: device.memory_total_bytes,
+        memory_free: device.memory_free_bytes,
+        memory_bandwidth: bandwidth,
+        driver_version: device.driver_version as u32,
+        runtime_version: device.runtime_version as u32,
+    })
+}

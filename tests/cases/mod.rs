@@ -1,0 +1,187 @@
+//! Cases of every operation, run on every device at hand against the CPU backend.
+//!
+//! A case uploads its inputs, runs one operation and names its outputs, each with how closely devices
+//! must agree on it. One table per operation, in `lm.rs` and `sae.rs`.
+
+pub mod lm;
+pub mod sae;
+
+use cusae::backend::{Backend, Cpu, Element, Native};
+use cusae::error::Result;
+use cusae::random::{Random, Stream};
+use std::fmt::Debug;
+use std::sync::Once;
+
+/// The largest relative error of one rounding to f32.
+pub const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
+
+/// How closely a device's output must agree with the CPU backend's.
+pub enum Agree {
+    /// The same bits.
+    Bits,
+    /// Relative error at most this.
+    Relative(f64),
+    /// Absolute error of each element at most this.
+    Within(Vec<f64>),
+}
+
+/// What an operation wrote, and how far devices may differ.
+pub struct Output {
+    name: &'static str,
+    values: Values,
+    agree: Agree,
+}
+
+#[derive(Clone, Debug)]
+enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    U32(Vec<u32>),
+}
+
+/// Collects a case's outputs.
+#[derive(Default)]
+pub struct Outputs(Vec<Output>);
+
+impl Outputs {
+    /// The first `len` elements of a buffer of f32.
+    pub fn f32<B: Backend>(
+        &mut self,
+        backend: &B,
+        name: &'static str,
+        buffer: &B::Buffer<f32>,
+        len: usize,
+        agree: Agree,
+    ) -> Result<()> {
+        let mut values = vec![0.0; len];
+        backend.read(buffer, 0, &mut values)?;
+        self.0.push(Output { name, values: Values::F32(values), agree });
+        Ok(())
+    }
+
+    /// The first `len` elements of a buffer of u32, the same bits everywhere.
+    pub fn u32<B: Backend>(
+        &mut self,
+        backend: &B,
+        name: &'static str,
+        buffer: &B::Buffer<u32>,
+        len: usize,
+    ) -> Result<()> {
+        let mut values = vec![0; len];
+        backend.read(buffer, 0, &mut values)?;
+        self.0.push(Output { name, values: Values::U32(values), agree: Agree::Bits });
+        Ok(())
+    }
+
+    /// A number that the operation returned.
+    pub fn number(&mut self, name: &'static str, value: f64, agree: Agree) {
+        self.0.push(Output { name, values: Values::F64(vec![value]), agree });
+    }
+}
+
+/// One case of one operation.
+pub trait Case: Debug {
+    /// Uploads the inputs, runs the operation, and says what it wrote.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs>;
+}
+
+/// Every device that can be had here: the emulator with its threads in three orders, and a GPU.
+pub fn devices() -> Vec<Native> {
+    static SAID: Once = Once::new();
+    // SAFETY: the emulator's table is complete and constant.
+    let emulated = |order| unsafe { Native::from_table(cusae_emu::table(), order) }.unwrap();
+    let mut devices: Vec<Native> = [0, 1, 2].into_iter().map(emulated).collect();
+    match Native::cuda(0) {
+        Ok(gpu) => devices.push(gpu),
+        Err(why) => SAID.call_once(|| eprintln!("skipped on a GPU: {why}")),
+    }
+    devices
+}
+
+/// Runs cases on every device and compares with the CPU backend; the emulator's thread orders must
+/// not make a difference of one bit.
+pub fn check<C: Case>(cases: impl IntoIterator<Item = C>) {
+    for case in cases {
+        let expected = case.run(&Cpu).unwrap_or_else(|error| panic!("{case:?} on the CPU: {error}"));
+        let mut in_order: Option<Outputs> = None;
+        for device in devices() {
+            let place = format!("{case:?} on {}", cusae::backend::Backend::describe(&device));
+            let found = case.run(&device).unwrap_or_else(|error| panic!("{place}: {error}"));
+            assert_eq!(expected.0.len(), found.0.len(), "{place}");
+            for (expected, found) in expected.0.iter().zip(&found.0) {
+                agree(&place, &expected.agree, expected, found);
+            }
+            if device.describe().starts_with("emulator") {
+                for (first, found) in in_order.iter().flat_map(|first| &first.0).zip(&found.0) {
+                    agree(&format!("{place}, against threads in order"), &Agree::Bits, first, found);
+                }
+                in_order = in_order.or(Some(found));
+            }
+        }
+    }
+}
+
+/// Runs a case that must fail with the same sentence on the CPU backend and on every device.
+pub fn fails<C: Case>(case: C, sentence: &str) {
+    let error = |result: Result<Outputs>| result.err().map(|error| error.to_string());
+    assert_eq!(error(case.run(&Cpu)).as_deref(), Some(sentence), "{case:?} on the CPU");
+    for device in devices() {
+        assert_eq!(error(case.run(&device)).as_deref(), Some(sentence), "{case:?} on {}", device.describe());
+    }
+}
+
+/// Runs a case that devices must refuse with this sentence.
+pub fn refused<C: Case>(case: C, sentence: &str) {
+    for device in devices() {
+        let error = case.run(&device).err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some(sentence), "{case:?} on {}", device.describe());
+    }
+}
+
+fn agree(place: &str, agree: &Agree, expected: &Output, found: &Output) {
+    let numbers = |values: &Values| -> Vec<(f64, u64)> {
+        match values {
+            Values::F32(values) => values.iter().map(|&x| (f64::from(x), u64::from(x.to_bits()))).collect(),
+            Values::F64(values) => values.iter().map(|&x| (x, x.to_bits())).collect(),
+            Values::U32(values) => values.iter().map(|&x| (f64::from(x), u64::from(x))).collect(),
+        }
+    };
+    let (expected_values, found_values) = (numbers(&expected.values), numbers(&found.values));
+    assert_eq!(expected_values.len(), found_values.len(), "{place}: {}", expected.name);
+    for (i, (&(want, want_bits), &(have, have_bits))) in expected_values.iter().zip(&found_values).enumerate() {
+        let same = want_bits == have_bits || (want.is_nan() && have.is_nan());
+        let error = (want - have).abs();
+        let close = match agree {
+            Agree::Bits => same,
+            Agree::Relative(bound) => same || error <= bound * want.abs(),
+            Agree::Within(bounds) => same || error <= bounds[i],
+        };
+        assert!(close, "{place}: {}[{i}] is {have}, the CPU backend has {want}, {error:e} away", expected.name);
+    }
+}
+
+/// `n` numbers in (-1, 1), among them zeros, tiny and large ones.
+pub fn values(seed: u64, n: usize) -> Vec<f32> {
+    let mut random = Random::new(seed, Stream::Weights, 0);
+    (0..n)
+        .map(|_| match (random.below(61), 2.0 * random.uniform() - 1.0) {
+            (0, _) => 0.0,
+            (1, x) => x * 1e-20,
+            (2, x) => x * 300.0,
+            (_, x) => x,
+        })
+        .collect()
+}
+
+/// `n` numbers below `limit`.
+pub fn indices(seed: u64, n: usize, limit: usize) -> Vec<u32> {
+    let mut random = Random::new(seed, Stream::Shuffle, 0);
+    (0..n).map(|_| random.below(limit as u32)).collect()
+}
+
+/// A buffer that nobody has written: NaN, or a large number.
+pub fn unwritten<B: Backend, T: Element>(backend: &B, len: usize) -> Result<B::Buffer<T>> {
+    let pattern: Vec<u8> = [0xff, 0xff, 0xff, 0x7f].into_iter().cycle().take(len * size_of::<T>()).collect();
+    let values: Vec<T> = bytemuck::pod_collect_to_vec(&pattern);
+    backend.upload(&values)
+}

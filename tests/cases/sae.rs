@@ -1,0 +1,458 @@
+//! Cases of the SAE's operations.
+
+use super::*;
+use cusae::backend::*;
+
+/// [`Backend::gather_rows`] and [`Backend::scatter_rows`].
+#[derive(Clone, Debug)]
+pub struct RowsCase {
+    /// Which rows, in and out; the destinations are `0..n` backwards.
+    pub rows: Vec<u32>,
+    /// Rows there are.
+    pub available: usize,
+    pub columns: usize,
+    /// First of the rows to gather.
+    pub first: usize,
+    pub scatter: bool,
+}
+
+fn rows_case(n: usize, available: usize, columns: usize, scatter: bool) -> RowsCase {
+    RowsCase { rows: indices(5, n, available), available, columns, first: 0, scatter }
+}
+
+/// Widths around a warp's 32, repeated rows, none, and from the middle of the list on.
+pub fn gather_rows() -> Vec<RowsCase> {
+    vec![
+        rows_case(1, 1, 1, false),
+        rows_case(9, 4, 31, false),
+        rows_case(8, 100, 32, false),
+        rows_case(30, 7, 33, false),
+        rows_case(0, 7, 33, false),
+        RowsCase { first: 5, ..rows_case(30, 7, 65, false) },
+    ]
+}
+
+/// As for gathering; what no index names stays as it was.
+pub fn scatter_rows() -> Vec<RowsCase> {
+    vec![rows_case(1, 1, 1, true), rows_case(9, 12, 31, true), rows_case(30, 40, 33, true), rows_case(0, 3, 8, true)]
+}
+
+impl Case for RowsCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (n, columns) = (self.rows.len() - self.first, self.columns);
+        let from = backend.upload(&values(1, self.available * columns))?;
+        let rows = backend.upload(&self.rows)?;
+        let mut outputs = Outputs::default();
+        if self.scatter {
+            let to_rows = backend.upload(&(0..n as u32).rev().collect::<Vec<_>>())?;
+            let mut to = backend.upload(&values(2, (n + 2) * columns))?;
+            let op = ScatterRows { from: &from, from_rows: &rows, to_rows: &to_rows, n, columns, to: &mut to };
+            backend.scatter_rows(op)?;
+            outputs.f32(backend, "to", &to, (n + 2) * columns, Agree::Bits)?;
+        } else {
+            let mut to = unwritten(backend, n * columns)?;
+            backend.gather_rows(GatherRows { from: &from, rows: &rows, first: self.first, n, columns, to: &mut to })?;
+            outputs.f32(backend, "to", &to, n * columns, Agree::Bits)?;
+        }
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::prepare_input`].
+#[derive(Clone, Debug)]
+pub struct PrepareInputCase {
+    pub rows: usize,
+    pub d_in: usize,
+    pub normalization: RowNormalization,
+    pub b_dec: bool,
+    pub scale: f32,
+}
+
+/// Each normalisation with and without b_dec, odd widths, one row, none.
+pub fn prepare_input() -> Vec<PrepareInputCase> {
+    let kinds = [RowNormalization::None, RowNormalization::LayerNorm, RowNormalization::ConstantNorm];
+    let shapes = [(1, 2, true), (9, 31, false), (8, 33, true), (3, 768, true), (0, 5, false)];
+    let case = |normalization, (rows, d_in, b_dec)| PrepareInputCase { rows, d_in, normalization, b_dec, scale: 1.7 };
+    kinds.into_iter().flat_map(|kind| shapes.map(|shape| case(kind, shape))).collect()
+}
+
+impl Case for PrepareInputCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (rows, width, n) = (self.rows, self.d_in, self.rows * self.d_in);
+        let x = values(1, n);
+        let b = values(2, width);
+        let (x_buffer, b_buffer) = (backend.upload(&x)?, backend.upload(&b)?);
+        let (mut target, mut input) = (unwritten(backend, n)?, unwritten(backend, n)?);
+        let (mut row_scale, mut row_shift) = (unwritten(backend, rows)?, unwritten(backend, rows)?);
+        backend.prepare_input(PrepareInput {
+            x: &x_buffer,
+            scale: self.scale,
+            normalization: self.normalization,
+            b_dec: self.b_dec.then_some(&b_buffer),
+            rows,
+            d_in: width,
+            target: &mut target,
+            input: &mut input,
+            row_scale: &mut row_scale,
+            row_shift: &mut row_shift,
+        })?;
+        // Sums are in f64, so scale and shift are apart by the last bit of f32 at most; (x - shift) and
+        // its product with the factor pass that on, b_dec adds one rounding.
+        let mut bounds = Vec::with_capacity(n);
+        for row in x.chunks_exact(width.max(1)) {
+            let row: Vec<f64> = row.iter().map(|&x| f64::from(x * self.scale)).collect();
+            let (mean, norm) = (row.iter().sum::<f64>() / width as f64, row.iter().map(|x| x * x).sum::<f64>().sqrt());
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (width as f64 - 1.0);
+            let (shift, factor) = match self.normalization {
+                RowNormalization::None => (0.0, 0.0),
+                RowNormalization::LayerNorm => (mean.abs(), 1.0 / (variance.sqrt() + 1e-5)),
+                RowNormalization::ConstantNorm => (0.0, (width as f64).sqrt() / norm),
+            };
+            bounds.extend(row.iter().zip(&b).map(|(x, b)| {
+                8.0 * ROUNDING * (x.abs() + shift) * factor
+                    + if factor > 0.0 { 2.0 * ROUNDING * f64::from(b.abs()) } else { 0.0 }
+            }));
+        }
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "target", &target, n, Agree::Bits)?;
+        outputs.f32(backend, "input", &input, n, Agree::Within(bounds))?;
+        outputs.f32(backend, "row_scale", &row_scale, rows, Agree::Relative(4.0 * ROUNDING))?;
+        outputs.f32(backend, "row_shift", &row_shift, rows, Agree::Relative(2.0 * ROUNDING))?;
+        Ok(outputs)
+    }
+}
+
+/// Feature lists by row, as `(latents of row 0, latents of row 1, ...)`.
+#[derive(Clone)]
+pub struct Lists {
+    pub rows: Vec<Vec<u32>>,
+    pub stride: usize,
+    pub d_sae: usize,
+}
+
+impl Debug for Lists {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let entries: usize = self.rows.iter().map(Vec::len).sum();
+        write!(f, "{} rows x {} with {entries} entries of {} latents", self.rows.len(), self.stride, self.d_sae)
+    }
+}
+
+impl Lists {
+    /// Up to `most` of `d_sae` latents in each row, ascending; some rows are empty.
+    pub fn random(seed: u64, rows: usize, most: usize, d_sae: usize) -> Lists {
+        let mut random = Random::new(seed, Stream::Shuffle, 1);
+        let row = |_| {
+            let mut latents = random.permutation(d_sae);
+            latents.truncate(random.below(most as u32 + 1) as usize);
+            latents.sort_unstable();
+            latents
+        };
+        Lists { rows: (0..rows).map(row).collect(), stride: most, d_sae }
+    }
+
+    /// What the operations must agree on: no entries; one; sizes around a block's 256 places and a
+    /// segment's 32 entries; every latent in every row; one latent in every row, beyond a window of
+    /// 4,096 rows.
+    pub fn cases() -> Vec<Lists> {
+        let everywhere =
+            |rows: usize, latents: Vec<u32>, stride, d_sae| Lists { rows: vec![latents; rows], stride, d_sae };
+        vec![
+            everywhere(3, vec![], 2, 5),
+            everywhere(0, vec![], 2, 5),
+            everywhere(1, vec![0], 1, 1),
+            Lists::random(1, 33, 7, 40),
+            Lists::random(2, 64, 4, 1025),
+            everywhere(32, (0..9).collect(), 9, 9),
+            everywhere(33, (0..9).collect(), 9, 9),
+            everywhere(4099, vec![2], 2, 17),
+        ]
+    }
+
+    /// On a device, with values.
+    pub fn upload<B: Backend>(&self, backend: &B) -> Result<FeatureLists<B>> {
+        let (n, stride) = (self.rows.len(), self.stride);
+        let mut indices = vec![u32::MAX; n * stride];
+        for (row, latents) in self.rows.iter().enumerate() {
+            indices[row * stride..][..latents.len()].copy_from_slice(latents);
+        }
+        let counts: Vec<u32> = self.rows.iter().map(|latents| latents.len() as u32).collect();
+        Ok(FeatureLists {
+            rows: n,
+            stride,
+            counts: backend.upload(&counts)?,
+            indices: backend.upload(&indices)?,
+            values: backend.upload(&values(9, n * stride))?,
+        })
+    }
+
+    /// How many entries there are.
+    pub fn entries(&self) -> usize {
+        self.rows.iter().map(Vec::len).sum()
+    }
+
+    /// The same by latent.
+    pub fn by_latent<B: Backend>(&self, backend: &B, lists: &FeatureLists<B>) -> Result<LatentLists<B>> {
+        let room = self.rows.len() * self.stride;
+        let mut by_latent =
+            LatentLists { offsets: unwritten(backend, self.d_sae + 1)?, entries: unwritten(backend, room)? };
+        let (rows, d_sae) = (self.rows.len(), self.d_sae);
+        backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent: &mut by_latent })?;
+        Ok(by_latent)
+    }
+}
+
+/// [`Backend::transpose_lists`].
+#[derive(Clone, Debug)]
+pub struct TransposeListsCase(pub Lists);
+
+/// See [`Lists::cases`].
+pub fn transpose_lists() -> Vec<TransposeListsCase> {
+    Lists::cases().into_iter().map(TransposeListsCase).collect()
+}
+
+impl Case for TransposeListsCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let by_latent = self.0.by_latent(backend, &self.0.upload(backend)?)?;
+        let mut outputs = Outputs::default();
+        outputs.u32(backend, "offsets", &by_latent.offsets, self.0.d_sae + 1)?;
+        outputs.u32(backend, "entries", &by_latent.entries, self.0.entries())?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::update_firing`].
+#[derive(Clone, Debug)]
+pub struct UpdateFiringCase {
+    pub lists: Lists,
+    pub dense: bool,
+}
+
+/// See [`Lists::cases`]; each as lists and dense.
+pub fn update_firing() -> Vec<UpdateFiringCase> {
+    let both = |lists: Lists| [false, true].map(|dense| UpdateFiringCase { lists: lists.clone(), dense });
+    Lists::cases().into_iter().flat_map(both).collect()
+}
+
+impl Case for UpdateFiringCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (rows, d_sae) = (self.lists.rows.len(), self.lists.d_sae);
+        let mut dense = vec![0.0; rows * d_sae];
+        for (row, latents) in self.lists.rows.iter().enumerate() {
+            latents.iter().for_each(|&latent| dense[row * d_sae + latent as usize] = 0.25);
+        }
+        let dense = backend.upload(&dense)?;
+        let by_latent = self.lists.by_latent(backend, &self.lists.upload(backend)?)?;
+        let mut fired_count = backend.upload(&indices(3, d_sae, 1000))?;
+        let mut since_fired = backend.upload(&indices(4, d_sae, 1000))?;
+        backend.update_firing(UpdateFiring {
+            features: if self.dense { Features::Dense(&dense) } else { Features::Lists(&by_latent) },
+            rows,
+            d_sae,
+            fired_count: &mut fired_count,
+            since_fired: &mut since_fired,
+        })?;
+        let mut outputs = Outputs::default();
+        outputs.u32(backend, "fired_count", &fired_count, d_sae)?;
+        outputs.u32(backend, "since_fired", &since_fired, d_sae)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::find_dead`].
+#[derive(Clone, Debug)]
+pub struct FindDeadCase {
+    pub d_sae: usize,
+    /// Of counts below 10.
+    pub window: u32,
+}
+
+/// None, some and all dead, around the block's 1,024 latents.
+pub fn find_dead() -> Vec<FindDeadCase> {
+    let case = |(d_sae, window)| FindDeadCase { d_sae, window };
+    [(1, 0), (31, 4), (1023, 4), (1024, 4), (1025, 8), (2500, 0), (100, 9), (0, 3)].map(case).to_vec()
+}
+
+impl Case for FindDeadCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let since_fired = backend.upload(&indices(1, self.d_sae, 10))?;
+        let mut dead = unwritten(backend, self.d_sae)?;
+        let op = FindDead { since_fired: &since_fired, window: self.window, d_sae: self.d_sae, dead: &mut dead };
+        let n_dead = backend.find_dead(op)?;
+        let mut outputs = Outputs::default();
+        outputs.number("n_dead", n_dead as f64, Agree::Bits);
+        outputs.u32(backend, "dead", &dead, n_dead)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::clip_scale`].
+#[derive(Clone, Debug)]
+pub struct ClipScaleCase {
+    pub lens: Vec<usize>,
+    pub max_norm: Option<f32>,
+}
+
+/// No limit, one that bites, one that does not; empty gradients; more than one part of 65,536.
+pub fn clip_scale() -> Vec<ClipScaleCase> {
+    let case = |lens: &[usize], max_norm| ClipScaleCase { lens: lens.to_vec(), max_norm };
+    vec![
+        case(&[1], None),
+        case(&[255, 257, 1], Some(1.0)),
+        case(&[100, 0, 3], Some(1e9)),
+        case(&[], Some(1.0)),
+        case(&[65_537, 1000], Some(0.5)),
+    ]
+}
+
+impl Case for ClipScaleCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let upload = |(i, &len): (usize, &usize)| backend.upload(&values(i as u64, len));
+        let gradients = self.lens.iter().enumerate().map(upload).collect::<Result<Vec<_>>>()?;
+        let gradients: Vec<&B::Buffer<f32>> = gradients.iter().collect();
+        let mut out = unwritten(backend, 2)?;
+        backend.clip_scale(ClipScale { gradients: &gradients, max_norm: self.max_norm, out: &mut out })?;
+        // Sums in f64: the results are apart by the last bit of f32 at most.
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "out", &out, 2, Agree::Relative(2.0 * ROUNDING))?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::adam`].
+#[derive(Clone, Debug)]
+pub struct AdamCase {
+    pub len: usize,
+    pub step: u64,
+    pub clip: f32,
+}
+
+/// The first step, a late one, one beyond 32 bits; around a block's 256.
+pub fn adam() -> Vec<AdamCase> {
+    let case = |(len, step, clip)| AdamCase { len, step, clip };
+    [(1, 1, 1.0), (255, 2, 0.3), (257, 1000, 1.0), (1000, 1 << 40, 0.01), (0, 1, 1.0)].map(case).to_vec()
+}
+
+impl Case for AdamCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let squares: Vec<f32> = values(4, self.len).iter().map(|x| x * x).collect();
+        let mut parameter = backend.upload(&values(1, self.len))?;
+        let gradient = backend.upload(&values(2, self.len))?;
+        let mut exp_avg = backend.upload(&values(3, self.len))?;
+        let mut exp_avg_sq = backend.upload(&squares)?;
+        let clip = backend.upload(&[self.clip, 0.0])?;
+        backend.adam(Adam {
+            parameter: &mut parameter,
+            gradient: &gradient,
+            exp_avg: &mut exp_avg,
+            exp_avg_sq: &mut exp_avg_sq,
+            clip: &clip,
+            lr: 4e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            step: self.step,
+        })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "parameter", &parameter, self.len, Agree::Bits)?;
+        outputs.f32(backend, "exp_avg", &exp_avg, self.len, Agree::Bits)?;
+        outputs.f32(backend, "exp_avg_sq", &exp_avg_sq, self.len, Agree::Bits)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::row_norms`] and [`Backend::row_variance`].
+#[derive(Clone, Debug)]
+pub struct RowsOfMatrixCase {
+    pub rows: usize,
+    pub columns: usize,
+    /// Added to every value.
+    pub offset: f32,
+}
+
+/// Around a warp's 32 columns, a block's 8 rows, a chunk's 128 rows; a mean far above the spread.
+pub fn rows_of_matrix() -> Vec<RowsOfMatrixCase> {
+    let case = |(rows, columns, offset)| RowsOfMatrixCase { rows, columns, offset };
+    [(1, 1, 0.0), (8, 31, 0.0), (9, 33, 0.0), (127, 32, 0.0), (129, 65, 1e4), (300, 7, 0.0), (0, 4, 0.0)]
+        .map(case)
+        .to_vec()
+}
+
+/// The norms of rows.
+#[derive(Debug)]
+pub struct RowNormsCase(pub RowsOfMatrixCase);
+
+impl Case for RowNormsCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let RowsOfMatrixCase { rows, columns, offset } = self.0;
+        let matrix = values(1, rows * columns).iter().map(|x| x + offset).collect::<Vec<_>>();
+        let (matrix, mut norms) = (backend.upload(&matrix)?, unwritten(backend, rows)?);
+        backend.row_norms(RowNorms { matrix: &matrix, rows, columns, norms: &mut norms })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "norms", &norms, rows, Agree::Relative(2.0 * ROUNDING))?;
+        Ok(outputs)
+    }
+}
+
+/// The variance of rows.
+#[derive(Debug)]
+pub struct RowVarianceCase(pub RowsOfMatrixCase);
+
+impl Case for RowVarianceCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let RowsOfMatrixCase { rows, columns, offset } = self.0;
+        let x = values(1, rows * columns).iter().map(|x| x + offset).collect::<Vec<_>>();
+        let (x, mut variance) = (backend.upload(&x)?, unwritten(backend, rows)?);
+        backend.row_variance(RowVariance { x: &x, rows, d_in: columns, variance: &mut variance })?;
+        // f64 throughout: even with a mean of 1e4 beside a spread of 1, 1e-12 of it is lost.
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "variance", &variance, rows, Agree::Relative(2.0 * ROUNDING))?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::scale`].
+#[derive(Clone, Debug)]
+pub struct ScaleCase {
+    pub len: usize,
+}
+
+/// Around a block's 256 elements.
+pub fn scale() -> Vec<ScaleCase> {
+    [0, 1, 255, 256, 257].map(|len| ScaleCase { len }).to_vec()
+}
+
+impl Case for ScaleCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let from = backend.upload(&values(1, self.len))?;
+        let mut to = unwritten(backend, self.len + 3)?;
+        backend.scale(Scale { from: &from, factor: 0.3, len: self.len, to: &mut to })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "to", &to, self.len + 3, Agree::Bits)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::sum`] and [`Backend::sum_of_squares`].
+#[derive(Clone, Debug)]
+pub struct SumCase {
+    pub len: usize,
+}
+
+/// Nothing, one, around a block's 256 threads and a part's 65,536 values.
+pub fn sum() -> Vec<SumCase> {
+    [0, 1, 255, 257, 65_535, 65_536, 65_537].map(|len| SumCase { len }).to_vec()
+}
+
+impl Case for SumCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let host = values(1, self.len + 1);
+        let magnitude: f64 = host.iter().map(|&x| f64::from(x.abs())).sum();
+        let buffer = backend.upload(&host)?;
+        // Two orders of adding n numbers in f64 differ by at most n roundings of the sum of magnitudes.
+        let roundings = self.len as f64 * f64::EPSILON;
+        let mut outputs = Outputs::default();
+        outputs.number("sum", backend.sum(&buffer, self.len)?, Agree::Within(vec![roundings * magnitude]));
+        outputs.number("squares", backend.sum_of_squares(&buffer, self.len)?, Agree::Relative(roundings));
+        Ok(outputs)
+    }
+}

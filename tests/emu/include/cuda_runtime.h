@@ -1,0 +1,313 @@
+// cuda_runtime.h of the emulator: the part of CUDA's language and of its runtime that cuda/ uses.
+//
+// A stream only queues; its work is done when somebody waits for it, so a host that reads too early
+// reads old memory. Device number n runs threads in the order of seed n, 0 meaning in order.
+#pragma once
+#include <chrono>
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "emu.h"
+
+// ---- The language ----------------------------------------------------------------------------------
+
+#define __global__ static
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __grid_constant__
+#define __align__(n) alignas(n)
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+#define threadIdx (::emu::self->current->thread)
+#define blockIdx (::emu::self->current->block->index)
+#define blockDim (::emu::self->launch->block)
+#define gridDim (::emu::self->launch->grid)
+
+#define __syncthreads() ::emu::sync_block(__FILE__, __LINE__)
+inline void __syncwarp(unsigned mask = 0xffffffffu) { emu::exchange(mask, 0, 0, emu::lane()); }
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+
+template <class T> T __shfl_sync(unsigned mask, T value, int source) { return emu::exchange(mask, value, 1, source & 31); }
+template <class T> T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+    return emu::exchange(mask, value, 2, (emu::lane() ^ lanes) & 31);
+}
+template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned by) {
+    const int source = emu::lane() + int(by);
+    return emu::exchange(mask, value, 3, source < 32 ? source : emu::lane());
+}
+template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by) {
+    const int source = emu::lane() - int(by);
+    return emu::exchange(mask, value, 5, source >= 0 ? source : emu::lane());
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate) { return emu::ballot(mask, predicate != 0); }
+inline int __any_sync(unsigned mask, int predicate) { return emu::ballot(mask, predicate != 0) != 0; }
+inline int __all_sync(unsigned mask, int predicate) { return emu::ballot(mask, predicate == 0) == 0; }
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+template <class To, class From> To emu_bits(From from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    std::memcpy(&to, &from, sizeof to);
+    return to;
+}
+inline unsigned __float_as_uint(float x) { return emu_bits<unsigned>(x); }
+inline float __uint_as_float(unsigned x) { return emu_bits<float>(x); }
+inline int __float_as_int(float x) { return emu_bits<int>(x); }
+inline float __int_as_float(int x) { return emu_bits<float>(x); }
+template <class T> T __ldg(const T* from) { return *from; }
+using std::max;
+using std::min;
+
+// Blocks run on several OS threads, so these are real atomics.
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_RELAXED); }
+inline unsigned atomicExch(unsigned* at, unsigned value) { return __atomic_exchange_n(at, value, __ATOMIC_RELAXED); }
+inline unsigned atomicCAS(unsigned* at, unsigned expected, unsigned value) {
+    __atomic_compare_exchange_n(at, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    return expected;
+}
+inline unsigned atomicMax(unsigned* at, unsigned value) {
+    unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (old < value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
+}
+
+// ---- The runtime -----------------------------------------------------------------------------------
+
+using cudaError_t = int;
+constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2,
+              cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700,
+              cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900;
+
+namespace emu {
+
+constexpr int kDevices = 8;
+
+struct Stream {
+    uint64_t order = 0;
+    std::vector<std::function<int()>> queue;
+    bool capturing = false;
+    int error = 0;  // sticky, as a CUDA context's
+};
+struct Graph { std::vector<std::function<int()>> work; };
+struct Event {
+    std::chrono::steady_clock::time_point time;
+    Stream* stream = nullptr;
+};
+
+inline std::mutex memory_mutex;
+inline std::map<void*, size_t> memory;  // every allocation, by its start
+inline thread_local int device = 0;
+inline std::mutex failure_mutex;
+inline std::string last_failure;
+
+inline int run_queue(Stream& stream) {
+    if (stream.capturing) return cudaErrorStreamCaptureUnsupported;
+    std::vector<std::function<int()>> work;
+    work.swap(stream.queue);
+    for (auto& step : work)
+        if (!stream.error) stream.error = step();
+    return stream.error;
+}
+
+}  // namespace emu
+
+using cudaStream_t = emu::Stream*;
+using cudaEvent_t = emu::Event*;
+using cudaGraph_t = emu::Graph*;
+using cudaGraphExec_t = emu::Graph*;
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+enum cudaDeviceAttr {
+    cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor, cudaDevAttrMultiProcessorCount,
+    cudaDevAttrMemoryClockRate, cudaDevAttrGlobalMemoryBusWidth, cudaDevAttrL2CacheSize,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin,
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
+struct cudaDeviceProp { char name[256]; size_t totalGlobalMem; };
+struct cudaLaunchConfig_t {
+    dim3 grid, block;  // CUDA's names for these two are macros here
+    size_t dynamicSmemBytes;
+    cudaStream_t stream;
+    void* attrs;
+    unsigned numAttrs;
+};
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+    switch (error) {
+        case cudaErrorInvalidValue: return "invalid argument";
+        case cudaErrorMemoryAllocation: return "out of memory";
+        case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorInvalidDevice: return "invalid device ordinal";
+        case cudaErrorIllegalAddress: return "memory was written outside an allocation";
+        case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+        case cudaErrorLaunchFailure: {
+            static thread_local std::string text;
+            std::lock_guard<std::mutex> lock(emu::failure_mutex);
+            return (text = emu::last_failure).c_str();
+        }
+        default: return "no error of the emulator's";
+    }
+}
+inline cudaError_t cudaGetDeviceCount(int* count) { return *count = emu::kDevices, cudaSuccess; }
+inline cudaError_t cudaSetDevice(int ordinal) {
+    if (ordinal < 0 || ordinal >= emu::kDevices) return cudaErrorInvalidDevice;
+    return emu::device = ordinal, cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int ordinal) {
+    std::snprintf(out->name, sizeof out->name, "emulator, thread order %d", ordinal);
+    out->totalGlobalMem = size_t(1) << 30;
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int) {
+    constexpr int values[] = {9, 0, 1, 1000000, 64, 1 << 20, 227 << 10};
+    return *out = values[attribute], cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int* out) { return *out = 13000, cudaSuccess; }
+inline cudaError_t cudaRuntimeGetVersion(int* out) { return *out = 13000, cudaSuccess; }
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { return *free = *total = size_t(1) << 30, cudaSuccess; }
+
+// Device memory starts as NaN and is fenced on both sides.
+inline cudaError_t cudaMalloc(void** out, size_t bytes) {
+    const size_t whole = (bytes + 2 * 256 + 255) / 256 * 256;
+    unsigned char* start = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
+    if (!start) return cudaErrorMemoryAllocation;
+    std::memset(start, emu::kGuard, whole);
+    std::memset(start + 256, 0xff, bytes);
+    *out = start + 256;
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(start, 256);
+    __asan_poison_memory_region(start + 256 + bytes, whole - 256 - bytes);
+#endif
+    std::lock_guard<std::mutex> lock(emu::memory_mutex);
+    emu::memory[*out] = bytes;
+    return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* at) {
+    if (!at) return cudaSuccess;
+    std::lock_guard<std::mutex> lock(emu::memory_mutex);
+    const auto found = emu::memory.find(at);
+    if (found == emu::memory.end()) return cudaErrorInvalidValue;
+    const size_t bytes = found->second, whole = (bytes + 2 * 256 + 255) / 256 * 256;
+    unsigned char* start = static_cast<unsigned char*>(at) - 256;
+    emu::memory.erase(found);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(start, whole);
+#endif
+    for (size_t i = 0; i < whole; i++)
+        if ((i < 256 || i >= 256 + bytes) && start[i] != emu::kGuard) {
+            std::fprintf(stderr, "emu: memory was written %td bytes from the start of an allocation of %zu bytes\n",
+                         ptrdiff_t(i) - 256, bytes);
+            std::abort();
+        }
+    std::free(start);
+    return cudaSuccess;
+}
+inline cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) {
+    return (*out = std::calloc(1, bytes)) ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaHostGetDevicePointer(void** out, void* host, unsigned) { return *out = host, cudaSuccess; }
+inline cudaError_t cudaFreeHost(void* host) { return std::free(host), cudaSuccess; }
+
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
+    *out = new emu::Stream;
+    (*out)->order = uint64_t(emu::device);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emu::run_queue(*stream); }
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    const int error = emu::run_queue(*stream);
+    delete stream;
+    return error;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t stream) {
+    stream->queue.push_back([=] { return std::memset(to, byte, bytes), cudaSuccess; });
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    if (kind == cudaMemcpyHostToDevice) {  // the source may change as soon as this returns
+        const auto* begin = static_cast<const unsigned char*>(from);
+        std::vector<unsigned char> copy(begin, begin + bytes);
+        stream->queue.push_back([to, copy] { return std::memcpy(to, copy.data(), copy.size()), cudaSuccess; });
+    } else {
+        stream->queue.push_back([=] { return std::memcpy(to, from, bytes), cudaSuccess; });
+    }
+    return cudaSuccess;
+}
+
+inline cudaError_t cudaEventCreate(cudaEvent_t* out) { return *out = new emu::Event, cudaSuccess; }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    event->stream = stream;
+    stream->queue.push_back([event] { return event->time = std::chrono::steady_clock::now(), cudaSuccess; });
+    return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    return event->stream ? emu::run_queue(*event->stream) : cudaSuccess;
+}
+inline cudaError_t cudaEventElapsedTime(float* out, cudaEvent_t from, cudaEvent_t to) {
+    return *out = std::chrono::duration<float, std::milli>(to->time - from->time).count(), cudaSuccess;
+}
+
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+    const int error = emu::run_queue(*stream);
+    stream->capturing = true;
+    return error;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
+    *out = new emu::Graph;
+    (*out)->work.swap(stream->queue);
+    stream->capturing = false;
+    return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long) {
+    return *out = new emu::Graph(*graph), cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+    stream->queue.insert(stream->queue.end(), graph->work.begin(), graph->work.end());
+    return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+
+template <class K> cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) { return cudaSuccess; }
+template <class... P, class... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A... arguments) {
+    const dim3 grid = config->grid, block = config->block;
+    const size_t shared_bytes = config->dynamicSmemBytes;
+    const unsigned threads = block.x * block.y * block.z;
+    if (!threads || threads > 1024 || shared_bytes > (227 << 10) || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
+        return cudaErrorInvalidConfiguration;
+    const uint64_t order = config->stream->order;
+    config->stream->queue.push_back([=] {
+        std::tuple<P...> packed(arguments...);
+        struct Call { void (*kernel)(P...); std::tuple<P...>* arguments; } call{kernel, &packed};
+        const auto apply = [](void* c) {
+            const Call& call = *static_cast<Call*>(c);
+            std::apply(call.kernel, *call.arguments);
+        };
+        const std::string failure = emu::run({grid, block, shared_bytes, 1, apply, &call}, order);
+        if (failure.empty()) return cudaSuccess;
+        std::lock_guard<std::mutex> lock(emu::failure_mutex);
+        emu::last_failure = "emulator: " + failure;
+        return cudaErrorLaunchFailure;
+    });
+    return cudaSuccess;
+}

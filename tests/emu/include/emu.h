@@ -1,0 +1,524 @@
+// emu.h: runs CUDA kernels on the CPU, for tests only.
+//
+// A block is a set of fibers on one OS thread; a fiber runs until it must wait. What a GPU leaves
+// open is decided against the kernel: threads run in an order drawn from a seed, shared memory
+// starts as NaN, an asynchronous copy poisons its destination and arrives as late as it may. So a
+// missing barrier or wait gives wrong numbers or a reported deadlock here, not luck.
+//
+// It does not see: the memory model (fibers are sequentially consistent), registers, time,
+// rounding inside tensor cores, and legality of instructions, which only nvcc knows.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <sys/mman.h>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+struct uint3 { unsigned x, y, z; };
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+namespace emu {
+
+// ---- Fibers --------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+struct Context { void* stack_pointer; };
+// Saves the callee-saved registers on the old stack, adopts the new one, restores, returns.
+extern "C" void emu_swap(void** save, void* load);
+__asm__(".text\n.weak emu_swap\n.type emu_swap,@function\nemu_swap:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+inline void swap(Context& from, Context& to) { emu_swap(&from.stack_pointer, to.stack_pointer); }
+inline void prepare(Context& context, char* stack, size_t size, void (*entry)()) {
+    void** top = reinterpret_cast<void**>(stack + size) - 1;  // rsp % 16 == 8 at entry, as after a call
+    *--top = reinterpret_cast<void*>(entry);
+    for (int saved = 0; saved < 6; saved++) *--top = nullptr;
+    context.stack_pointer = top;
+}
+#else
+struct Context { ucontext_t context; };
+inline void swap(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
+inline void prepare(Context& context, char* stack, size_t size, void (*entry)()) {
+    getcontext(&context.context);
+    context.context.uc_stack.ss_sp = stack;
+    context.context.uc_stack.ss_size = size;
+    context.context.uc_link = nullptr;
+    makecontext(&context.context, entry, 0);
+}
+#endif
+
+constexpr size_t kStackBytes = 128 << 10;
+constexpr size_t kGuardBytes = 64;
+constexpr unsigned char kGuard = 0xA5;
+
+struct Block;
+
+struct Fiber {
+    Context context;
+    char* stack = nullptr;
+    uint3 thread{};
+    int flat = 0;  // thread number in the block
+    Block* block = nullptr;
+    bool started = false, done = false;
+    int copy_groups = 0;                // cp.async groups committed
+    bool (*poll)(void*) = nullptr;      // what it waits for, where nobody wakes it
+    void* poll_argument = nullptr;
+    void* fake_stack = nullptr;         // AddressSanitizer's
+};
+
+struct Barrier {
+    const char* file = nullptr;
+    int line = 0;
+    std::vector<Fiber*> waiting;
+};
+
+// A warp-wide operation: every lane deposits its operands, the last one computes for all.
+struct Rendezvous {
+    uint32_t mask = 0;
+    int operation = 0, arrived = 0;
+    void* operands[128];
+    Fiber* waiting[128];
+    Rendezvous() {}  // the arrays stay as they are: this is made for every shuffle
+};
+
+struct AsyncCopy {
+    void* to;
+    std::vector<unsigned char> bytes;
+    uint64_t* mbarrier;  // null: cp.async
+    int group;
+    Fiber* owner;
+};
+
+struct Block {
+    uint3 index{};
+    int rank = 0, alive = 0;
+    unsigned char* shared = nullptr;
+    Barrier barriers[16];
+    std::vector<std::vector<Rendezvous>> warps;  // those not complete yet; then those of warpgroups
+    std::vector<AsyncCopy> copies;
+};
+
+struct Launch {
+    dim3 grid, block;
+    size_t shared_bytes;
+    unsigned cluster;
+    void (*run)(void*);
+    void* arguments;
+};
+
+// One OS thread's world: the blocks of one cluster and their fibers.
+struct Machine {
+    const Launch* launch = nullptr;
+    Context home;
+    Fiber* current = nullptr;
+    std::vector<Block> blocks;
+    std::vector<Fiber> fibers;
+    std::vector<Fiber*> ready, polling;
+    std::vector<char*> free_stacks;
+    std::vector<unsigned char> shared;
+    Barrier cluster_barrier;
+    size_t alive = 0;
+    uint64_t random = 0;  // 0: threads in order
+    std::string failure;
+
+    size_t below(size_t n) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        return (random >> 33) % n;
+    }
+};
+inline constinit thread_local Machine* self = nullptr;
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constinit thread_local const void* home_bottom = nullptr;
+inline constinit thread_local size_t home_size = 0;
+#endif
+
+// Leaves the fiber; somebody must have noted whom to wake.
+inline void suspend() {
+    Fiber& fiber = *self->current;
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(fiber.done ? nullptr : &fiber.fake_stack, home_bottom, home_size);
+#endif
+    swap(fiber.context, self->home);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fiber.fake_stack, &home_bottom, &home_size);
+#endif
+}
+
+// Ends the launch with a sentence; the other fibers are abandoned where they stand.
+inline void fail(const std::string& what) {
+    Machine& m = *self;
+    char where[160];
+    const uint3 block = m.current->block->index, thread = m.current->thread;
+    std::snprintf(where, sizeof where, " (block %u,%u,%u thread %u,%u,%u; %zu of %zu threads alive)", block.x,
+                  block.y, block.z, thread.x, thread.y, thread.z, m.alive, m.fibers.size());
+    m.failure = what + where;
+    for (;;) suspend();
+}
+
+inline void wake(Fiber* fiber) { self->ready.push_back(fiber); }
+
+inline void release(Barrier& barrier) {
+    for (Fiber* fiber : barrier.waiting) wake(fiber);
+    barrier.waiting.clear();
+}
+
+// Waits for something that nobody announces: an mbarrier.
+template <class P> void wait_until(P holds) {
+    if (holds()) return;
+    Fiber* fiber = self->current;
+    fiber->poll = [](void* argument) { return (*static_cast<P*>(argument))(); };
+    fiber->poll_argument = &holds;
+    self->polling.push_back(fiber);
+    suspend();
+}
+
+inline void fiber_main() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &home_bottom, &home_size);
+#endif
+    Machine& m = *self;
+    Fiber& fiber = *m.current;
+    m.launch->run(m.launch->arguments);
+    fiber.done = true;
+    m.alive--;
+    Block& block = *fiber.block;
+    block.alive--;
+    // Threads that have left no longer take part in __syncthreads.
+    Barrier& all = block.barriers[0];
+    if (block.alive && int(all.waiting.size()) == block.alive) release(all);
+    suspend();
+    std::abort();
+}
+
+// ---- mbarriers and asynchronous copies -------------------------------------------------------------
+
+// An mbarrier's word: bits 0..31 outstanding bytes, 32..46 pending arrivals, 47..61 count, 63 phase.
+inline void mbarrier_update(uint64_t* barrier, int arrivals, int32_t bytes) {
+    const int count = *barrier >> 47 & 0x7fff;
+    const int32_t outstanding = int32_t(uint32_t(*barrier)) + bytes;
+    int pending = int(*barrier >> 32 & 0x7fff) - arrivals;
+    uint64_t phase = *barrier >> 63;
+    if (pending == 0 && outstanding == 0) {
+        phase ^= 1;
+        pending = count;
+    }
+    *barrier = phase << 63 | uint64_t(count) << 47 | uint64_t(pending & 0x7fff) << 32 | uint32_t(outstanding);
+}
+
+inline void async_copy(void* to, const void* from, size_t bytes, size_t valid, uint64_t* mbarrier) {
+    Fiber* fiber = self->current;
+    AsyncCopy copy{to, std::vector<unsigned char>(bytes, 0), mbarrier, fiber->copy_groups, fiber};
+    if (valid) std::memcpy(copy.bytes.data(), from, valid);
+    std::memset(to, 0xff, bytes);
+    fiber->block->copies.push_back(std::move(copy));
+}
+
+inline void deliver(Block& block, size_t which) {
+    AsyncCopy copy = std::move(block.copies[which]);
+    block.copies.erase(block.copies.begin() + ptrdiff_t(which));
+    std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+    if (copy.mbarrier) mbarrier_update(copy.mbarrier, 0, -int32_t(copy.bytes.size()));
+}
+
+// cp.async.wait_group: all but the newest `keep` groups of this thread arrive.
+inline void copy_wait(int keep) {
+    Fiber* fiber = self->current;
+    Block& block = *fiber->block;
+    for (size_t i = 0; i < block.copies.size();) {
+        const AsyncCopy& copy = block.copies[i];
+        const bool due = !copy.mbarrier && copy.owner == fiber && copy.group < fiber->copy_groups - keep;
+        if (due) deliver(block, i);
+        else i++;
+    }
+}
+
+// A bulk copy arrives only when no thread can go on without it.
+inline bool deliver_any() {
+    Machine& m = *self;
+    std::vector<std::pair<Block*, size_t>> candidates;
+    for (Block& block : m.blocks)
+        for (size_t i = 0; i < block.copies.size(); i++)
+            if (block.copies[i].mbarrier) candidates.push_back({&block, i});
+    if (candidates.empty()) return false;
+    const auto [block, which] = candidates[m.random ? m.below(candidates.size()) : 0];
+    deliver(*block, which);
+    return true;
+}
+
+// ---- The scheduler ---------------------------------------------------------------------------------
+
+inline void poll_all() {
+    Machine& m = *self;
+    std::erase_if(m.polling, [&](Fiber* fiber) {
+        const bool holds = fiber->poll(fiber->poll_argument);
+        if (holds) wake(fiber);
+        return holds;
+    });
+}
+
+inline std::string deadlock_report(const Machine& m) {
+    std::string report = "deadlock: no thread can run";
+    for (const Block& block : m.blocks)
+        for (const Barrier& barrier : block.barriers)
+            if (!barrier.waiting.empty()) {
+                report += "; block " + std::to_string(block.index.x) + " has " + std::to_string(barrier.waiting.size()) +
+                          " of " + std::to_string(block.alive) + " threads at " + barrier.file + ":" +
+                          std::to_string(barrier.line);
+            }
+    return report;
+}
+
+inline void give_stack(Machine& m, Fiber& fiber) {
+    if (m.free_stacks.empty()) {
+        void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE)) {
+            std::fputs("emu: no memory for a fiber's stack\n", stderr);
+            std::abort();
+        }
+        m.free_stacks.push_back(static_cast<char*>(stack));
+    }
+    fiber.stack = m.free_stacks.back();
+    m.free_stacks.pop_back();
+    // Tops at equal offsets would share cache sets.
+    const size_t colour = uintptr_t(fiber.stack) / kStackBytes % 61 * 128;
+    prepare(fiber.context, fiber.stack, kStackBytes - colour, fiber_main);
+    fiber.started = true;
+}
+
+inline void resume(Machine& m, Fiber& fiber) {
+    if (!fiber.started) give_stack(m, fiber);
+    m.current = &fiber;
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake_stack;
+    __sanitizer_start_switch_fiber(&fake_stack, fiber.stack, kStackBytes);
+#endif
+    swap(m.home, fiber.context);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+    if (fiber.done) {
+        m.free_stacks.push_back(fiber.stack);
+        fiber.stack = nullptr;
+    }
+}
+
+inline void run_fibers(Machine& m) {
+    for (size_t head = 0; m.alive && m.failure.empty();) {
+        if (m.random && m.below(4) == 0) poll_all();
+        if (head == m.ready.size()) {
+            m.ready.clear();
+            head = 0;
+            poll_all();
+            if (m.ready.empty() && !deliver_any()) m.failure = deadlock_report(m);
+            continue;
+        }
+        if (m.random) std::swap(m.ready[head], m.ready[head + m.below(m.ready.size() - head)]);
+        resume(m, *m.ready[head++]);
+    }
+    for (Fiber& fiber : m.fibers)
+        if (fiber.stack) {  // abandoned after a failure
+            m.free_stacks.push_back(fiber.stack);
+            fiber.stack = nullptr;
+        }
+    m.ready.clear();
+    m.polling.clear();
+}
+
+inline void run_cluster(Machine& m, unsigned first) {
+    const Launch& launch = *m.launch;
+    const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
+    m.blocks.resize(launch.cluster);
+    m.fibers.resize(threads * launch.cluster);
+    m.alive = m.fibers.size();
+    m.failure.clear();
+    m.cluster_barrier.waiting.clear();
+
+    const size_t stride = (launch.shared_bytes + kGuardBytes + 1023) / 1024 * 1024;
+    m.shared.resize(stride * launch.cluster + 1024);
+    unsigned char* shared = reinterpret_cast<unsigned char*>((uintptr_t(m.shared.data()) + 1023) & ~uintptr_t(1023));
+    std::memset(shared, 0xff, stride * launch.cluster);
+    for (unsigned rank = 0; rank < launch.cluster; rank++) {
+        Block& block = m.blocks[rank];
+        const unsigned i = first + rank;
+        block.index = {i % launch.grid.x, i / launch.grid.x % launch.grid.y, i / launch.grid.x / launch.grid.y};
+        block.rank = int(rank);
+        block.alive = int(threads);
+        block.shared = shared + rank * stride;
+        block.copies.clear();
+        block.warps.resize((threads + 31) / 32 + (threads + 127) / 128);
+        for (auto& open : block.warps) open.clear();
+        for (Barrier& barrier : block.barriers) barrier.waiting.clear();
+        std::memset(block.shared + launch.shared_bytes, kGuard, kGuardBytes);
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_poison_memory_region(block.shared + launch.shared_bytes, kGuardBytes);
+#endif
+    }
+    for (size_t i = 0; i < m.fibers.size(); i++) {
+        Fiber& fiber = m.fibers[i];
+        const unsigned t = unsigned(i) % threads;
+        fiber.thread = {t % launch.block.x, t / launch.block.x % launch.block.y, t / launch.block.x / launch.block.y};
+        fiber.flat = int(t);
+        fiber.block = &m.blocks[i / threads];
+        fiber.started = fiber.done = false;
+        fiber.copy_groups = 0;
+        m.ready.push_back(&fiber);
+    }
+    run_fibers(m);
+    for (Block& block : m.blocks) {
+        unsigned char* guard = block.shared + launch.shared_bytes;
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(guard, kGuardBytes);
+#endif
+        if (std::any_of(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuard; }))
+            m.failure = "a block wrote past the end of its shared memory";
+    }
+}
+
+// Runs a whole grid. Returns what went wrong, empty if nothing did.
+inline std::string run(const Launch& launch, uint64_t order) {
+    static std::mutex mutex;
+    static std::vector<Machine*> idle;  // kept between launches, with their stacks
+    const unsigned blocks = launch.grid.x * launch.grid.y * launch.grid.z, clusters = blocks / launch.cluster;
+    std::atomic<unsigned> next{0};
+    std::string failure;
+    auto worker = [&] {
+        Machine* machine = nullptr;
+        {
+            std::lock_guard<std::mutex> lock(mutex);
+            if (!idle.empty()) {
+                machine = idle.back();
+                idle.pop_back();
+            }
+        }
+        if (!machine) machine = new Machine;
+        machine->launch = &launch;
+        self = machine;
+        for (unsigned i; (i = next++) < clusters;) {
+            // Blocks too come in an order of the seed's: forwards, backwards.
+            const unsigned cluster = order % 2 ? clusters - 1 - i : i;
+            machine->random = order ? order * 0x9E3779B97F4A7C15ull + cluster + 1 : 0;
+            run_cluster(*machine, cluster * launch.cluster);
+            if (!machine->failure.empty()) {
+                next = clusters;
+                std::lock_guard<std::mutex> lock(mutex);
+                failure = machine->failure;
+            }
+        }
+        self = nullptr;
+        std::lock_guard<std::mutex> lock(mutex);
+        idle.push_back(machine);
+    };
+    const uint64_t threads = uint64_t(blocks) * launch.block.x * launch.block.y * launch.block.z;
+    const unsigned workers = threads < 8192 ? 1 : std::min(std::thread::hardware_concurrency(), clusters);
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < workers; i++) others.emplace_back(worker);
+    worker();
+    for (std::thread& other : others) other.join();
+    return failure;
+}
+
+// ---- Barriers and warp operations ------------------------------------------------------------------
+
+// bar.sync: `threads` is 0 for all that are alive.
+inline void sync_block(const char* file, int line, int id = 0, int threads = 0) {
+    Block& block = *self->current->block;
+    Barrier& barrier = block.barriers[id];
+    if (barrier.waiting.empty()) {
+        barrier.file = file;
+        barrier.line = line;
+    } else if (id == 0 && (barrier.line != line || std::strcmp(barrier.file, file))) {
+        fail(std::string("threads of one block met at two different __syncthreads(): ") + barrier.file + ":" +
+             std::to_string(barrier.line) + " and " + file + ":" + std::to_string(line));
+    }
+    if (int(barrier.waiting.size()) + 1 == (threads ? threads : block.alive)) return release(barrier);
+    barrier.waiting.push_back(self->current);
+    suspend();
+}
+
+inline void sync_cluster() {
+    Barrier& barrier = self->cluster_barrier;
+    if (barrier.waiting.size() + 1 == self->alive) return release(barrier);
+    barrier.waiting.push_back(self->current);
+    suspend();
+}
+
+// All `lanes` of `mask` deposit a pointer to their operands; the last one runs compute(operands).
+template <class F>
+void collective(std::vector<Rendezvous>& open, int lane, int lanes, uint32_t mask, int operation, void* operands, F compute) {
+    auto r = std::find_if(open.begin(), open.end(), [&](const Rendezvous& r) { return r.mask == mask; });
+    if (r == open.end()) {
+        open.emplace_back();
+        r = open.end() - 1;
+        r->mask = mask;
+        r->operation = operation;
+    }
+    if (r->operation != operation) fail("lanes of one warp met at two different warp operations");
+    r->operands[lane] = operands;
+    if (r->arrived + 1 < lanes) {
+        r->waiting[r->arrived++] = self->current;
+        return suspend();
+    }
+    compute(r->operands);
+    for (int i = 0; i < r->arrived; i++) wake(r->waiting[i]);
+    open.erase(r);
+}
+
+template <class F> void warp_collective(uint32_t mask, int operation, void* operands, F compute) {
+    Fiber& fiber = *self->current;
+    const int lane = fiber.flat % 32;
+    if (!(mask >> lane & 1)) fail("a lane takes part in a warp operation whose mask leaves it out");
+    collective(fiber.block->warps[size_t(fiber.flat) / 32], lane, __builtin_popcount(mask), mask, operation, operands, compute);
+}
+
+// A shuffle: every lane gives a value and gets the value of the lane it names.
+template <class T> T exchange(uint32_t mask, T value, int operation, int source) {
+    struct Slot { T in, out; int source; } slot{value, value, source};
+    warp_collective(mask, operation, &slot, [mask](void** in) {
+        for (int lane = 0; lane < 32; lane++)
+            if (mask >> lane & 1) {
+                Slot& to = *static_cast<Slot*>(in[lane]);
+                // A lane outside the mask gives nothing that can be relied on.
+                if (mask >> to.source & 1) to.out = static_cast<Slot*>(in[to.source])->in;
+                else std::memset(&to.out, 0xff, sizeof(T));
+            }
+    });
+    return slot.out;
+}
+
+// A vote: every lane gets the lanes whose predicate holds.
+inline uint32_t ballot(uint32_t mask, bool predicate) {
+    struct Slot { bool in; uint32_t out; } slot{predicate, 0};
+    warp_collective(mask, 4, &slot, [mask](void** in) {
+        uint32_t votes = 0;
+        for (int lane = 0; lane < 32; lane++)
+            if ((mask >> lane & 1) && static_cast<Slot*>(in[lane])->in) votes |= 1u << lane;
+        for (int lane = 0; lane < 32; lane++)
+            if (mask >> lane & 1) static_cast<Slot*>(in[lane])->out = votes;
+    });
+    return slot.out;
+}
+
+inline int lane() { return self->current->flat % 32; }
+
+}  // namespace emu

@@ -1,0 +1,144 @@
+//! Every kernel, on every device at hand, against the CPU backend.
+
+mod cases;
+
+use cases::{check, devices, fails, lm, refused, sae};
+use cusae::backend::{Backend, Buffer};
+
+#[test]
+fn embed() {
+    check(lm::embed());
+}
+
+#[test]
+fn a_token_outside_the_vocabulary_is_reported() {
+    let case = lm::EmbedCase { last_token: Some(5), ..lm::embed().swap_remove(1) };
+    fails(case, "embed: token id 5 is outside the vocabulary of 5");
+}
+
+#[test]
+fn layer_norm() {
+    check(lm::layer_norm());
+}
+
+#[test]
+fn layer_norm_refuses_rows_without_columns() {
+    refused(lm::LayerNormCase { rows: 0, d_model: 0, ..lm::layer_norm().swap_remove(0) }, "layer_norm: d_model is 0");
+}
+
+#[test]
+fn add() {
+    check(lm::add());
+}
+
+#[test]
+fn gather_rows() {
+    check(sae::gather_rows());
+}
+
+#[test]
+fn scatter_rows() {
+    check(sae::scatter_rows());
+}
+
+#[test]
+fn a_row_outside_the_matrix_is_reported() {
+    let case = |scatter| sae::RowsCase { rows: vec![0, 9, 1], available: 9, columns: 40, first: 0, scatter };
+    fails(case(false), "gather_rows: row 9 is asked for, the source has 9");
+    fails(case(true), "scatter_rows: row 9 is asked for, the source has 9");
+}
+
+#[test]
+fn prepare_input() {
+    check(sae::prepare_input());
+}
+
+#[test]
+fn transpose_lists() {
+    check(sae::transpose_lists());
+}
+
+#[test]
+fn update_firing() {
+    check(sae::update_firing());
+}
+
+#[test]
+fn find_dead() {
+    check(sae::find_dead());
+}
+
+#[test]
+fn clip_scale() {
+    check(sae::clip_scale());
+}
+
+#[test]
+fn clip_scale_refuses_more_gradients_than_it_has_room_for() {
+    let case = sae::ClipScaleCase { lens: vec![1; 17], max_norm: None };
+    refused(case, "clip_scale: 17 gradients are given, at most 16 are possible");
+}
+
+#[test]
+fn adam() {
+    check(sae::adam());
+}
+
+#[test]
+fn row_norms() {
+    check(sae::rows_of_matrix().into_iter().map(sae::RowNormsCase));
+}
+
+#[test]
+fn row_variance() {
+    check(sae::rows_of_matrix().into_iter().map(sae::RowVarianceCase));
+}
+
+#[test]
+fn scale() {
+    check(sae::scale());
+}
+
+#[test]
+fn sum_and_sum_of_squares() {
+    check(sae::sum());
+}
+
+#[test]
+fn what_is_written_is_read() {
+    for device in devices() {
+        let mut buffer = device.zeros::<u32>(5).unwrap();
+        device.write(&mut buffer, 1, &[7, 8]).unwrap();
+        assert_eq!(device.download(&buffer).unwrap(), [0, 7, 8, 0, 0]);
+        let mut copy = device.upload(&[1u32; 4]).unwrap();
+        device.copy(&buffer, 1, &mut copy, 2, 2).unwrap();
+        assert_eq!(device.download(&copy).unwrap(), [1, 1, 7, 8]);
+        let mut part = [0; 2];
+        device.read(&copy, 1, &mut part).unwrap();
+        assert_eq!(part, [1, 7]);
+        let empty = device.upload::<f64>(&[]).unwrap();
+        assert!(empty.is_empty() && device.download(&empty).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn buffers_are_filled_with_any_value() {
+    for device in devices() {
+        let mut floats = device.zeros::<f32>(257).unwrap();
+        device.fill(&mut floats, -1.5).unwrap();
+        assert_eq!(device.download(&floats).unwrap(), [-1.5f32; 257]);
+        let mut doubles = device.zeros::<f64>(3).unwrap();
+        device.fill(&mut doubles, 0.1).unwrap();
+        assert_eq!(device.download(&doubles).unwrap(), [0.1f64; 3]);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_reaches_the_device() {
+    for device in devices() {
+        let mut buffer = device.zeros::<f32>(3).unwrap();
+        let error = device.write(&mut buffer, 2, &[0.0; 2]).unwrap_err();
+        assert_eq!(error.to_string(), "write: buffer holds 3 elements, 4 are needed");
+        assert!(device.read(&buffer, 0, &mut [0.0; 4]).is_err());
+    }
+}
