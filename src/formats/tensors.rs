@@ -194,14 +194,14 @@ impl TensorFile {
         self.u32_range(name, 0, elements)
     }
 
-    /// The numbers of a 0-d or 1-element F64 or F32 tensor.
-    pub fn scalar(&self, name: &str) -> Result<f64> {
-        let bytes = self.bytes(name)?;
-        match (self.info(name)?.dtype, bytes.len()) {
-            (Dtype::F64, 8) => Ok(f64::from_le_bytes(bytes.try_into().expect("eight bytes"))),
-            (Dtype::F32, 4) => Ok(f32::from_le_bytes(bytes.try_into().expect("four bytes")).into()),
-            (dtype, _) => Err(Error::format(&self.path, format!("tensor {name} ({dtype:?}) is not one number"))),
+    /// An F64 tensor as it is.
+    pub fn f64(&self, name: &str) -> Result<Vec<f64>> {
+        let dtype = self.info(name)?.dtype;
+        if dtype != Dtype::F64 {
+            return Err(Error::format(&self.path, format!("tensor {name} has dtype {dtype:?}, expected F64")));
         }
+        let number = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        Ok(self.bytes(name)?.chunks_exact(8).map(number).collect())
     }
 }
 

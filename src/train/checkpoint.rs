@@ -42,21 +42,29 @@ struct TrainerState {
     progress: Progress,
 }
 
+/// A run at one step: what a checkpoint holds.
+pub struct State<'a, B: Backend> {
+    /// Where everything is computed.
+    pub backend: &'a B,
+    /// What `cfg.json` will say.
+    pub config: &'a SaeConfig,
+    /// Parameters, optimizer state and statistics.
+    pub sae: &'a TrainingSae<B>,
+    /// The activation buffer and the position in the data.
+    pub source: &'a dyn ActivationSource<B>,
+    /// Steps and samples.
+    pub progress: &'a Progress,
+}
+
 /// Saves a checkpoint as `folder/STEP` and returns its path. Nothing is visible under that name
 /// before all of it is on the disk.
-pub fn save<B: Backend>(
-    folder: &Path,
-    backend: &B,
-    config: &SaeConfig,
-    sae: &TrainingSae<B>,
-    source: &dyn ActivationSource<B>,
-    progress: &Progress,
-) -> Result<PathBuf> {
+pub fn save<B: Backend>(folder: &Path, state: &State<B>) -> Result<PathBuf> {
     write::folder(folder)?;
-    let path = folder.join(progress.n_training_steps.to_string());
-    let partial = folder.join(format!(".{}.partial", progress.n_training_steps));
+    let step = state.progress.n_training_steps;
+    let path = folder.join(step.to_string());
+    let partial = folder.join(format!(".{step}.partial"));
     let _ = fs::remove_dir_all(&partial);
-    let result = fill(&partial, backend, config, sae, source, progress).and_then(|()| {
+    let result = fill(&partial, state).and_then(|()| {
         if path.exists() {
             fs::remove_dir_all(&path).map_err(Error::io(&path, "replace"))?;
         }
@@ -70,14 +78,8 @@ pub fn save<B: Backend>(
     result.map(|()| path)
 }
 
-fn fill<B: Backend>(
-    folder: &Path,
-    backend: &B,
-    config: &SaeConfig,
-    sae: &TrainingSae<B>,
-    source: &dyn ActivationSource<B>,
-    progress: &Progress,
-) -> Result<()> {
+fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
+    let State { backend, config, sae, source, progress } = *state;
     write::folder(folder)?;
     let d_in = config.d_in;
     saelens::save_training(folder, config, &sae.values.download(backend, d_in)?, TrainingNotes::default())?;
@@ -164,7 +166,7 @@ pub fn restore<B: Backend>(
         *counts = backend.upload(&statistics.u32(name)?)?;
     }
     sae.input_scale = statistics.f32_shaped("input_scale", &[1])?[0];
-    let architecture: Vec<f64> = statistics.f32("architecture_state")?.into_iter().map(f64::from).collect();
+    let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
     sae.n_training_steps = progress.n_training_steps;
     sae.refresh_decoder_norm()?;

@@ -237,8 +237,14 @@ impl<'a, B: Backend> Run<'a, B> {
     fn save_checkpoint(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
         self.log.sync()?;
         let folder = self.out.join("checkpoints");
-        let (config, sae, source) = (&self.sae_config, &self.sae, self.source.as_ref());
-        let path = checkpoint::save(&folder, self.backend, config, sae, source, &self.progress)?;
+        let state = checkpoint::State {
+            backend: self.backend,
+            config: &self.sae_config,
+            sae: &self.sae,
+            source: self.source.as_ref(),
+            progress: &self.progress,
+        };
+        let path = checkpoint::save(&folder, &state)?;
         // Checkpoints by the clock replace one another; the scheduled ones stay.
         for older in checkpoint::all(&folder)? {
             if older < self.progress.n_training_steps && !self.is_kept(older) {
