@@ -331,7 +331,7 @@ typedef struct cusae_decoder {
 typedef struct cusae_decode_sparse {
     cusae_decoder decoder; /**< Weights, target, outputs. */
     cusae_lists lists;     /**< The features. */
-    float* value_gradient; /**< Out [B, S] f32. */
+    float* value_gradient; /**< Out [B, S] f32; NULL: not wanted. */
 } cusae_decode_sparse;
 
 /** Decodes dense features; feature_gradient = gradient w_decT where the feature is positive, else 0. */

@@ -156,7 +156,7 @@ pub(super) fn decode_sparse(native: &Native, op: DecodeSparse<'_, Native>) -> Re
     let arguments = ffi::cusae_decode_sparse {
         decoder: decoder(&op.decoder),
         lists: lists(op.lists),
-        value_gradient: op.value_gradient.at(),
+        value_gradient: or_null(op.value_gradient.as_deref()),
     };
     native.call("decode_sparse", |table| table.decode_sparse, &arguments)
 }
