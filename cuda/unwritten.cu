@@ -5,8 +5,6 @@
 #define UNWRITTEN(name) \
     CUSAE_API(name)(const cusae_##name*, cusae_stream*) { return CUSAE_EUNWRITTEN; }
 
-UNWRITTEN(linear)
-UNWRITTEN(activate)
 UNWRITTEN(attention)
 UNWRITTEN(attention_pattern)
 UNWRITTEN(attention_mix)

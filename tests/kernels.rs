@@ -27,6 +27,16 @@ fn layer_norm_refuses_rows_without_columns() {
 }
 
 #[test]
+fn linear() {
+    check(lm::linear());
+}
+
+#[test]
+fn activate() {
+    check(lm::activate());
+}
+
+#[test]
 fn add() {
     check(lm::add());
 }

@@ -1,7 +1,7 @@
 //! Cases of the language model's operations.
 
 use super::*;
-use cusae::backend::{Add, Embed, LayerNorm, LayerNormFrom};
+use cusae::backend::{Activate, ActivationFunction, Add, Embed, LayerNorm, LayerNormFrom, Linear};
 
 /// [`Backend::embed`].
 #[derive(Clone, Debug)]
@@ -184,4 +184,147 @@ impl Case for AddCase {
         outputs.f32(backend, "to", &to, self.len + 3, Agree::Bits)?;
         Ok(outputs)
     }
+}
+
+const FUNCTIONS: [ActivationFunction; 7] = [
+    ActivationFunction::Identity,
+    ActivationFunction::Relu,
+    ActivationFunction::GeluTanh,
+    ActivationFunction::GeluErf,
+    ActivationFunction::Silu,
+    ActivationFunction::QuickGelu,
+    ActivationFunction::Tanh,
+];
+
+/// [`Backend::activate`].
+#[derive(Clone, Debug)]
+pub struct ActivateCase {
+    pub len: usize,
+    pub function: ActivationFunction,
+}
+
+/// Every function; around a block's 256 elements.
+pub fn activate() -> Vec<ActivateCase> {
+    let case = |function| ActivateCase { len: 2000, function };
+    let sizes = [0, 1, 255, 256, 257].map(|len| ActivateCase { len, function: ActivationFunction::Relu });
+    FUNCTIONS.map(case).into_iter().chain(sizes).collect()
+}
+
+impl Case for ActivateCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let mut host = values(1, self.len);
+        let rare = [f32::NAN, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY, -0.0];
+        host.iter_mut().zip(rare).for_each(|(x, rare)| *x = rare);
+        host.iter_mut().skip(rare.len()).for_each(|x| *x *= 4.0);
+        let bounds = host.iter().map(|&x| function_bound(self.function, x.into())).collect();
+        let mut to = backend.upload(&host)?;
+        backend.activate(Activate { function: self.function, to: &mut to, len: self.len })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "to", &to, self.len, Agree::Within(bounds))?;
+        Ok(outputs)
+    }
+}
+
+/// How far two f32 versions of a function can be apart: each is within 3e-7 of max(|f|, 1), and
+/// |f(x)| <= |x|.
+fn function_bound(function: ActivationFunction, x: f64) -> f64 {
+    match function {
+        ActivationFunction::Identity | ActivationFunction::Relu => 0.0,
+        _ => 6e-7 * x.abs().clamp(1.0, f32::MAX.into()),
+    }
+}
+
+/// [`Backend::linear`].
+#[derive(Clone, Debug)]
+pub struct LinearCase {
+    pub rows: usize,
+    pub d_input: usize,
+    pub d_output: usize,
+    pub w_is_transposed: bool,
+    pub function: ActivationFunction,
+    /// With bias and residual.
+    pub adds: bool,
+    /// Factor on `x`.
+    pub factor: f32,
+}
+
+/// Both layouts of the weights. Just below, at and above a tile's 128 rows x 64 columns x 16 products
+/// and the three steps in flight; widths that are no multiples of 4, which are not loaded 16 bytes at a
+/// time; one, none; huge and tiny values; every function.
+pub fn linear() -> Vec<LinearCase> {
+    let plain = LinearCase {
+        rows: 5,
+        d_input: 12,
+        d_output: 8,
+        w_is_transposed: false,
+        function: ActivationFunction::Identity,
+        adds: true,
+        factor: 1.0,
+    };
+    let sizes = [
+        [1, 1, 1],
+        [3, 0, 2],
+        [0, 4, 4],
+        [4, 4, 0],
+        [127, 15, 63],
+        [128, 16, 64],
+        [129, 17, 65],
+        [132, 20, 68],
+        [2, 32, 12],
+        [2, 33, 13],
+        [7, 100, 31],
+    ];
+    let sized = sizes.map(|[rows, d_input, d_output]| LinearCase { rows, d_input, d_output, ..plain.clone() });
+    let functions = FUNCTIONS.map(|function| LinearCase { function, ..plain.clone() });
+    let others = [
+        LinearCase { adds: false, ..plain.clone() },
+        LinearCase { factor: 1e30, ..plain.clone() },
+        LinearCase { factor: 1e-30, ..plain.clone() },
+    ];
+    let cases = sized.into_iter().chain(functions).chain(others);
+    cases.flat_map(|case| [false, true].map(|w_is_transposed| LinearCase { w_is_transposed, ..case.clone() })).collect()
+}
+
+impl Case for LinearCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let &LinearCase { rows, d_input, d_output, w_is_transposed, function, .. } = self;
+        let x: Vec<f32> = values(1, rows * d_input).iter().map(|x| x * self.factor).collect();
+        let w = values(2, d_input * d_output);
+        let (bias, residual) = (values(3, d_output), values(4, rows * d_output));
+        let (x_buffer, w_buffer) = (backend.upload(&x)?, backend.upload(&w)?);
+        let (bias_buffer, residual_buffer) = (backend.upload(&bias)?, backend.upload(&residual)?);
+        let mut out = unwritten(backend, rows * d_output)?;
+        backend.linear(Linear {
+            x: &x_buffer,
+            w: &w_buffer,
+            w_is_transposed,
+            bias: self.adds.then_some(&bias_buffer),
+            function,
+            residual: self.adds.then_some(&residual_buffer),
+            rows,
+            d_input,
+            d_output,
+            out: &mut out,
+        })?;
+        // No function has a slope above 1.2; the residual is added to at most the size of its argument.
+        let bounds = (0..rows * d_output).map(|i| {
+            let (row, column) = (i / d_output, i % d_output);
+            let weight = |k| if w_is_transposed { w[column * d_input + k] } else { w[k * d_output + column] };
+            let products = (0..d_input).map(|k| f64::from(x[row * d_input + k]) * f64::from(weight(k)));
+            let (bias, residual) = if self.adds { (bias[column], residual[i]) } else { (0.0, 0.0) };
+            let size = products.map(f64::abs).sum::<f64>() + f64::from(bias.abs());
+            let all = size + f64::from(residual.abs());
+            1.2 * product_bound(d_input, size) + function_bound(function, size) + 4.0 * ROUNDING * all
+        });
+        let bounds = Agree::Within(bounds.collect());
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "out", &out, rows * d_output, bounds)?;
+        Ok(outputs)
+    }
+}
+
+/// How far two f32 sums of `n` products can be apart that add in different orders: n roundings each of
+/// the sum of the products' magnitudes.
+fn product_bound(n: usize, magnitudes: f64) -> f64 {
+    2.0 * n as f64 * ROUNDING * magnitudes
 }
