@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{check, devices, fails, lm, refused, sae};
+use cases::{check, decoder, devices, fails, lm, refused, sae};
 use cusae::backend::{Backend, Buffer};
 
 #[test]
@@ -76,6 +76,47 @@ fn update_firing() {
 #[test]
 fn find_dead() {
     check(sae::find_dead());
+}
+
+#[test]
+fn decode_sparse() {
+    check(decoder::decode_sparse());
+}
+
+#[test]
+fn sparsity() {
+    check(decoder::sparsity());
+}
+
+#[test]
+fn sparsity_refuses_a_norm_without_power() {
+    let case = |dense| decoder::SparsityCase { p: 0.0, dense, ..decoder::sparsity().swap_remove(0) };
+    refused(case(false), "sparsity_lp: p is not greater than 0");
+    refused(case(true), "sparsity_lp_dense: p is not greater than 0");
+}
+
+#[test]
+fn gradient_sparse() {
+    check(decoder::gradient_sparse());
+}
+
+#[test]
+fn rows_without_columns_are_refused() {
+    let decode = decoder::DecodeCase { d_in: 0, ..decoder::decode_sparse().swap_remove(1) };
+    refused(decode, "decode_sparse: d_in is 0");
+    let gradient = decoder::GradientCase { d_in: 0, ..decoder::gradient_sparse().swap_remove(1) };
+    refused(gradient, "gradient_sparse: d_in is 0");
+}
+
+#[test]
+fn gradient_b_dec() {
+    check(decoder::gradient_b_dec());
+}
+
+#[test]
+fn gradient_b_dec_refuses_more_rows_than_a_grid_has() {
+    let case = decoder::GradientBDecCase { rows: 8_388_481, d_in: 0, d_sae: 0, through_encoder: false };
+    refused(case, "gradient_b_dec: there are more than 8,388,480 rows");
 }
 
 #[test]
