@@ -1,14 +1,19 @@
 //! `cusae info`: what this build and this machine can do, and why not.
 
 use super::Common;
-use cusae::backend::Backend;
+use cusae::backend::{Backend, Native};
 use cusae::machine;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 use std::fmt;
 
 /// Why `--device cuda` is refused.
-pub const WHY_NO_CUDA: &str = "this build has no CUDA: its kernels are not part of this version yet";
+pub fn why_no_cuda() -> String {
+    match Native::cuda_devices() {
+        Ok(_) => "the kernels of this version do not cover a whole run yet".into(),
+        Err(why) => why.to_string(),
+    }
+}
 
 /// There is nothing to choose.
 #[derive(clap::Args)]
@@ -24,7 +29,8 @@ struct Info {
     threads: usize,
     memory: Option<machine::Memory>,
     cuda: bool,
-    why_no_cuda: &'static str,
+    gpus: Vec<String>,
+    why_no_cuda: String,
 }
 
 /// Prints what there is.
@@ -38,7 +44,8 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
         threads: machine::threads(),
         memory: machine::memory(),
         cuda: false,
-        why_no_cuda: WHY_NO_CUDA,
+        gpus: Native::cuda_devices().unwrap_or_default().iter().map(ToString::to_string).collect(),
+        why_no_cuda: why_no_cuda(),
     })
 }
 
@@ -52,6 +59,9 @@ impl fmt::Display for Info {
         writeln!(f, "used          {}", self.device)?;
         writeln!(f, "CPU features  {}", self.cpu_features.join(", "))?;
         writeln!(f, "memory        {memory}")?;
+        for gpu in &self.gpus {
+            writeln!(f, "GPU           {gpu}")?;
+        }
         writeln!(f, "CUDA          no: {}", self.why_no_cuda)
     }
 }

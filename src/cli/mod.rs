@@ -85,7 +85,7 @@ impl Common {
         match self.device.as_str() {
             "auto" | "cpu" => Ok(Cpu),
             device if device == "cuda" || device.starts_with("cuda:") => {
-                refuse(format!("{}; use --device cpu", info::WHY_NO_CUDA))
+                refuse(format!("{}; use --device cpu", info::why_no_cuda()))
             }
             "emulated" => refuse("the emulator is part of test builds only; use --device cpu".into()),
             _ => refuse("there is no such device; use auto or cpu".into()),
