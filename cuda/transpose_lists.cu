@@ -57,7 +57,7 @@ struct SortShared { uint32_t partial[32], window[kWindow]; };
 __device__ __forceinline__ void sort_long_segment(SortShared& s, const cusae_transpose_lists& a, const uint32_t* unsorted, uint32_t* sorted, uint32_t n) {
     constexpr unsigned kOwn = kWindow / kThreads;  // slots of a thread, next to each other
     uint32_t done = 0;
-    for (uint64_t first = 0; done < n; first += kWindow) {
+    for (uint64_t first = 0; first < a.rows && done < n; first += kWindow) {
         for (unsigned i = 0; i < kOwn; i++) s.window[threadIdx.x * kOwn + i] = kNoEntry;
         __syncthreads();  // the window is empty before anybody fills it
         for (uint32_t i = threadIdx.x; i < n; i += kThreads) {
