@@ -125,6 +125,31 @@ fn a_second_pass_gives_the_same_rows() {
 }
 
 #[test]
+fn rows_that_are_set_aside_are_in_no_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tokenizer, path) = (word_tokenizer(folder.path()), folder.path().join("a.jsonl"));
+    // Rows end within documents.
+    write_documents(&path, &[(3..20).collect(), (5..9).collect(), (10..39).collect()]);
+    let rows = || rows_of(&path, &tokenizer, &plain(8));
+    let all = remaining(&mut rows());
+    let mut training = rows();
+    assert_eq!(training.set_aside(2).unwrap(), all[..2]);
+    assert_eq!(remaining(&mut training), all[2..]);
+    training.rewind().unwrap();
+    assert_eq!(training.next_row().unwrap().unwrap(), all[2]);
+    // In another process: the same rows are set aside, then the position is taken up.
+    let mut continued = rows();
+    continued.set_aside(2).unwrap();
+    continued.seek(&training.position()).unwrap();
+    assert_eq!(remaining(&mut continued), all[3..]);
+    continued.rewind().unwrap();
+    assert_eq!(remaining(&mut continued), all[2..]);
+    let message = rows().set_aside(all.len()).unwrap_err().to_string();
+    let expected = format!("eval_dataset_path: the {} rows of the data would all be set aside", all.len());
+    assert!(message.starts_with(&expected), "{message}");
+}
+
+#[test]
 fn rows_that_are_tokens_already_are_only_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");

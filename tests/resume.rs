@@ -129,3 +129,13 @@ fn a_standard_run_resumes_bit_for_bit_before_and_after_it_goes_over_to_lists() {
         cusae::formats::tensors::TensorFile::open(whole.path().join("whole/checkpoints/400/statistics.safetensors"));
     assert_eq!(statistics.unwrap().f32("architecture_state").unwrap(), [1.0], "lists were in use");
 }
+
+/// Fewer rows than the run takes, the first of which are set aside for its evaluations.
+#[test]
+fn a_run_on_own_text_that_begins_again_resumes_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    std::fs::copy(readme, folder.path().join("text.txt")).unwrap();
+    let text = format!("--dataset-path={}", folder.path().join("text.txt").display());
+    resumes_bit_for_bit(&[&text, "--k=8", "--eval-every-n-steps=100"]);
+}
