@@ -87,6 +87,67 @@ fn any_other_name_is_a_folder_to_train_from() {
     assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-4));
 }
 
+/// Trains a small SAE and returns its `cfg.json`.
+fn train(activations: &str, run: &Path, more: &[&str]) -> Value {
+    let arguments =
+        ["train", "--quiet", "--activations", activations, "--out", text(run), "--d-sae", "128", "--k", "8"];
+    let small = ["--train-batch-size-tokens", "16", "--training-tokens", "64"];
+    let output = cusae(&[&arguments[..], &small, more].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&std::fs::read(run.join("cfg.json")).unwrap()).unwrap()
+}
+
+fn cusae(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cusae")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn an_sae_trained_on_a_store_names_the_model_of_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let [store, run] = ["store", "run"].map(|name| folder.path().join(name));
+    let hook = "blocks.1.attn.hook_z";
+    written(&["--processing", "transformer-lens", "--out", text(&store), "--hook", hook, "hook_embed"]);
+    let config = train(text(&store), &run, &["--hook-name", hook]);
+    assert_eq!(config["reshape_activations"], "hook_z");
+    let metadata = &config["metadata"];
+    assert_eq!((&metadata["model_name"], &metadata["hook_name"]), (&data("").into(), &hook.into()));
+    assert_eq!(
+        (&metadata["context_size"], &metadata["dataset_path"]),
+        (&32.into(), &data("tokens.safetensors").into())
+    );
+    assert_eq!(metadata["model_from_pretrained_kwargs"]["center_writing_weights"], true);
+    // So an evaluation needs not be told the model.
+    let tokens = data("tokens.safetensors");
+    let output = cusae(&["eval", "--quiet", "--json", "--sae", text(&run), "--tokens", &tokens]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn rows_of_a_file_are_trained_on_in_their_order_and_their_model_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, run] = ["a.safetensors", "run"].map(|name| folder.path().join(name));
+    let hook = "blocks.1.hook_resid_pre";
+    written(&["--out", text(&file), "--hook", hook]);
+    let metadata = train(text(&file), &run, &["--no-shuffle"])["metadata"].take();
+    assert_eq!((&metadata["model_name"], &metadata["dataset_path"]), (&Value::Null, &Value::Null));
+    assert_eq!(metadata["hook_name"], hook);
+    let output = cusae(&["eval", "--sae", text(&run), "--tokens", &data("tokens.safetensors")]);
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert!(line.starts_with("error: --model: the SAE's cfg.json does not name one"), "{line}");
+
+    // A run that has ended has nothing left to do, and nothing to measure.
+    let files =
+        || ["sae_weights.safetensors", "cfg.json", "metrics.jsonl"].map(|name| std::fs::read(run.join(name)).unwrap());
+    let before = files();
+    let output = cusae(&["train", "--quiet", "--json", "--resume", text(&run)]);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&summary["steps"], &summary["l0"], &summary["tokens_per_second"]),
+        (&4.into(), &Value::Null, &Value::Null)
+    );
+    assert!(files() == before);
+}
+
 #[test]
 fn the_embedded_model_runs_on_text() {
     let folder = tempfile::tempdir().unwrap();

@@ -212,10 +212,11 @@ impl Args {
     /// What a store says about where it comes from, by SAELens' names.
     fn metadata(&self, context_size: usize) -> Map<String, Value> {
         let text: Vec<String> = self.text.iter().map(|path| path.display().to_string()).collect();
+        let text = if text.is_empty() { json!("embedded") } else { json!(text) };
         [
             ("model_name", json!(self.model)),
             ("processing", json!(self.processing.to_string())),
-            ("dataset_path", self.tokens.as_ref().map_or(json!(text), |tokens| json!(tokens))),
+            ("dataset_path", self.tokens.as_ref().map_or(text, |tokens| json!(tokens))),
             ("context_size", json!(context_size)),
             ("prepend_bos", json!(self.prepend_bos)),
         ]

@@ -11,6 +11,7 @@ use crate::random::{Random, Stream};
 use rayon::prelude::*;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Rows of activations in files, seen as one matrix `[rows, d_in]`.
@@ -18,8 +19,8 @@ pub struct StoredActivations {
     parts: Vec<StoredPart>,
     width: usize,
     rows: usize,
-    /// The second dimension of a tensor `[batches, batch, d_in]`.
-    batch: Option<usize>,
+    /// What a store says about where it comes from.
+    metadata: Option<Map<String, Value>>,
 }
 
 struct StoredPart {
@@ -34,7 +35,7 @@ impl StoredActivations {
     /// named after the colon is read, or else the one named `hook_name`.
     pub fn open(path: &str, hook_name: &str) -> Result<Self> {
         let (path, asked) = arrays::split_tensor_name(path);
-        let mut stored = StoredActivations { parts: Vec::new(), width: 0, rows: 0, batch: None };
+        let mut stored = StoredActivations { parts: Vec::new(), width: 0, rows: 0, metadata: None };
         if path.is_dir() {
             let index = StoreIndex::read(&path)?;
             for shard in &index.shards {
@@ -44,6 +45,7 @@ impl StoredActivations {
                     return Err(Error::format(path.join(&shard.file), what));
                 }
             }
+            stored.metadata = Some(index.metadata);
         } else {
             stored.push(&path, asked, hook_name)?;
         }
@@ -63,12 +65,26 @@ impl StoredActivations {
         self.rows
     }
 
+    /// The name of the tensor that is read: in a store it is the hook's.
+    pub fn tensor(&self) -> &str {
+        &self.parts[0].tensor
+    }
+
+    /// What a store says about the model and the text that it was made with; none of a lone file.
+    pub fn metadata(&self) -> Option<&Map<String, Value>> {
+        self.metadata.as_ref()
+    }
+
     fn push(&mut self, path: &Path, asked: Option<&str>, hook_name: &str) -> Result<usize> {
         let file = arrays::open(path)?;
         let tensor = match (asked, file.names().as_slice()) {
             (Some(asked), _) => asked.to_string(),
             (None, [only]) => only.clone(),
-            (None, _) => hook_name.to_string(),
+            (None, names) if names.iter().any(|name| name == hook_name) => hook_name.to_string(),
+            (None, names) => {
+                let what = format!("{} holds no {hook_name}; name one of {}", path.display(), names.join(", "));
+                return Err(Error::config("hook_name", what));
+            }
         };
         let info = file.info(&tensor)?;
         if !matches!(info.dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -77,10 +93,7 @@ impl StoredActivations {
         }
         let (rows, width) = match info.shape[..] {
             [rows, width] => (rows, width),
-            [batches, batch, width] => {
-                self.batch = Some(batch);
-                (batches * batch, width)
-            }
+            [batches, batch, width] => (batches * batch, width),
             ref shape => {
                 let what = format!("tensor {tensor} has shape {shape:?}, expected [n, d_in] or [batches, batch, d_in]");
                 return Err(Error::format(path, what));
@@ -146,15 +159,11 @@ struct FilePosition {
 }
 
 impl<B: Backend> FromFiles<B> {
-    /// Errors: fewer rows than a batch; batches of the file that are not those of the settings.
+    /// Error: fewer rows than a batch, or more than can be shuffled.
     pub fn new(backend: &B, stored: StoredActivations, settings: FromFilesSettings) -> Result<Self> {
         let path = stored.parts[0].file.path();
         if settings.batch_size == 0 || stored.rows < settings.batch_size {
             let what = format!("holds {} rows, less than a batch of {}", stored.rows, settings.batch_size);
-            return Err(Error::format(path, what));
-        }
-        if let Some(batch) = stored.batch.filter(|&batch| !settings.shuffle && batch != settings.batch_size) {
-            let what = format!("holds batches of {batch}, expected train_batch_size_tokens = {}", settings.batch_size);
             return Err(Error::format(path, what));
         }
         if settings.shuffle && u32::try_from(stored.rows).is_err() {

@@ -12,13 +12,33 @@ fn coefficient_key(architecture: &str) -> Option<&'static str> {
     (architecture == "standard").then_some("details/l1_coefficient")
 }
 
-/// What was measured in one step. `since_fired` is the mean over latents of steps since each fired.
+/// What the latents' steps since they fired come to, after a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Firing {
+    /// Mean of the steps.
+    pub mean_passes_since_fired: f64,
+    /// Latents with more than `dead_feature_window` of them.
+    pub dead_features: u64,
+}
+
+impl Firing {
+    /// Of the steps since each latent fired.
+    pub fn of(since_fired: &[u32], dead_feature_window: usize) -> Self {
+        let sum: f64 = since_fired.iter().map(|&steps| f64::from(steps)).sum();
+        Firing {
+            mean_passes_since_fired: sum / since_fired.len() as f64,
+            dead_features: since_fired.iter().filter(|&&steps| steps as usize > dead_feature_window).count() as u64,
+        }
+    }
+}
+
+/// What was measured in one step.
 pub fn of_step(
     n_training_samples: u64,
     architecture: &str,
     report: &StepReport,
     settings: &StepSettings,
-    since_fired: f64,
+    firing: Firing,
 ) -> Metrics {
     let mut line = Metrics::new();
     let mut put = |key: String, value: Value| line.insert(key, value);
@@ -33,8 +53,8 @@ pub fn of_step(
     }
     put("metrics/l0".into(), json!(report.l0));
     put("metrics/grad_norm".into(), json!(report.grad_norm));
-    put("sparsity/mean_passes_since_fired".into(), json!(since_fired));
-    put("sparsity/dead_features".into(), report.n_dead.into());
+    put("sparsity/mean_passes_since_fired".into(), json!(firing.mean_passes_since_fired));
+    put("sparsity/dead_features".into(), firing.dead_features.into());
     put("details/current_learning_rate".into(), json!(settings.lr));
     put("details/n_training_samples".into(), n_training_samples.into());
     if let Some(key) = coefficient_key(architecture) {
@@ -63,6 +83,44 @@ pub fn of_evaluation(report: &Report) -> impl Iterator<Item = (String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sae::step::ExplainedVariance;
+
+    fn line_of(architecture: &str, term: &'static str) -> Metrics {
+        let report = StepReport {
+            losses: vec![("mse_loss", 2.0), (term, 0.5)],
+            l0: 31.5,
+            n_dead: 7,
+            grad_norm: 4.0,
+            explained_variance: Some(ExplainedVariance { pooled: 0.9, legacy_mean: 0.8, legacy_std: 0.1 }),
+        };
+        let settings = StepSettings { lr: 0.001, coefficient: 0.25, with_variance: true };
+        // Dead is what has not fired for more steps than the window: 11 alone.
+        of_step(4096, architecture, &report, &settings, Firing::of(&[0, 10, 11, 3], 10))
+    }
+
+    /// The keys of SAELens' `build_train_step_log_dict`, and the gradient norm.
+    #[test]
+    fn a_step_is_logged_by_saelens_keys() {
+        let expected = json!({
+            "losses/overall_loss": 2.5,
+            "losses/mse_loss": 2.0,
+            "losses/auxiliary_reconstruction_loss": 0.5,
+            "metrics/explained_variance": 0.9,
+            "metrics/explained_variance_legacy": 0.8,
+            "metrics/explained_variance_legacy_std": 0.1,
+            "metrics/l0": 31.5,
+            "metrics/grad_norm": 4.0,
+            "sparsity/mean_passes_since_fired": 6.0,
+            "sparsity/dead_features": 1,
+            "details/current_learning_rate": 0.001,
+            "details/n_training_samples": 4096,
+        });
+        assert_eq!(json!(line_of("topk", "auxiliary_reconstruction_loss")), expected);
+        let standard = line_of("standard", "l1_loss");
+        assert_eq!(standard["losses/l1_loss"], json!(0.5));
+        assert_eq!(standard["details/l1_coefficient"], json!(0.25));
+        assert_eq!(standard.len(), 13);
+    }
 
     #[test]
     fn log_sparsity_is_that_of_saelens() {

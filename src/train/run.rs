@@ -41,6 +41,8 @@ struct Run<'a, B: Backend> {
     sae_config: SaeConfig,
     sae: TrainingSae<B>,
     source: Box<dyn ActivationSource<B>>,
+    /// What the next step trains on, if there is one.
+    batch: B::Buffer<f32>,
     evaluator: Option<setup::Evaluator<B>>,
     epochs: u64,
     log: Log,
@@ -56,9 +58,9 @@ struct Run<'a, B: Backend> {
 impl<'a, B: Backend> Run<'a, B> {
     fn open(backend: &'a B, recipe: &Recipe, options: &'a Options, reporter: &mut dyn Reporter) -> Result<Self> {
         recipe.validate()?;
-        let setup::Parts { mut source, evaluator } = setup::open(backend, recipe, reporter)?;
+        let setup::Parts { mut source, evaluator, origin } = setup::open(backend, recipe, reporter)?;
         let recipe = recipe.resolve(source.width())?;
-        let sae_config = setup::sae_config(&recipe);
+        let sae_config = setup::sae_config(&recipe, origin);
         let weights = setup::first_weights(&recipe, &sae_config)?;
         let mut sae = TrainingSae::new(backend, setup::training_config(&recipe), &weights)?;
         let out = options.out.clone();
@@ -67,16 +69,26 @@ impl<'a, B: Backend> Run<'a, B> {
             reporter.message(&format!("going on from {}", checkpoint.display()));
             checkpoint::restore(&checkpoint, backend, &mut sae, source.as_mut())?
         } else {
-            write::folder(&out)?;
-            write::text(&out.join("recipe.toml"), &recipe.to_toml())?;
             sae.input_scale = setup::input_scale(backend, &recipe, source.as_mut(), reporter)?;
             checkpoint::Progress::default()
         };
         let now = Instant::now();
+        let (epochs, rows) = (source.epochs(), recipe.train_batch_size_tokens);
+        let total = recipe.total_training_steps() as u64;
+        reporter.start(total * rows as u64, progress.n_training_samples);
+        // The first batch is read before the run folder is made: data that cannot be used leaves none.
+        let mut batch = backend.zeros(rows * sae_config.d_in)?;
+        if progress.n_training_steps < total {
+            source.next_batch(&mut batch)?;
+        }
+        if !options.resume {
+            write::folder(&out)?;
+            write::text(&out.join("recipe.toml"), &recipe.to_toml())?;
+        }
         Ok(Run {
             log: Log::open(&out, progress.n_training_steps, recipe.tensorboard)?,
             schedule: setup::learning_rate(&recipe),
-            epochs: source.epochs(),
+            epochs,
             first_step: progress.n_training_steps,
             started: now,
             last_checkpoint: now,
@@ -88,6 +100,7 @@ impl<'a, B: Backend> Run<'a, B> {
             sae_config,
             sae,
             source,
+            batch,
             evaluator,
             progress,
         })
@@ -96,12 +109,9 @@ impl<'a, B: Backend> Run<'a, B> {
     fn train(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
         let total = self.total_steps();
         let rows = self.recipe.train_batch_size_tokens;
-        let mut batch = self.backend.zeros(rows * self.sae_config.d_in)?;
-        reporter.start(total * rows as u64, self.progress.n_training_samples);
         while self.progress.n_training_steps < total {
-            self.next_batch(&mut batch, reporter)?;
             let settings = self.settings();
-            let report = self.sae.step(&batch, &settings)?;
+            let report = self.sae.step(&self.batch, &settings)?;
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;
             self.progress.n_frac_active_samples += rows as u64;
@@ -110,6 +120,9 @@ impl<'a, B: Backend> Run<'a, B> {
             self.log_step(&report, &settings, reporter)?;
             self.last = Some(report);
             self.save_if_due(reporter)?;
+            if self.progress.n_training_steps < total {
+                self.next_batch(reporter)?;
+            }
         }
         reporter.finish();
         Ok(())
@@ -119,8 +132,8 @@ impl<'a, B: Backend> Run<'a, B> {
         self.recipe.total_training_steps() as u64
     }
 
-    fn next_batch(&mut self, batch: &mut B::Buffer<f32>, reporter: &mut dyn Reporter) -> Result<()> {
-        let there_is_one = self.source.next_batch(batch)?;
+    fn next_batch(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        let there_is_one = self.source.next_batch(&mut self.batch)?;
         debug_assert!(there_is_one, "the sources of a run repeat their data");
         if self.source.epochs() > self.epochs {
             self.epochs = self.source.epochs();
@@ -173,10 +186,10 @@ impl<'a, B: Backend> Run<'a, B> {
             return Ok(());
         }
         let since = self.backend.download(&self.sae.firing.since_fired)?;
-        let since = since.iter().map(|&n| f64::from(n)).sum::<f64>() / since.len() as f64;
+        let firing = metrics::Firing::of(&since, self.recipe.dead_feature_window);
         let architecture = self.recipe.architecture.name();
         let samples = self.progress.n_training_samples;
-        let mut line = metrics::of_step(samples, architecture, report, settings, since);
+        let mut line = metrics::of_step(samples, architecture, report, settings, firing);
         if window_ends {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
             let n_samples = self.progress.n_frac_active_samples;
@@ -198,7 +211,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 loss: report.overall_loss(),
                 l0: report.l0,
                 explained_variance: variance.pooled,
-                dead_features: report.n_dead as u64,
+                dead_features: firing.dead_features,
             });
         }
         Ok(())
@@ -272,7 +285,8 @@ impl<'a, B: Backend> Run<'a, B> {
         self.export(dead_features)?;
         let steps = self.progress.n_training_steps - self.first_step;
         let tokens = steps as f64 * self.recipe.train_batch_size_tokens as f64;
-        // Without a model to evaluate with, the last step's numbers stand in.
+        // Without a model to evaluate with, the last step's numbers stand in; a run that had ended
+        // when it was resumed has none.
         let last = self.last.as_ref();
         let l0 = report.as_ref().map(|report| report.sparsity.l0).or(last.map(|report| report.l0));
         let of_last = last.and_then(|report| report.explained_variance).map(|variance| variance.pooled);
@@ -280,12 +294,12 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(Summary {
             steps: self.progress.n_training_steps,
             n_training_samples: self.progress.n_training_samples,
-            l0: l0.unwrap_or(f64::NAN),
-            explained_variance: variance.unwrap_or(f64::NAN),
+            l0,
+            explained_variance: variance,
             ce_loss_score: report.map(|report| report.model_performance_preservation.ce_loss_score),
             dead_features: dead_features as u64,
             d_sae: self.sae_config.d_sae,
-            tokens_per_second: tokens / seconds,
+            tokens_per_second: (steps > 0).then_some(tokens / seconds),
             files: files_of(&self.out)?,
             out: self.out,
         })

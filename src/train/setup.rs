@@ -31,6 +31,8 @@ pub struct Parts<B: Backend> {
     pub source: Box<dyn ActivationSource<B>>,
     /// What judges the SAE; none where activations come from files.
     pub evaluator: Option<Evaluator<B>>,
+    /// What stored activations say about where they come from, by the keys of the SAE's metadata.
+    pub origin: Map<String, Value>,
 }
 
 /// Judges an SAE on rows of held-out text.
@@ -60,7 +62,8 @@ pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporte
             seed: recipe.seed,
             repeat: true,
         };
-        return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None });
+        let origin = origin(&stored, recipe);
+        return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None, origin });
     }
     let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing)?;
     let config = model.model.config();
@@ -73,7 +76,32 @@ pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporte
     let evaluator = evaluator(&model, &mut rows, recipe)?;
     let settings = FromModelSettings::of(recipe, model.tokenizer.as_deref())?;
     let source = Box::new(FromModel::new(backend, model.model, rows, settings)?);
-    Ok(Parts { source, evaluator: Some(evaluator) })
+    Ok(Parts { source, evaluator: Some(evaluator), origin: Map::new() })
+}
+
+/// Of a store its own word. A lone file says at most the hook, as its tensor's name: for the rest
+/// the recipe's word is taken, but not its defaults, which are about the embedded model.
+fn origin(stored: &StoredActivations, recipe: &Recipe) -> Map<String, Value> {
+    let mut origin = match stored.metadata() {
+        Some(metadata) => metadata.clone(),
+        None => {
+            let model = (recipe.model_name != Recipe::default().model_name).then_some(&recipe.model_name);
+            let text = (recipe.dataset_path != DatasetPath::Embedded).then(|| setting(recipe, "dataset_path"));
+            object(json!({ "model_name": model, "dataset_path": text }))
+        }
+    };
+    if let Some(processing) = origin.remove("processing") {
+        origin.insert("model_from_pretrained_kwargs".into(), model_arguments(processing == "transformer-lens"));
+    }
+    if stored.tensor().contains("hook_") {
+        origin.insert("hook_name".into(), stored.tensor().into());
+    }
+    origin
+}
+
+/// How SAELens is told to load the model.
+fn model_arguments(centred: bool) -> Value {
+    json!({ "center_writing_weights": centred })
 }
 
 fn rows_for<B: Backend>(model: &ModelAndTokenizer<B>, documents: Documents, recipe: &Recipe) -> Result<TokenRows> {
@@ -150,8 +178,9 @@ pub fn learning_rate(recipe: &Recipe) -> LearningRate {
     }
 }
 
-/// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes.
-pub fn sae_config(recipe: &Recipe) -> SaeConfig {
+/// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes; where `origin`
+/// has a key, it is right and the recipe is not.
+pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
     let architecture = match recipe.architecture {
         Architecture::Standard => InferenceArchitecture::Standard,
         Architecture::TopK => InferenceArchitecture::TopK {
@@ -162,10 +191,6 @@ pub fn sae_config(recipe: &Recipe) -> SaeConfig {
     let mut config = SaeConfig::new(architecture, d_in(recipe), recipe.d_sae(d_in(recipe)));
     config.apply_b_dec_to_input = recipe.apply_b_dec_to_input;
     config.normalize_activations = recipe.normalize_activations;
-    if recipe.hook_name.ends_with("hook_z") {
-        config.reshape_activations = ReshapeActivations::HookZ;
-    }
-    let centred = recipe.processing == Processing::TransformerLens;
     config.metadata = object(json!({
         "cusae_version": env!("CARGO_PKG_VERSION"),
         "dataset_path": setting(recipe, "dataset_path"),
@@ -173,7 +198,7 @@ pub fn sae_config(recipe: &Recipe) -> SaeConfig {
         "hook_head_index": null,
         "model_name": recipe.model_name,
         "model_class_name": "HookedTransformer",
-        "model_from_pretrained_kwargs": { "center_writing_weights": centred },
+        "model_from_pretrained_kwargs": model_arguments(recipe.processing == Processing::TransformerLens),
         "context_size": recipe.context_size,
         "seqpos_slice": seqpos_slice(recipe),
         "prepend_bos": recipe.prepend_bos,
@@ -181,6 +206,10 @@ pub fn sae_config(recipe: &Recipe) -> SaeConfig {
         "sequence_separator_token": setting(recipe, "sequence_separator_token"),
         "disable_concat_sequences": recipe.disable_concat_sequences,
     }));
+    config.metadata.extend(origin);
+    if config.metadata["hook_name"].as_str().is_some_and(|name| name.ends_with("hook_z")) {
+        config.reshape_activations = ReshapeActivations::HookZ;
+    }
     config.set_training(recipe.architecture.name(), training_settings(recipe));
     config
 }

@@ -12,10 +12,10 @@ pub struct Summary {
     pub steps: u64,
     /// Tokens of the whole run.
     pub n_training_samples: u64,
-    /// Active latents per token, on the evaluation's text.
-    pub l0: f64,
+    /// Active latents per token, on the evaluation's text; without one, in the last step.
+    pub l0: Option<f64>,
     /// Part of the activations' variance that is reconstructed, likewise.
-    pub explained_variance: f64,
+    pub explained_variance: Option<f64>,
     /// Part of the cross-entropy lost by ablating the hook that the SAE keeps, likewise; none where
     /// no language model was run.
     pub ce_loss_score: Option<f64>,
@@ -23,8 +23,9 @@ pub struct Summary {
     pub dead_features: u64,
     /// Number of latents.
     pub d_sae: usize,
-    /// Tokens trained on since this start, by the second, all work included.
-    pub tokens_per_second: f64,
+    /// Tokens trained on since this start, by the second, all work included; none where no step
+    /// was left to do.
+    pub tokens_per_second: Option<f64>,
     /// The run folder.
     pub out: PathBuf,
     /// The files written there, relative to it.
@@ -34,15 +35,17 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dead_percent = 100.0 * self.dead_features as f64 / self.d_sae as f64;
-        let ce_loss_score = self.ce_loss_score.map_or("not measured".into(), |score| format!("{score:.4}"));
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "not measured".into());
+        let with_digits = |value: Option<f64>, digits| or_none(value.map(|value| format!("{value:.digits$}")));
+        let speed = self.tokens_per_second.map(|speed| HumanCount(speed as u64).to_string());
         let tokens = HumanCount(self.n_training_samples);
         let rows = [
             ("trained", format!("{} steps, {tokens} tokens", HumanCount(self.steps))),
-            ("L0", format!("{:.2}", self.l0)),
-            ("explained variance", format!("{:.4}", self.explained_variance)),
-            ("CE-loss score", ce_loss_score),
+            ("L0", with_digits(self.l0, 2)),
+            ("explained variance", with_digits(self.explained_variance, 4)),
+            ("CE-loss score", with_digits(self.ce_loss_score, 4)),
             ("dead features", format!("{} of {} ({dead_percent:.1} %)", self.dead_features, self.d_sae)),
-            ("tokens/s", HumanCount(self.tokens_per_second as u64).to_string()),
+            ("tokens/s", or_none(speed)),
             ("files in", self.out.display().to_string()),
         ];
         for (name, value) in rows {
@@ -61,12 +64,12 @@ mod tests {
         let summary = Summary {
             steps: 1234,
             n_training_samples: 2_527_232,
-            l0: 31.987,
-            explained_variance: 0.91234,
+            l0: Some(31.987),
+            explained_variance: Some(0.91234),
             ce_loss_score: None,
             dead_features: 3,
             d_sae: 2048,
-            tokens_per_second: 54_321.9,
+            tokens_per_second: Some(54_321.9),
             out: "runs/topk-1".into(),
             files: vec!["cfg.json".into()],
         };
