@@ -81,8 +81,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// The folder holds both runs, `whole` and `stopped`.
-fn resumes_bit_for_bit(flags: &[&str]) -> tempfile::TempDir {
+/// The folder holds both runs, `whole` and `stopped`; the second stop comes after step `late`.
+fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     succeed(train(flags, "whole", folder.path()).output().unwrap());
@@ -94,7 +94,7 @@ fn resumes_bit_for_bit(flags: &[&str]) -> tempfile::TempDir {
     let step = *checkpoints(&stopped).last().unwrap();
 
     let mut child = cusae(&["train", "--resume", "stopped"], folder.path()).spawn().unwrap();
-    wait_for_checkpoint(&mut child, &stopped, step);
+    wait_for_checkpoint(&mut child, &stopped, step.max(late));
     signal(&child, 15);
     let output = child.wait_with_output().unwrap();
     let message = String::from_utf8_lossy(&output.stderr);
@@ -116,7 +116,7 @@ fn resumes_bit_for_bit(flags: &[&str]) -> tempfile::TempDir {
 
 #[test]
 fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
-    resumes_bit_for_bit(&["--k=8"]);
+    resumes_bit_for_bit(&["--k=8"], 0);
 }
 
 /// The coefficient is high enough for the run to go over from dense products to lists, which
@@ -124,9 +124,9 @@ fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
 #[test]
 fn a_standard_run_resumes_bit_for_bit_before_and_after_it_goes_over_to_lists() {
     let flags = ["--architecture=standard", "--l1-coefficient=10", "--normalize-activations=expected_average_only_in"];
-    let whole = resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat());
+    let whole = resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat(), 200);
     let statistics =
-        cusae::formats::tensors::TensorFile::open(whole.path().join("whole/checkpoints/400/statistics.safetensors"));
+        cusae::formats::tensors::TensorFile::open(whole.path().join("whole/checkpoints/200/statistics.safetensors"));
     assert_eq!(statistics.unwrap().f32("architecture_state").unwrap(), [1.0], "lists were in use");
 }
 
@@ -137,5 +137,5 @@ fn a_run_on_own_text_that_begins_again_resumes_bit_for_bit() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     std::fs::copy(readme, folder.path().join("text.txt")).unwrap();
     let text = format!("--dataset-path={}", folder.path().join("text.txt").display());
-    resumes_bit_for_bit(&[&text, "--k=8", "--eval-every-n-steps=100"]);
+    resumes_bit_for_bit(&[&text, "--k=8", "--eval-every-n-steps=100"], 0);
 }

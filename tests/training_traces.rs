@@ -210,6 +210,43 @@ fn one_step(name: &'static str) {
     }
 }
 
+/// All latents are silent, so that every row is reconstructed as b_dec = [1, 0]. The rows' mean is
+/// [2, 1]: squared distances from it are 5, 1 and 8, from b_dec 1, 1 and 18.
+#[test]
+fn explained_variance_is_that_of_saelens() {
+    let mut weights = Weights::default();
+    for (name, shape, values) in [
+        ("W_enc", vec![2, 1], vec![0.0, 0.0]),
+        ("b_enc", vec![1], vec![-1.0]),
+        ("W_dec", vec![1, 2], vec![1.0, 0.0]),
+        ("b_dec", vec![2], vec![1.0, 0.0]),
+    ] {
+        weights.insert(name, HostTensor { shape, values });
+    }
+    let config = TrainingConfig {
+        architecture: ArchitectureConfig::Standard(StandardConfig { lp_norm: 1.0 }),
+        d_in: 2,
+        d_sae: 1,
+        train_batch_size_tokens: 3,
+        apply_b_dec_to_input: true,
+        normalize_activations: NormalizeActivations::None,
+        adam_beta1: 0.9,
+        adam_beta2: 0.999,
+        adam_epsilon: 1e-8,
+        max_grad_norm: None,
+        dead_feature_window: 10,
+    };
+    let mut sae = TrainingSae::new(&Cpu, config, &weights).unwrap();
+    let settings = StepSettings { lr: 0.0, coefficient: 0.0, with_variance: true };
+    let report = sae.step(&vec![0.0, 0.0, 2.0, 0.0, 4.0, 3.0], &settings).unwrap();
+    assert_eq!(report.losses[0], ("mse_loss", 20.0 / 3.0));
+    let variance = report.explained_variance.unwrap();
+    assert_eq!(variance.pooled, 1.0 - 20.0 / 14.0);
+    // The rows' ratios are 0.8, 0 and -1.25: their mean, and their deviation with n - 1.
+    assert!((variance.legacy_mean + 0.15).abs() < 1e-12, "{variance:?}");
+    assert!((variance.legacy_std - 1.0675f64.sqrt()).abs() < 1e-12, "{variance:?}");
+}
+
 macro_rules! traces {
     ($($test:ident: $check:ident($name:literal);)*) => {
         $(#[test]

@@ -54,7 +54,7 @@ pub fn of_step(
     put("metrics/l0".into(), json!(report.l0));
     put("metrics/grad_norm".into(), json!(report.grad_norm));
     put("sparsity/mean_passes_since_fired".into(), json!(firing.mean_passes_since_fired));
-    put("sparsity/dead_features".into(), firing.dead_features.into());
+    put(DEAD_FEATURES.into(), firing.dead_features.into());
     put("details/current_learning_rate".into(), json!(settings.lr));
     put("details/n_training_samples".into(), n_training_samples.into());
     if let Some(key) = coefficient_key(architecture) {
@@ -75,9 +75,14 @@ pub fn of_window(fired_count: &[u32], n_samples: u64) -> Metrics {
     line
 }
 
+/// The step's latents that are dead; an evaluation has a number of its own by this name, of those
+/// that were silent on its text, which SAELens does not log.
+const DEAD_FEATURES: &str = "sparsity/dead_features";
+
 /// An evaluation's numbers, `group/key`, as SAELens logs them.
 pub fn of_evaluation(report: &Report) -> impl Iterator<Item = (String, Value)> {
-    report.scalars().into_iter().map(|(group, key, value)| (format!("{group}/{key}"), json!(value)))
+    let named = |(group, key, value)| (format!("{group}/{key}"), json!(value));
+    report.scalars().into_iter().map(named).filter(|(name, _)| name != DEAD_FEATURES)
 }
 
 #[cfg(test)]

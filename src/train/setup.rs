@@ -316,3 +316,47 @@ pub fn inference<B: Backend>(backend: &B, config: &SaeConfig, sae: &TrainingSae<
     }
     Ok((config, weights))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_step_gets_its_settings_from_the_recipe() {
+        let recipe = Recipe {
+            d_in: Auto::Value(8),
+            d_sae: Auto::Value(64),
+            k: 3,
+            aux_loss_coefficient: 0.5,
+            rescale_acts_by_decoder_norm: false,
+            apply_b_dec_to_input: false,
+            normalize_activations: NormalizeActivations::ExpectedAverageOnlyIn,
+            adam_beta1: 0.1,
+            adam_beta2: 0.2,
+            adam_epsilon: 0.3,
+            max_grad_norm: Some(4.0),
+            dead_feature_window: 9,
+            train_batch_size_tokens: 32,
+            ..Recipe::default()
+        };
+        let topk = TopKConfig { k: 3, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm: false };
+        let expected = TrainingConfig {
+            architecture: ArchitectureConfig::TopK(topk),
+            d_in: 8,
+            d_sae: 64,
+            train_batch_size_tokens: 32,
+            apply_b_dec_to_input: false,
+            normalize_activations: NormalizeActivations::ExpectedAverageOnlyIn,
+            adam_beta1: 0.1,
+            adam_beta2: 0.2,
+            adam_epsilon: 0.3,
+            max_grad_norm: Some(4.0),
+            dead_feature_window: 9,
+        };
+        assert_eq!(training_config(&recipe), expected);
+        let standard = Recipe { architecture: Architecture::Standard, lp_norm: 2.0, max_grad_norm: None, ..recipe };
+        let config = training_config(&standard);
+        assert_eq!(config.architecture, ArchitectureConfig::Standard(StandardConfig { lp_norm: 2.0 }));
+        assert_eq!(config.max_grad_norm, None);
+    }
+}
