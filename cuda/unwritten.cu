@@ -5,11 +5,6 @@
 #define UNWRITTEN(name) \
     CUSAE_API(name)(const cusae_##name*, cusae_stream*) { return CUSAE_EUNWRITTEN; }
 
-UNWRITTEN(attention)
-UNWRITTEN(attention_pattern)
-UNWRITTEN(attention_mix)
-UNWRITTEN(unembed_cross_entropy)
-UNWRITTEN(unembed_kl_divergence)
 UNWRITTEN(encode_topk)
 UNWRITTEN(encode_relu)
 UNWRITTEN(encode_relu_dense)
