@@ -19,8 +19,8 @@
 //
 // `rows`, where not NULL, picks the lines of an OuterK operand: vector i is line rows[i] of `data`.
 //
-// The lanes 8 n .. 8 n + 7 of a warp hold the same rows of a tile, so a row is reduced over them with
-// three shuffles. Vectors beyond an operand's end count as zeros.
+// The lanes 8 n .. 8 n + 7 of a warp hold the same rows of a tile: gemm_row_max, gemm_row_sum reduce over
+// them. Vectors beyond an operand's end count as zeros.
 //
 //   exact   products are added with fmaf in the order of k, starting from 0, whatever the tile, the
 //           grid or the layout: the same bits for the same vectors everywhere
@@ -73,7 +73,7 @@ __device__ __forceinline__ void load_operand(OperandTile<layout, outer>& to, con
     const uint64_t first_line = Tile::kOuterK ? first_outer : first_k, first = Tile::kOuterK ? first_k : first_outer;
     const bool aligned = (from.stride | length) % 4 == 0 && uintptr_t(from.data) % 16 == 0;
     constexpr unsigned kChunks = Tile::kLength / 4;
-#pragma unroll
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < Tile::kLines * kChunks; i += kGemmThreads) {
         const uint64_t line = first_line + i / kChunks, at = first + i % kChunks * 4;
         float* destination = &to.values[i / kChunks * Tile::kStride + i % kChunks * 4];
@@ -126,6 +126,41 @@ template <Layout b_layout> __device__ __forceinline__ unsigned gemm_column(unsig
     return vector_of_tile<b_layout, kGemmColumns>(threadIdx.x % kGemmColumnThreads, j);
 }
 
+// Adds the products of kGemmDepth elements of all vectors, which are in shared memory for all to read.
+template <Layout a_layout, Layout b_layout>
+__device__ __forceinline__ void multiply_tiles(const OperandTile<a_layout, kGemmRows>& a,
+                                               const OperandTile<b_layout, kGemmColumns>& b,
+                                               float (&product)[kMicro][kMicro]) {
+#pragma unroll 2
+    for (unsigned k = 0; k < kGemmDepth; k += 4) {
+        float a_values[kMicro][4], b_values[kMicro][4];
+        load_fragment(a_values, a, threadIdx.x / kGemmColumnThreads, k);
+        load_fragment(b_values, b, threadIdx.x % kGemmColumnThreads, k);
+#pragma unroll
+        for (unsigned in_four = 0; in_four < 4; in_four++)
+#pragma unroll
+            for (unsigned i = 0; i < kMicro; i++)
+#pragma unroll
+                for (unsigned j = 0; j < kMicro; j++)
+                    product[i][j] = fmaf(a_values[i][in_four], b_values[j][in_four], product[i][j]);
+    }
+}
+
+// The largest value, the sum, of the 8 lanes that hold a row: every one gets the same bits.
+__device__ __forceinline__ float gemm_row_max(float value) {
+#pragma unroll
+    for (int lanes = kGemmColumnThreads / 2; lanes > 0; lanes /= 2) {
+        const float other = __shfl_xor_sync(kAllLanes, value, lanes);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+__device__ __forceinline__ float gemm_row_sum(float value) {
+#pragma unroll
+    for (int lanes = kGemmColumnThreads / 2; lanes > 0; lanes /= 2) value += __shfl_xor_sync(kAllLanes, value, lanes);
+    return value;
+}
+
 template <Layout a_layout, Layout b_layout>
 __device__ __forceinline__ void gemm_tile(GemmShared<a_layout, b_layout>& shared, const Operand<a_layout>& a,
                                           const Operand<b_layout>& b, uint64_t depth, uint64_t first_row,
@@ -149,19 +184,7 @@ __device__ __forceinline__ void gemm_tile(GemmShared<a_layout, b_layout>& shared
         cp_async_wait<kGemmStages - 2>();
         __syncthreads();  // this step's stage is there for all, and the last step's has been read by all
         load(step + kGemmStages - 1);
-#pragma unroll
-        for (unsigned k = 0; k < kGemmDepth; k += 4) {
-            float a_values[kMicro][4], b_values[kMicro][4];
-            load_fragment(a_values, shared.a[step % kGemmStages], threadIdx.x / kGemmColumnThreads, k);
-            load_fragment(b_values, shared.b[step % kGemmStages], threadIdx.x % kGemmColumnThreads, k);
-#pragma unroll
-            for (unsigned in_four = 0; in_four < 4; in_four++)
-#pragma unroll
-                for (unsigned i = 0; i < kMicro; i++)
-#pragma unroll
-                    for (unsigned j = 0; j < kMicro; j++)
-                        product[i][j] = fmaf(a_values[i][in_four], b_values[j][in_four], product[i][j]);
-        }
+        multiply_tiles(shared.a[step % kGemmStages], shared.b[step % kGemmStages], product);
     }
 }
 

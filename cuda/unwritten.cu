@@ -5,10 +5,5 @@
 #define UNWRITTEN(name) \
     CUSAE_API(name)(const cusae_##name*, cusae_stream*) { return CUSAE_EUNWRITTEN; }
 
-UNWRITTEN(attention)
-UNWRITTEN(attention_pattern)
-UNWRITTEN(attention_mix)
-UNWRITTEN(unembed_cross_entropy)
-UNWRITTEN(unembed_kl_divergence)
 UNWRITTEN(decode_dense)
 UNWRITTEN(gradient_dense)

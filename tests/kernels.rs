@@ -32,8 +32,54 @@ fn linear() {
 }
 
 #[test]
+fn linear_refuses_more_columns_than_its_grid_has_room_for() {
+    let case = lm::LinearCase { rows: 0, d_input: 0, d_output: 4_194_241, ..lm::linear().swap_remove(0) };
+    refused(case, "linear: a product has more than 4194240 columns");
+}
+
+#[test]
 fn activate() {
     check(lm::activate());
+}
+
+#[test]
+fn attention_and_its_pattern() {
+    check(lm::attention());
+}
+
+#[test]
+fn attention_mix() {
+    check(lm::attention().into_iter().map(lm::AttentionMixCase));
+}
+
+#[test]
+fn attention_refuses_heads_without_columns() {
+    let case = || lm::AttentionCase { d_head: 0, ..lm::attention().swap_remove(0) };
+    refused(case(), "attention: d_head is 0");
+    refused(lm::AttentionMixCase(case()), "attention_mix: d_head is 0");
+}
+
+#[test]
+fn unembed_cross_entropy() {
+    check(lm::unembed());
+}
+
+#[test]
+fn unembed_kl_divergence() {
+    check(lm::unembed().into_iter().map(lm::KlDivergenceCase));
+}
+
+#[test]
+fn a_target_outside_the_vocabulary_is_reported() {
+    let case = lm::UnembedCase { last_target: Some(7), ..lm::unembed().swap_remove(1) };
+    fails(case, "unembed_cross_entropy: token id 7 is outside the vocabulary of 7");
+}
+
+#[test]
+fn unembedding_refuses_an_empty_vocabulary() {
+    let case = || lm::UnembedCase { rows: 0, d_vocab: 0, ..lm::unembed().swap_remove(0) };
+    refused(case(), "unembed_cross_entropy: d_vocab is 0");
+    refused(lm::KlDivergenceCase(case()), "unembed_kl_divergence: d_vocab is 0");
 }
 
 #[test]

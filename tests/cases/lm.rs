@@ -1,7 +1,10 @@
 //! Cases of the language model's operations.
 
 use super::*;
-use cusae::backend::{Activate, ActivationFunction, Add, Embed, LayerNorm, LayerNormFrom, Linear};
+use cusae::backend::{
+    Activate, ActivationFunction, Add, Attention, AttentionDims, AttentionMix, AttentionPattern, Embed, LayerNorm,
+    LayerNormFrom, Linear, UnembedCrossEntropy, UnembedKlDivergence,
+};
 
 /// [`Backend::embed`].
 #[derive(Clone, Debug)]
@@ -327,4 +330,309 @@ impl Case for LinearCase {
 /// the sum of the products' magnitudes.
 fn product_bound(n: usize, magnitudes: f64) -> f64 {
     2.0 * n as f64 * ROUNDING * magnitudes
+}
+
+/// [`Backend::attention`], [`Backend::attention_pattern`] and [`Backend::attention_mix`].
+#[derive(Clone, Debug)]
+pub struct AttentionCase {
+    pub sequences: usize,
+    pub context: usize,
+    pub n_heads: usize,
+    pub d_head: usize,
+    /// Factor on the queries.
+    pub factor: f32,
+}
+
+/// One position; around a tile's 64 keys, 128 queries and 64 columns; widths that are no multiples of
+/// 4; several heads and sequences; scores so large that one key takes all, and so small that all are alike.
+pub fn attention() -> Vec<AttentionCase> {
+    let case =
+        |(sequences, context, n_heads, d_head)| AttentionCase { sequences, context, n_heads, d_head, factor: 1.0 };
+    let sizes = [
+        (1, 1, 1, 1),
+        (3, 2, 1, 4),
+        (2, 5, 3, 3),
+        (1, 63, 1, 4),
+        (1, 64, 2, 16),
+        (1, 65, 2, 17),
+        (1, 129, 1, 8),
+        (2, 200, 1, 5),
+        (2, 31, 1, 64),
+        (1, 7, 2, 65),
+        (1, 70, 1, 130),
+        (0, 4, 2, 3),
+    ];
+    let factors = [30.0, 1e-30].map(|factor| AttentionCase { factor, ..case((1, 70, 1, 8)) });
+    sizes.map(case).into_iter().chain(factors).collect()
+}
+
+impl AttentionCase {
+    const SCALE: f32 = 0.3;
+
+    fn dims(&self) -> AttentionDims {
+        let &AttentionCase { sequences, context, n_heads, d_head, .. } = self;
+        AttentionDims { rows: sequences * context, context, n_heads, d_head }
+    }
+
+    fn queries(&self) -> Vec<f32> {
+        values(1, self.dims().values()).iter().map(|x| x * self.factor).collect()
+    }
+
+    fn keys(&self) -> Vec<f32> {
+        values(2, self.dims().values())
+    }
+
+    fn values(&self) -> Vec<f32> {
+        values(3, self.dims().values())
+    }
+
+    /// Where the vector of a position and head starts in q, k and v.
+    fn start(&self, sequence: usize, position: usize, head: usize) -> usize {
+        ((sequence * self.context + position) * self.n_heads + head) * self.d_head
+    }
+
+    /// Calls `visit(sequence, head, query)` in the order of the pattern's rows.
+    fn for_each_row(&self, mut visit: impl FnMut(usize, usize, usize)) {
+        for sequence in 0..self.sequences {
+            for head in 0..self.n_heads {
+                (0..self.context).for_each(|query| visit(sequence, head, query));
+            }
+        }
+    }
+
+    /// The pattern in f64, and how far from it two f32 versions can be from each other, relatively, row
+    /// by row: a score that is off by d makes an element and the sum larger by e^d; each has the error of
+    /// two exponentials, and of one more for every tile of keys; the sum rounds once for every key.
+    fn pattern(&self) -> (Vec<f64>, Vec<f64>) {
+        let (q, k, d_head) = (self.queries(), self.keys(), self.d_head);
+        let (mut pattern, mut relative) = (Vec::new(), Vec::new());
+        self.for_each_row(|sequence, head, query| {
+            let q = &q[self.start(sequence, query, head)..][..d_head];
+            let (mut scores, mut off) = (vec![f64::NEG_INFINITY; self.context], 0.0f64);
+            for (key, score) in scores[..=query].iter_mut().enumerate() {
+                let k = &k[self.start(sequence, key, head)..][..d_head];
+                let products = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k) * f64::from(Self::SCALE));
+                let size: f64 = products.clone().map(f64::abs).sum();
+                *score = products.sum();
+                off = off.max(product_bound(d_head + 2, size));
+            }
+            let softmax = softmax(&scores);
+            pattern.extend(softmax);
+            let (tiles, keys) = (self.context as f64 / 64.0, self.context as f64);
+            relative.push((2.0 * off).exp_m1() + (4.0 + tiles) * 4e-7 + (keys + 8.0) * 2.0 * ROUNDING);
+        });
+        (pattern, relative)
+    }
+}
+
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    scores.iter().map(|score| (score - largest).exp() / sum).collect()
+}
+
+/// What exponentials keep of a share below their smallest result.
+const LEAST_SHARE: f64 = 1e-37;
+
+impl Case for AttentionCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (dims, host_v) = (self.dims(), self.values());
+        let (q, k, v) = (backend.upload(&self.queries())?, backend.upload(&self.keys())?, backend.upload(&host_v)?);
+        let (mut z, mut pattern) = (unwritten(backend, dims.values())?, unwritten(backend, dims.pattern())?);
+        backend.attention(Attention { q: &q, k: &k, v: &v, scale: Self::SCALE, dims, z: &mut z })?;
+        backend.attention_pattern(AttentionPattern {
+            q: &q,
+            k: &k,
+            scale: Self::SCALE,
+            dims,
+            pattern: &mut pattern,
+        })?;
+        let (exact, relative) = self.pattern();
+        let mut z_bounds = vec![0.0; dims.values()];
+        let mut row = 0;
+        self.for_each_row(|sequence, head, query| {
+            for column in 0..self.d_head {
+                let value = |key| f64::from(host_v[self.start(sequence, key, head) + column].abs());
+                let share = |key| exact[row * self.context + key] + LEAST_SHARE;
+                let size: f64 = (0..=query).map(|key| share(key) * value(key)).sum();
+                z_bounds[self.start(sequence, query, head) + column] =
+                    (relative[row] + product_bound(query + 2, 1.0)) * size;
+            }
+            row += 1;
+        });
+        let bounds = exact.iter().enumerate().map(|(i, share)| (share + LEAST_SHARE) * relative[i / self.context]);
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "z", &z, dims.values(), Agree::Within(z_bounds))?;
+        outputs.f32(backend, "pattern", &pattern, dims.pattern(), Agree::Within(bounds.collect()))?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::attention_mix`], with a pattern of any numbers.
+#[derive(Debug)]
+pub struct AttentionMixCase(pub AttentionCase);
+
+impl Case for AttentionMixCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (case, dims) = (&self.0, self.0.dims());
+        let (host_pattern, host_v) = (values(4, dims.pattern()), case.values());
+        let (pattern, v) = (backend.upload(&host_pattern)?, backend.upload(&host_v)?);
+        let mut z = unwritten(backend, dims.values())?;
+        backend.attention_mix(AttentionMix { pattern: &pattern, v: &v, dims, z: &mut z })?;
+        let mut bounds = vec![0.0; dims.values()];
+        let mut rows = host_pattern.chunks_exact(case.context);
+        case.for_each_row(|sequence, head, query| {
+            let row = rows.next().unwrap();
+            for column in 0..case.d_head {
+                let value = |key| f64::from(host_v[case.start(sequence, key, head) + column]);
+                let size = row.iter().enumerate().map(|(key, share)| (f64::from(*share) * value(key)).abs()).sum();
+                bounds[case.start(sequence, query, head) + column] = product_bound(case.context, size);
+            }
+        });
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "z", &z, dims.values(), Agree::Within(bounds))?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::unembed_cross_entropy`] and [`Backend::unembed_kl_divergence`].
+#[derive(Clone, Debug)]
+pub struct UnembedCase {
+    pub rows: usize,
+    pub d_model: usize,
+    pub d_vocab: usize,
+    pub bias: bool,
+    /// Factor on the inputs.
+    pub factor: f32,
+    /// Put in place of the last target.
+    pub last_target: Option<u32>,
+}
+
+/// One token; around a tile's 128 rows x 64 tokens and a part's 4,096 tokens; three parts; logits so far
+/// apart that one takes all, and all alike.
+pub fn unembed() -> Vec<UnembedCase> {
+    let case =
+        |(rows, d_model, d_vocab)| UnembedCase { rows, d_model, d_vocab, bias: true, factor: 1.0, last_target: None };
+    let sizes = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (127, 16, 63),
+        (128, 4, 64),
+        (129, 17, 65),
+        (2, 4, 4096),
+        (3, 3, 4097),
+        (2, 2, 8200),
+        (0, 4, 5),
+    ];
+    let plain = case((4, 20, 100));
+    let others = [
+        UnembedCase { bias: false, ..plain.clone() },
+        UnembedCase { factor: 100.0, ..plain.clone() },
+        UnembedCase { factor: 1e-30, bias: false, ..plain },
+    ];
+    sizes.map(case).into_iter().chain(others).collect()
+}
+
+impl UnembedCase {
+    fn input(&self, seed: u64) -> Vec<f32> {
+        values(seed, self.rows * self.d_model).iter().map(|x| x * self.factor).collect()
+    }
+
+    fn w_u(&self) -> Vec<f32> {
+        values(2, self.d_vocab * self.d_model)
+    }
+
+    fn b_u(&self) -> Vec<f32> {
+        if self.bias {
+            values(3, self.d_vocab)
+        } else {
+            vec![0.0; self.d_vocab]
+        }
+    }
+
+    /// The logits of one row in f64, and how far two f32 versions of one of them can be apart.
+    fn logits(&self, x: &[f32], w_u: &[f32], b_u: &[f32]) -> (Vec<f64>, f64) {
+        let mut off = 0.0f64;
+        let logits = w_u.chunks_exact(self.d_model).zip(b_u).map(|(w, b)| {
+            let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            let size = products.clone().map(f64::abs).sum::<f64>() + f64::from(b.abs());
+            off = off.max(product_bound(self.d_model + 1, size));
+            products.sum::<f64>() + f64::from(*b)
+        });
+        (logits.collect(), off)
+    }
+
+    /// How far two sums of exponentials can be apart, relatively, apart from the logits' errors: each
+    /// exponential 2e-7, and for up to 4,096 tokens every 8th of them in one running sum, whose maximum
+    /// moves a few times.
+    fn of_sum(&self) -> f64 {
+        2.0 * ((self.d_vocab.min(4096) as f64 / 8.0 + 16.0) * ROUNDING + 8.0 * 2e-7)
+    }
+}
+
+impl Case for UnembedCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let &UnembedCase { rows, d_model, d_vocab, .. } = self;
+        let (host_x, host_w, host_b) = (self.input(1), self.w_u(), self.b_u());
+        let mut targets = indices(5, rows, d_vocab);
+        if let (Some(target), Some(last)) = (self.last_target, targets.last_mut()) {
+            *last = target;
+        }
+        let (x, w_u, b_u) = (backend.upload(&host_x)?, backend.upload(&host_w)?, backend.upload(&host_b)?);
+        let (targets, mut loss) = (backend.upload(&targets)?, unwritten(backend, rows)?);
+        backend.unembed_cross_entropy(UnembedCrossEntropy {
+            x: &x,
+            w_u: &w_u,
+            b_u: self.bias.then_some(&b_u),
+            targets: &targets,
+            rows,
+            d_model,
+            d_vocab,
+            loss: &mut loss,
+        })?;
+        let mut left = vec![0.0; rows];
+        backend.read(&loss, 0, &mut left)?;
+        let bounds = host_x.chunks_exact(d_model).zip(left).map(|(x, loss)| {
+            let (_, off) = self.logits(x, &host_w, &host_b);
+            2.0 * off + self.of_sum() + 2.0 * ROUNDING * f64::from(loss.abs())
+        });
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "loss", &loss, rows, Agree::Within(bounds.collect()))?;
+        Ok(outputs)
+    }
+}
+
+/// The divergence of two runs with the same unembedding.
+#[derive(Debug)]
+pub struct KlDivergenceCase(pub UnembedCase);
+
+impl Case for KlDivergenceCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let case = &self.0;
+        let (host_x, host_y, host_w, host_b) = (case.input(1), case.input(7), case.w_u(), case.b_u());
+        let (x, y) = (backend.upload(&host_x)?, backend.upload(&host_y)?);
+        let (w_u, b_u) = (backend.upload(&host_w)?, backend.upload(&host_b)?);
+        let mut kl = unwritten(backend, case.rows)?;
+        backend.unembed_kl_divergence(UnembedKlDivergence {
+            x: &x,
+            y: &y,
+            w_u: &w_u,
+            b_u: case.bias.then_some(&b_u),
+            rows: case.rows,
+            d_model: case.d_model,
+            d_vocab: case.d_vocab,
+            kl: &mut kl,
+        })?;
+        let rows = host_x.chunks_exact(case.d_model).zip(host_y.chunks_exact(case.d_model));
+        let bounds = rows.map(|(x, y)| {
+            let ((x, x_off), (y, y_off)) = (case.logits(x, &host_w, &host_b), case.logits(y, &host_w, &host_b));
+            let differences = softmax(&x).iter().zip(&x).zip(&y).map(|((p, x), y)| p * (x - y).abs()).sum::<f64>();
+            let of_p = (2.0 * x_off).exp_m1() + case.of_sum();
+            2.0 * (x_off + y_off) + of_p * differences + 2.0 * case.of_sum()
+        });
+        let bounds = Agree::Within(bounds.collect());
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "kl", &kl, case.rows, bounds)?;
+        Ok(outputs)
+    }
 }
