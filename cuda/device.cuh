@@ -11,9 +11,11 @@
 #if defined(__CUDACC__)
 #define CUSAE_NS cusae_cuda
 #define CUSAE_NAME(name) cusae_cuda_##name
+#define CUSAE_SCRATCH_LIMIT (512 << 20)
 #else
 #define CUSAE_NS cusae_emu
 #define CUSAE_NAME(name) cusae_emu_##name
+#define CUSAE_SCRATCH_LIMIT (48 << 10)
 #endif
 
 // CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) { ... } defines an operation.
@@ -37,6 +39,10 @@ struct cusae_stream {
 namespace CUSAE_NS {
 
 using bf16 = __nv_bfloat16;
+
+// Bytes of scratch memory that an operation may take at once where it can work in parts; little in
+// the emulator, so that tests see several parts.
+constexpr uint64_t kScratchLimit = CUSAE_SCRATCH_LIMIT;
 
 // ---- The host's side -------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 mod cases;
 
-use cases::{check, decoder, devices, fails, lm, refused, sae};
+use cases::{check, decoder, devices, encode, fails, lm, refused, sae};
 use cusae::backend::{Backend, Buffer};
 
 #[test]
@@ -61,6 +61,44 @@ fn a_row_outside_the_matrix_is_reported() {
 #[test]
 fn prepare_input() {
     check(sae::prepare_input());
+}
+
+#[test]
+fn encode_topk() {
+    check(encode::topk());
+}
+
+#[test]
+fn encode_topk_refuses_what_cannot_be_selected() {
+    let case = |k, stride| encode::TopkCase { k, stride, ..encode::topk().swap_remove(0) };
+    fails(case(0, 5), "encode_topk: k = 0 is not between 1 and d_sae = 5");
+    fails(case(6, 6), "encode_topk: k = 6 is not between 1 and d_sae = 5");
+    fails(case(3, 2), "encode_topk: lists of 3 x 2 are too small for 3 x 3");
+}
+
+#[test]
+fn encode_dead_topk() {
+    check(encode::dead_topk());
+}
+
+#[test]
+fn encode_dead_topk_refuses_what_cannot_be_selected() {
+    let case = |k, stride| encode::TopkCase { k, stride, ..encode::dead_topk().swap_remove(0) };
+    let sentence =
+        |k, stride| format!("encode_dead_topk: k = {k} is not between 1 and n_dead = 3 or the stride {stride}");
+    fails(case(0, 5), &sentence(0, 5));
+    fails(case(4, 5), &sentence(4, 5));
+    fails(case(3, 2), &sentence(3, 2));
+}
+
+#[test]
+fn encode_relu() {
+    check(encode::relu());
+}
+
+#[test]
+fn encode_relu_dense() {
+    check(encode::relu_dense());
 }
 
 #[test]

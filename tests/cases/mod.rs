@@ -1,10 +1,11 @@
 //! Cases of every operation, run on every device at hand against the CPU backend.
 //!
 //! A case uploads its inputs, runs one operation and names its outputs, each with how closely devices
-//! must agree on it. One table per operation, in `lm.rs`,
+//! must agree on it. One table per operation, in `lm.rs`, `encode.rs`,
 //! `sae.rs` and `decoder.rs`.
 
 pub mod decoder;
+pub mod encode;
 pub mod lm;
 pub mod sae;
 

@@ -84,7 +84,9 @@ impl Selection {
 
     fn prune(&mut self) {
         if self.candidates.len() > self.k {
-            let order = |a: &Candidate, b: &Candidate| b.key.total_cmp(&a.key).then(a.latent.cmp(&b.latent));
+            // No key is NaN, since none of those is above a threshold; adding 0 makes -0 tie with 0.
+            let descending = |a: f32, b: f32| (b + 0.0).total_cmp(&(a + 0.0));
+            let order = |a: &Candidate, b: &Candidate| descending(a.key, b.key).then(a.latent.cmp(&b.latent));
             self.candidates.select_nth_unstable_by(self.k - 1, order);
             self.candidates.truncate(self.k);
             self.threshold = self.candidates[self.k - 1].key;

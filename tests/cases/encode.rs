@@ -1,0 +1,336 @@
+//! Cases of the encoder's operations.
+
+use super::*;
+use cusae::backend::*;
+
+/// What the encoder is given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Numbers {
+    /// -2 to 2: every sum is exact, and ties are everywhere.
+    Integers,
+    /// All h are equal.
+    Equal(f32),
+    /// D = F and w_enc is the identity: h is the input, from 1e-38 to 3e38, and for some latents NaN,
+    /// infinity or its opposite.
+    Extremes,
+    /// Rounded sums, no two of which are so near each other that rounding could change the selection.
+    Real,
+}
+
+/// The encoder's shape and numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub rows: usize,
+    pub d_in: usize,
+    pub d_sae: usize,
+    pub numbers: Numbers,
+    /// Keys are h times 0, 0.5, 1 or 2.
+    pub norms: bool,
+}
+
+struct Weights {
+    input: Vec<f32>,
+    w_enc: Vec<f32>,
+    b_enc: Vec<f32>,
+    norm: Vec<f32>,
+}
+
+/// Those buffers on a device.
+struct Uploaded<B: Backend> {
+    input: B::Buffer<f32>,
+    w_enc: B::Buffer<f32>,
+    b_enc: B::Buffer<f32>,
+    norm: B::Buffer<f32>,
+    shape: Shape,
+}
+
+impl<B: Backend> Uploaded<B> {
+    fn encoder(&self) -> Encoder<'_, B> {
+        let Shape { rows, d_in, d_sae, .. } = self.shape;
+        Encoder { input: &self.input, w_enc: &self.w_enc, b_enc: &self.b_enc, rows, d_in, d_sae }
+    }
+
+    fn norm(&self) -> Option<&B::Buffer<f32>> {
+        self.shape.norms.then_some(&self.norm)
+    }
+}
+
+fn shape(rows: usize, d_in: usize, d_sae: usize, numbers: Numbers, norms: bool) -> Shape {
+    Shape { rows, d_in, d_sae, numbers, norms }
+}
+
+impl Shape {
+    fn weights(&self) -> Weights {
+        let Shape { rows, d_in, d_sae, .. } = *self;
+        let integers = |seed, n| indices(seed, n, 5).iter().map(|&i| i as f32 - 2.0).collect();
+        let norm = indices(7, d_sae, 4).iter().map(|&i| [0.0, 0.5, 1.0, 2.0][i as usize]).collect();
+        let (n, of_weights) = (rows * d_in, d_sae * d_in);
+        match self.numbers {
+            Numbers::Integers => {
+                Weights { input: integers(1, n), w_enc: integers(2, of_weights), b_enc: integers(3, d_sae), norm }
+            }
+            Numbers::Equal(h) => {
+                Weights { input: vec![0.0; n], w_enc: integers(2, of_weights), b_enc: vec![h; d_sae], norm }
+            }
+            Numbers::Extremes => {
+                let powers = indices(4, n, 77);
+                let input =
+                    values(1, n).into_iter().zip(powers).map(|(x, power)| x / 300.0 * 10f32.powi(power as i32 - 38));
+                let special = indices(3, d_sae, 40);
+                let b_enc = special.iter().map(|&i| match i {
+                    0 => f32::NAN,
+                    1 => f32::INFINITY,
+                    2 => f32::NEG_INFINITY,
+                    _ => 0.0,
+                });
+                let w_enc = (0..of_weights).map(|i| if i / d_in == i % d_in { 1.0 } else { 0.0 }).collect();
+                Weights { input: input.collect(), w_enc, b_enc: b_enc.collect(), norm }
+            }
+            Numbers::Real => {
+                Weights { input: values(1, n), w_enc: values(2, of_weights), b_enc: values(3, d_sae), norm }
+            }
+        }
+    }
+
+    fn upload<B: Backend>(&self, backend: &B) -> Result<Uploaded<B>> {
+        let weights = self.weights();
+        Ok(Uploaded {
+            input: backend.upload(&weights.input)?,
+            w_enc: backend.upload(&weights.w_enc)?,
+            b_enc: backend.upload(&weights.b_enc)?,
+            norm: backend.upload(&weights.norm)?,
+            shape: *self,
+        })
+    }
+
+    /// Every h in f64, and how far two devices' may be apart: each has added D + 1 numbers.
+    fn exact(&self) -> Vec<(f64, f64)> {
+        let Weights { input, w_enc, b_enc, .. } = self.weights();
+        let products = |x: &[f32], w: &[f32], b: f32| {
+            let terms = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).chain([f64::from(b)]);
+            let (sum, magnitude) = terms.fold((0.0, 0.0), |(sum, magnitude), t| (sum + t, magnitude + t.abs()));
+            (sum, 2.0 * (self.d_in + 1) as f64 * ROUNDING * magnitude)
+        };
+        let latents = || w_enc.chunks_exact(self.d_in).zip(&b_enc);
+        input.chunks_exact(self.d_in).flat_map(|x| latents().map(move |(w, &b)| products(x, w, b))).collect()
+    }
+
+    fn agree(&self, bounds: impl FnOnce() -> Vec<f64>) -> Agree {
+        if self.numbers == Numbers::Real {
+            Agree::Within(bounds())
+        } else {
+            Agree::Bits
+        }
+    }
+}
+
+/// How far two devices' values of any latent of a row may be apart, for each of `stride` slots.
+fn slots(exact: &[(f64, f64)], d_sae: usize, stride: usize) -> Vec<f64> {
+    let of_row = |row: &[(f64, f64)]| vec![row.iter().fold(0.0f64, |most, &(_, bound)| most.max(bound)); stride];
+    exact.chunks_exact(d_sae).flat_map(of_row).collect()
+}
+
+fn empty_lists<B: Backend>(backend: &B, rows: usize, stride: usize) -> Result<FeatureLists<B>> {
+    Ok(FeatureLists {
+        rows,
+        stride,
+        counts: unwritten(backend, rows)?,
+        indices: unwritten(backend, rows * stride)?,
+        values: unwritten(backend, rows * stride)?,
+    })
+}
+
+/// The whole lists: what is beyond a row's count must be as it was.
+fn outputs_of_lists<B: Backend>(backend: &B, lists: &FeatureLists<B>, agree: Agree) -> Result<Outputs> {
+    let (rows, n) = (lists.rows, lists.rows * lists.stride);
+    let mut outputs = Outputs::default();
+    outputs.u32(backend, "counts", &lists.counts, rows)?;
+    outputs.u32(backend, "indices", &lists.indices, n)?;
+    outputs.f32(backend, "values", &lists.values, n, agree)?;
+    Ok(outputs)
+}
+
+/// [`Backend::encode_topk`] and, where some latents are dead, [`Backend::encode_dead_topk`].
+#[derive(Clone, Debug)]
+pub struct TopkCase {
+    pub shape: Shape,
+    pub k: usize,
+    pub stride: usize,
+    /// Every so many-th latent is dead; 0: all are selected from.
+    pub dead_every: usize,
+}
+
+/// One latent; around a group's 64 latents and a tile's 128 rows (and more rows than one part of the
+/// scratch memory holds); k from 1 to F around the number of groups; groups in which all keys tie, all
+/// rows negative; more groups than a block's warps take at once.
+pub fn topk() -> Vec<TopkCase> {
+    use Numbers::*;
+    let case = |(shape, k): (Shape, usize)| TopkCase { shape, k, stride: k + k % 3, dead_every: 0 };
+    let mut cases = vec![
+        (shape(3, 2, 5, Integers, false), 2),
+        (shape(1, 1, 1, Equal(0.5), false), 1),
+        (shape(0, 3, 4, Integers, false), 2),
+        (shape(127, 3, 65, Integers, false), 3),
+        (shape(129, 3, 65, Integers, true), 7),
+        (shape(200, 1, 130, Integers, false), 2),
+        (shape(2, 4, 200, Equal(1.0), false), 67),
+        (shape(2, 4, 200, Equal(1.0), true), 67),
+        (shape(2, 4, 200, Equal(-1.0), false), 67),
+        (shape(2, 4, 20_000, Integers, false), 300),
+        (shape(3, 31, 1000, Real, false), 5),
+        (shape(3, 33, 333, Real, true), 40),
+    ];
+    cases.extend([1, 2, 63, 64].map(|k| (shape(3, 5, 64, Integers, k % 2 == 0), k)));
+    cases.extend([1, 2, 3, 130].map(|k| (shape(4, 130, 130, Extremes, k % 2 == 0), k)));
+    cases.extend([1, 15, 16, 17, 500, 1000].map(|k| (shape(2, 5, 1000, Integers, k % 2 == 0), k)));
+    cases.into_iter().map(case).collect()
+}
+
+/// As [`topk`], of every second or third latent; whatever their sign, so that every row has k entries.
+pub fn dead_topk() -> Vec<TopkCase> {
+    use Numbers::*;
+    let case = |(shape, k, dead_every)| TopkCase { shape, k, stride: k + 1, dead_every };
+    let mut cases = vec![
+        (shape(3, 2, 5, Integers, false), 2, 2),
+        (shape(130, 3, 130, Integers, true), 65, 2),
+        (shape(2, 4, 200, Equal(-1.0), false), 67, 1),
+        (shape(2, 4, 4000, Integers, true), 20, 2),
+        (shape(3, 31, 1000, Real, true), 5, 3),
+    ];
+    cases.extend([1, 2, 3, 65].map(|k| (shape(4, 130, 130, Extremes, k % 2 == 0), k, 2)));
+    cases.into_iter().map(case).collect()
+}
+
+impl TopkCase {
+    /// Rounding must not be able to change what is selected.
+    fn check_gaps(&self, exact: &[(f64, f64)], norm: &[f32]) {
+        for row in exact.chunks_exact(self.shape.d_sae) {
+            let norm = |i: usize| if self.shape.norms { f64::from(norm[i]) } else { 1.0 };
+            let selectable = (0..self.shape.d_sae).step_by(self.dead_every.max(1));
+            let mut keys: Vec<(f64, f64)> = selectable.map(|i| (row[i].0 * norm(i), row[i].1 * norm(i))).collect();
+            keys.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let (last, next) = (keys[self.k - 1], keys[self.k]);
+            assert!(last.0 - next.0 > last.1 + next.1, "{self:?} is not decided: {last:?}, {next:?}");
+            let positive = self.dead_every > 0 || last.0 > last.1;
+            assert!(positive, "{self:?}: the sign of {last:?} is not decided");
+        }
+    }
+}
+
+impl Case for TopkCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let Shape { rows, d_sae, .. } = self.shape;
+        let agree = self.shape.agree(|| {
+            let exact = self.shape.exact();
+            self.check_gaps(&exact, &self.shape.weights().norm);
+            slots(&exact, d_sae, self.stride)
+        });
+        let uploaded = self.shape.upload(backend)?;
+        let mut lists = empty_lists(backend, rows, self.stride)?;
+        let (encoder, decoder_norm, k) = (uploaded.encoder(), uploaded.norm(), self.k);
+        if self.dead_every == 0 {
+            backend.encode_topk(EncodeTopk { encoder, decoder_norm, k, lists: &mut lists })?;
+        } else {
+            let dead: Vec<u32> = (0..d_sae as u32).step_by(self.dead_every).collect();
+            let (n_dead, dead) = (dead.len(), backend.upload(&dead)?);
+            let lists = &mut lists;
+            backend.encode_dead_topk(EncodeDeadTopk { encoder, decoder_norm, dead: &dead, n_dead, k, lists })?;
+        }
+        outputs_of_lists(backend, &lists, agree)
+    }
+}
+
+/// [`Backend::encode_relu`].
+#[derive(Clone, Debug)]
+pub struct ReluCase {
+    pub shape: Shape,
+    pub stride: usize,
+}
+
+/// Around groups and tiles; lists with more room than needed, just enough, one entry too little, for one.
+pub fn relu() -> Vec<ReluCase> {
+    use Numbers::*;
+    let case = |(shape, stride)| ReluCase { shape, stride };
+    [
+        (shape(3, 2, 5, Integers, false), 5),
+        (shape(0, 2, 5, Integers, false), 5),
+        (shape(129, 3, 65, Integers, false), 65),
+        (shape(2, 4, 200, Equal(1.0), false), 200),
+        (shape(2, 4, 200, Equal(1.0), false), 199),
+        (shape(2, 4, 200, Equal(1.0), false), 1),
+        (shape(2, 4, 200, Equal(-1.0), false), 1),
+        (shape(4, 130, 130, Extremes, false), 130),
+        (shape(3, 31, 1000, Real, false), 1000),
+    ]
+    .map(case)
+    .to_vec()
+}
+
+/// Rounding must not be able to change which h are positive.
+fn check_signs(shape: &Shape, exact: &[(f64, f64)]) {
+    let undecided = exact.iter().find(|(h, bound)| h.abs() <= *bound && *h != 0.0);
+    assert!(undecided.is_none(), "{shape:?}: the sign of {undecided:?} is not decided");
+}
+
+impl Case for ReluCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let Shape { rows, d_sae, .. } = self.shape;
+        let agree = self.shape.agree(|| {
+            let exact = self.shape.exact();
+            check_signs(&self.shape, &exact);
+            slots(&exact, d_sae, self.stride)
+        });
+        let uploaded = self.shape.upload(backend)?;
+        let mut lists = empty_lists(backend, rows, self.stride)?;
+        let encoder = uploaded.encoder();
+        match backend.encode_relu(EncodeRelu { encoder, lists: &mut lists })? {
+            ListsFit::All => outputs_of_lists(backend, &lists, agree),
+            ListsFit::Overflow(longest) => {
+                let mut outputs = Outputs::default();
+                outputs.number("longest row", longest as f64, Agree::Bits);
+                Ok(outputs)
+            }
+        }
+    }
+}
+
+/// [`Backend::encode_relu_dense`].
+#[derive(Clone, Debug)]
+pub struct ReluDenseCase(pub Shape);
+
+/// Around tiles of 128 rows and 64 latents; nothing positive, everything, NaN and infinities.
+pub fn relu_dense() -> Vec<ReluDenseCase> {
+    use Numbers::*;
+    [
+        shape(1, 1, 1, Equal(2.0), false),
+        shape(0, 2, 5, Integers, false),
+        shape(127, 3, 63, Integers, false),
+        shape(128, 4, 64, Integers, false),
+        shape(129, 5, 65, Integers, false),
+        shape(2, 4, 200, Equal(-1.0), false),
+        shape(4, 130, 130, Extremes, false),
+        shape(3, 31, 300, Real, false),
+    ]
+    .map(ReluDenseCase)
+    .to_vec()
+}
+
+impl Case for ReluDenseCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let ReluDenseCase(shape) = self;
+        let agree = shape.agree(|| {
+            let exact = shape.exact();
+            check_signs(shape, &exact);
+            exact.iter().map(|&(_, bound)| bound).collect()
+        });
+        let uploaded = shape.upload(backend)?;
+        let n = shape.rows * shape.d_sae;
+        let (mut features, mut counts) = (unwritten(backend, n)?, unwritten(backend, shape.rows)?);
+        let encoder = uploaded.encoder();
+        backend.encode_relu_dense(EncodeReluDense { encoder, features: &mut features, counts: &mut counts })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "features", &features, n, agree)?;
+        outputs.u32(backend, "counts", &counts, shape.rows)?;
+        Ok(outputs)
+    }
+}
