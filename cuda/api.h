@@ -28,8 +28,6 @@ extern "C" {
 #define CUSAE_OK 0
 /** Arguments that the operation's `needs` line excludes; error_text says which. */
 #define CUSAE_EINVAL (-1)
-/** The operation has no kernel yet. */
-#define CUSAE_EUNWRITTEN (-2)
 /** A kernel met an index outside its matrix; take_fault says which. Reported by synchronize. */
 #define CUSAE_EINDEX (-3)
 

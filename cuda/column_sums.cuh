@@ -27,6 +27,13 @@ __global__ void __launch_bounds__(kThreads) column_sums_kernel(Term term, uint64
     chunk_sums[blockIdx.y * columns + column] = sum;
 }
 
+// A matrix as it is.
+struct MatrixTerm {
+    const float* matrix;
+    uint64_t columns;
+    __device__ float operator()(uint64_t row, uint64_t column) const { return matrix[row * columns + column]; }
+};
+
 // Queues the sums of all chunks of rows: chunk_sums [column_chunks(rows), columns].
 template <class Term>
 int column_sums(Term term, uint64_t rows, uint64_t columns, float* chunk_sums, cusae_stream* stream) {

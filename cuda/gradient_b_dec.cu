@@ -12,12 +12,6 @@
 
 namespace CUSAE_NS {
 
-struct GradientTerm {
-    const float* gradient;
-    uint64_t columns;
-    __device__ float operator()(uint64_t row, uint64_t column) const { return gradient[row * columns + column]; }
-};
-
 struct EncoderTerm {
     const float *w_enc, *g_b_enc;
     uint64_t columns;
@@ -42,8 +36,7 @@ CUSAE_API(gradient_b_dec)(const cusae_gradient_b_dec* a, cusae_stream* stream) {
     float* of_rows = nullptr;
     if (int error = scratch(stream, (n_rows + n_latents) * a->d_in, &of_rows)) return error;
     float* const of_latents = of_rows + n_rows * a->d_in;
-    const GradientTerm of_row{a->gradient, a->d_in};
-    if (int error = column_sums(of_row, a->rows, a->d_in, of_rows, stream)) return error;
+    if (int error = column_sums(MatrixTerm{a->gradient, a->d_in}, a->rows, a->d_in, of_rows, stream)) return error;
     const EncoderTerm of_latent{a->w_enc, a->g_b_enc, a->d_in};
     if (int error = column_sums(of_latent, a->w_enc ? a->d_sae : 0, a->d_in, of_latents, stream)) return error;
     return launch(gradient_b_dec_kernel, grid_of_threads(a->d_in), kThreads, 0, stream, *a, of_rows, n_rows, of_latents, n_latents);

@@ -16,7 +16,6 @@ const char* error_text(int status) {
     switch (status) {
         case CUSAE_OK: return "no error";
         case CUSAE_EINVAL: return refused;
-        case CUSAE_EUNWRITTEN: return "this operation has no kernel yet";
         case CUSAE_EINDEX: return "an index is outside its matrix";
         default: return cudaGetErrorString(cudaError_t(status));
     }

@@ -168,6 +168,11 @@ fn decode_sparse() {
 }
 
 #[test]
+fn decode_dense() {
+    check(decoder::decode_dense());
+}
+
+#[test]
 fn sparsity() {
     check(decoder::sparsity());
 }
@@ -182,6 +187,11 @@ fn sparsity_refuses_a_norm_without_power() {
 #[test]
 fn gradient_sparse() {
     check(decoder::gradient_sparse());
+}
+
+#[test]
+fn gradient_dense() {
+    check(decoder::gradient_dense());
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! The training step reproduces SAELens' own trainer, step by step: 50 steps on fixed batches.
+//! The training step reproduces SAELens' own trainer, step by step: 50 steps on fixed batches on the
+//! CPU backend, the first five with the GPU's kernels in the emulator.
 //!
 //! Tolerances: SAELens in float32 and in float64 differ by at most 4e-7 (relative) in every loss
 //! term and 7e-7 in the final weights; a second float32 implementation gets ten times that.
 //! Counts are equal, but that one of the 32,768 pre-activations of a ReLU step may lie on the
 //! other side of zero, by less than a rounding.
 
-use cusae::backend::{Backend, Cpu};
+use cusae::backend::{Backend, Cpu, Native};
 use cusae::config::NormalizeActivations;
 use cusae::formats::tensors::TensorFile;
 use cusae::sae::architecture::ArchitectureConfig;
@@ -26,11 +27,12 @@ fn json(path: PathBuf) -> Value {
 }
 
 /// One of SAELens' runs: its files, and our SAE standing where it started.
-struct Run {
+struct Run<B: Backend> {
+    backend: B,
     name: &'static str,
     config: Value,
     batches: Vec<Vec<f32>>,
-    sae: TrainingSae<Cpu>,
+    sae: TrainingSae<B>,
     schedule: LearningRate,
 }
 
@@ -46,8 +48,8 @@ fn weights(file: &TensorFile, prefix: &str, names: &[&str]) -> Weights {
 
 const NAMES: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
 
-impl Run {
-    fn new(name: &'static str) -> Run {
+impl<B: Backend> Run<B> {
+    fn new(backend: B, name: &'static str) -> Run<B> {
         let config = json(data(name).join("config.json"));
         let (sae, trainer) = (&config["sae"], &config["trainer"]);
         let number = |value: &Value| value.as_f64().unwrap();
@@ -86,12 +88,12 @@ impl Run {
             total_steps: number(&config["total_training_steps"]) as u64,
         };
         let initial = TensorFile::open(data(name).join("initial.safetensors")).unwrap();
-        let mut sae = TrainingSae::new(&Cpu, training, &weights(&initial, "", &NAMES)).unwrap();
+        let mut sae = TrainingSae::new(&backend, training, &weights(&initial, "", &NAMES)).unwrap();
         sae.input_scale = config["activation_scaler"]["scaling_factor"].as_f64().unwrap_or(1.0) as f32;
         let scale = number(&config["batch_scale"]) as f32;
         let all = TensorFile::open(data("data.safetensors")).unwrap().f32("batches").unwrap();
         let batches = all.chunks(128 * 64).map(|batch| batch.iter().map(|x| x * scale).collect()).collect();
-        Run { name, config, batches, sae, schedule }
+        Run { backend, name, config, batches, sae, schedule }
     }
 
     fn settings(&self, step: u64) -> StepSettings {
@@ -106,16 +108,18 @@ impl Run {
     fn compare_with_final(&self) {
         let last = self.open("final.safetensors");
         let theirs = last.f32("act_freq_scores").unwrap();
-        let ours: Vec<f32> = Cpu.download(&self.sae.firing.fired_count).unwrap().iter().map(|&n| n as f32).collect();
+        let ours: Vec<f32> =
+            self.backend.download(&self.sae.firing.fired_count).unwrap().iter().map(|&n| n as f32).collect();
         let crossed: Vec<usize> = (0..256).filter(|&latent| ours[latent] != theirs[latent]).collect();
         assert!(crossed.len() as f64 <= self.border_crossings(), "{}: latents {crossed:?} differ in count", self.name);
         self.assert_close("act_freq_scores", &ours, &theirs, crossed.len() as f32);
-        let ours: Vec<f32> = Cpu.download(&self.sae.firing.since_fired).unwrap().iter().map(|&n| n as f32).collect();
+        let ours: Vec<f32> =
+            self.backend.download(&self.sae.firing.since_fired).unwrap().iter().map(|&n| n as f32).collect();
         self.assert_close("since_fired", &ours, &last.f32("n_forward_passes_since_fired").unwrap(), 0.0);
 
         let sae = &self.sae;
         for (prefix, named) in [("", &sae.values), ("exp_avg.", &sae.exp_avg), ("exp_avg_sq.", &sae.exp_avg_sq)] {
-            let ours = named.download(&Cpu, 64).unwrap();
+            let ours = named.download(&self.backend, 64).unwrap();
             for (name, tensor) in ours.iter() {
                 let expected = last.f32(&format!("{prefix}{name}")).unwrap();
                 let tolerance = if prefix.is_empty() { 1e-5 } else { 1e-4 * largest(&expected) };
@@ -154,14 +158,15 @@ fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
-fn reproduces(name: &'static str) {
-    let mut run = Run::new(name);
+/// The first steps of SAELens' run.
+fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) -> Run<B> {
+    let mut run = Run::new(backend, name);
     let trace = json(data(name).join("trace.json"));
-    for (step, expected) in trace.as_array().unwrap().iter().enumerate() {
+    for (step, expected) in trace.as_array().unwrap().iter().enumerate().take(steps) {
         let settings = run.settings(step as u64);
         let lr = expected["lr"].as_f64().unwrap();
         assert!((settings.lr - lr).abs() < 1e-12, "{name} step {step}: lr {} for {lr}", settings.lr);
-        let batch = std::mem::take(&mut run.batches[step]);
+        let batch = run.backend.upload(&run.batches[step]).unwrap();
         let report = run.sae.step(&batch, &settings).unwrap();
         let terms = expected["losses"].as_object().unwrap();
         assert_eq!(terms.len(), report.losses.len(), "{name}");
@@ -179,24 +184,48 @@ fn reproduces(name: &'static str) {
         let ours = report.grad_norm;
         assert!((ours / norm - 1.0).abs() < allowed, "{name} step {step}: grad_norm {ours} for {norm}");
     }
-    run.compare_with_final();
+    run
+}
+
+fn reproduces(name: &'static str) {
+    reproduces_steps(Cpu, name, usize::MAX).compare_with_final();
+}
+
+/// The kernels in the emulator: twice the same bits.
+fn kernels_reproduce(name: &'static str) {
+    let runs = [(); 2].map(|()| reproduces_steps(emulator(), name, 5)).map(|run| {
+        let bits = |weights: Weights| {
+            let tensors = weights.iter().map(|(_, tensor)| tensor.values.iter().map(|x| x.to_bits()).collect());
+            tensors.collect::<Vec<Vec<u32>>>()
+        };
+        [&run.sae.values, &run.sae.exp_avg, &run.sae.exp_avg_sq]
+            .map(|named| bits(named.download(&run.backend, 64).unwrap()))
+    });
+    assert!(runs[0] == runs[1], "{name}: two runs differ");
+}
+
+fn emulator() -> Native {
+    // SAFETY: the emulator's table is complete and constant.
+    unsafe { Native::from_table(cusae_emu::table(), 1) }.unwrap()
 }
 
 /// From SAELens' state before step 25: the gradients and the weights after it.
-fn one_step(name: &'static str) {
-    let mut run = Run::new(name);
+fn one_step_on<B: Backend>(backend: B, name: &'static str) {
+    let run = Run::new(backend.clone(), name);
     let step = run.open("step_25.safetensors");
     let config = run.sae.config().clone();
-    let mut sae = TrainingSae::new(&Cpu, config, &weights(&step, "before.", &NAMES)).unwrap();
+    let mut sae = TrainingSae::new(&backend, config, &weights(&step, "before.", &NAMES)).unwrap();
     for (prefix, named) in [("before.exp_avg.", &mut sae.exp_avg), ("before.exp_avg_sq.", &mut sae.exp_avg_sq)] {
-        *named = cusae::sae::parameters::Named::upload(&Cpu, &weights(&step, prefix, &NAMES)).unwrap();
+        *named = cusae::sae::parameters::Named::upload(&backend, &weights(&step, prefix, &NAMES)).unwrap();
     }
     let since = step.f32("before.n_forward_passes_since_fired").unwrap();
-    sae.firing.since_fired = since.iter().map(|&n| n as u32).collect();
+    let since: Vec<u32> = since.iter().map(|&n| n as u32).collect();
+    sae.firing.since_fired = backend.upload(&since).unwrap();
     sae.n_training_steps = 25;
-    let batch = std::mem::take(&mut run.batches[25]);
+    let batch = backend.upload(&run.batches[25]).unwrap();
     sae.step(&batch, &run.settings(25)).unwrap();
-    let (gradients, after) = (sae.gradients().download(&Cpu, 64).unwrap(), sae.values.download(&Cpu, 64).unwrap());
+    let (gradients, after) =
+        (sae.gradients().download(&backend, 64).unwrap(), sae.values.download(&backend, 64).unwrap());
     for name in NAMES {
         let expected = step.f32(&format!("grad.{name}")).unwrap();
         run.assert_close(
@@ -247,6 +276,14 @@ fn explained_variance_is_that_of_saelens() {
     assert!((variance.legacy_std - 1.0675f64.sqrt()).abs() < 1e-12, "{variance:?}");
 }
 
+fn one_step(name: &'static str) {
+    one_step_on(Cpu, name);
+}
+
+fn one_step_of_kernels(name: &'static str) {
+    one_step_on(emulator(), name);
+}
+
 macro_rules! traces {
     ($($test:ident: $check:ident($name:literal);)*) => {
         $(#[test]
@@ -269,4 +306,8 @@ traces! {
     topk_with_auxk_without_rescale: reproduces("topk-aux-norescale");
     gradients_of_a_standard_step: one_step("standard");
     gradients_of_a_topk_step_with_auxk: one_step("topk-aux");
+    kernels_standard: kernels_reproduce("standard");
+    kernels_topk_with_auxk: kernels_reproduce("topk-aux");
+    kernels_gradients_of_a_standard_step: one_step_of_kernels("standard");
+    kernels_gradients_of_a_topk_step_with_auxk: one_step_of_kernels("topk-aux");
 }

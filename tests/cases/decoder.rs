@@ -77,6 +77,18 @@ pub fn decode_sparse() -> Vec<DecodeCase> {
     cases
 }
 
+/// Around a tile of 128 rows and 64 columns, at depths around its 16; with and without what may be
+/// missing.
+pub fn decode_dense() -> Vec<DecodeCase> {
+    let case = |(rows, d_sae, d_in)| DecodeCase {
+        dense: true,
+        ..decode_case(Lists::random(6, rows, 6.min(d_sae), d_sae), d_in)
+    };
+    let mut cases = [(1, 1, 1), (3, 40, 33), (127, 15, 64), (129, 65, 68), (2, 129, 16), (0, 5, 3)].map(case).to_vec();
+    cases.push(DecodeCase { denormalize: true, b_dec: false, reconstruction: false, ..case((5, 17, 31)) });
+    cases
+}
+
 /// What a decoder is given and, beside it, how far its outputs may be apart.
 struct DecodeBounds {
     reconstruction: Vec<f64>,
@@ -311,6 +323,27 @@ pub fn gradient_sparse() -> Vec<GradientCase> {
     cases
 }
 
+/// As [`decode_dense`], and beyond a chunk of 128 rows.
+pub fn gradient_dense() -> Vec<GradientCase> {
+    let case = |((rows, d_sae, d_in), norm, accumulate)| GradientCase {
+        lists: Lists::random(6, rows, 6.min(d_sae), d_sae),
+        d_in,
+        norm,
+        accumulate,
+        dense: true,
+    };
+    [
+        ((1, 1, 1), false, false),
+        ((3, 40, 33), true, false),
+        ((15, 127, 64), false, true),
+        ((129, 129, 68), true, true),
+        ((257, 20, 65), false, false),
+        ((0, 5, 3), false, true),
+    ]
+    .map(case)
+    .to_vec()
+}
+
 impl GradientCase {
     /// Values, pre_gradient, norm_gradient by place; gradient, input; decoder_norm, w_dec; what is
     /// accumulated to.
@@ -350,8 +383,8 @@ impl GradientCase {
             of_norm[latent] += f64::from(norm_gradient[place].abs());
         }
         if self.dense {
-            (0..d_sae)
-                .for_each(|i| (count[i], of_norm[i]) = (self.lists.rows.len() + 2, f64::from(norm_gradient[i].abs())));
+            count.fill(self.lists.rows.len() + 2);
+            of_norm = values(3, d_sae).iter().map(|g| f64::from(g.abs())).collect();
         }
         for (i, sum) in sums[0].iter_mut().enumerate() {
             let (latent, norm) = (i / d_in, f64::from(norms[i / d_in]));

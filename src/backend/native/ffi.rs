@@ -3,7 +3,6 @@
 
 pub const CUSAE_OK: u32 = 0;
 pub const CUSAE_EINVAL: i32 = -1;
-pub const CUSAE_EUNWRITTEN: i32 = -2;
 pub const CUSAE_EINDEX: i32 = -3;
 pub const CUSAE_MAX_GRADIENTS: u32 = 16;
 pub const CUSAE_FAULT_NONE: cusae_fault_kind = 0;
