@@ -17,7 +17,10 @@ fn main() {
         build.flag("-mfma"); // else every fmaf is a function call
     }
     if let Ok(sanitizers) = env::var("CUSAE_EMU_SANITIZE") {
-        build.flag(format!("-fsanitize={sanitizers}")).flag("-fno-sanitize-recover=all").flag("-fno-omit-frame-pointer");
+        build
+            .flag(format!("-fsanitize={sanitizers}"))
+            .flag("-fno-sanitize-recover=all")
+            .flag("-fno-omit-frame-pointer");
         for sanitizer in sanitizers.split(',') {
             println!("cargo:rustc-link-lib=dylib={}", if sanitizer == "address" { "asan" } else { "ubsan" });
         }
