@@ -1,6 +1,7 @@
 //! A run does what its recipe says: its schedules, its normalisation, its first weights, and an
 //! evaluation that anybody can repeat.
 
+use cusae::config::NormalizeActivations;
 use cusae::formats::saelens;
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use serde_json::Value;
@@ -88,8 +89,14 @@ fn the_norm_of_activations_is_brought_to_the_root_of_their_width() {
     let statistics = TensorFile::open(folder.path().join("run/checkpoints/20/statistics.safetensors")).unwrap();
     // sqrt(4) / 10.
     assert_eq!(statistics.f32("input_scale").unwrap(), [0.2]);
-    let config = saelens::load_folder(&folder.path().join("run")).unwrap().config;
-    assert!(!config.apply_b_dec_to_input);
+    let saved = saelens::load_folder(&folder.path().join("run")).unwrap();
+    assert!(!saved.config.apply_b_dec_to_input);
+    // The scale is in the weights that others load, and no longer in their settings.
+    assert_eq!(saved.config.normalize_activations, NormalizeActivations::None);
+    let trained = TensorFile::open(folder.path().join("run/checkpoints/20/sae_weights.safetensors")).unwrap();
+    for (found, trained) in saved.weights.get("b_dec").values.iter().zip(trained.f32("b_dec").unwrap()) {
+        assert!((found * 0.2 - trained).abs() < 1e-6, "{found} {trained}");
+    }
 }
 
 #[test]
