@@ -21,6 +21,9 @@ from pathlib import Path
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
+HISTOGRAMS = {"plots/feature_density_line_chart", "weights/W_dec_norms", "weights/b_e"}
+
+
 def float32(value):
     return struct.unpack("f", struct.pack("f", value))[0]
 
@@ -42,7 +45,7 @@ def written_scalars(folder):
     events.Reload()
     tags = events.Tags()
     scalars = {(tag, event.step): event.value for tag in tags["scalars"] for event in events.Scalars(tag)}
-    return scalars, sum(len(events.Histograms(tag)) for tag in tags["histograms"])
+    return scalars, {tag: len(events.Histograms(tag)) for tag in tags["histograms"]}
 
 
 def interrupted_run(cusae, folder):
@@ -62,13 +65,14 @@ def interrupted_run(cusae, folder):
 
 def check(folder):
     expected = expected_scalars(folder)
-    written, n_histograms = written_scalars(folder)
+    written, histograms = written_scalars(folder)
     different = sorted(key for key in expected.keys() | written.keys() if expected.get(key) != written.get(key))
     for key in different[:10]:
         print(f"{key}: metrics.jsonl {expected.get(key)}, event files {written.get(key)}")
-    if different or not expected or not n_histograms:
-        sys.exit(f"{len(different)} of {len(expected)} numbers differ; {n_histograms} histograms")
-    print(f"{len(expected)} numbers agree; {n_histograms} histograms can be read")
+    missing = HISTOGRAMS - histograms.keys()
+    if different or not expected or missing:
+        sys.exit(f"{len(different)} of {len(expected)} numbers differ; missing histograms: {sorted(missing)}")
+    print(f"{len(expected)} numbers agree; {sum(histograms.values())} histograms can be read")
 
 
 def main():

@@ -204,6 +204,9 @@ impl<'a, B: Backend> Run<'a, B> {
         }
         if evaluates {
             line.extend(self.evaluate()?.iter().flat_map(metrics::of_evaluation));
+            let weights = self.sae.values.download(self.backend, self.sae_config.d_in)?;
+            self.log.histogram(step, "weights/W_dec_norms", &weights.decoder_norms())?;
+            self.log.histogram(step, "weights/b_e", &weights.get("b_enc").values)?;
         }
         self.log.write(step, samples, &line)?;
         if let Some(variance) = report.explained_variance {
