@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes src/backend/native/ffi.rs from cuda/api.h. Needs bindgen (cargo install bindgen-cli) and
+# Writes src/backend/native/ffi.rs from cuda/api.h. Needs bindgen (cargo install bindgen-cli --version 0.72.1) and
 # libclang (pip install libclang; then LIBCLANG_PATH=.../site-packages/clang/native).
 # With --check it only compares, and fails when the file is stale.
 set -eu
