@@ -237,11 +237,14 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     delete stream;
     return error;
 }
+// CUDA takes a null pointer where there are no bytes; memset and memcpy do not.
 inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t stream) {
+    if (bytes == 0) return cudaSuccess;
     stream->queue.push_back([=] { return std::memset(to, byte, bytes), cudaSuccess; });
     return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    if (bytes == 0) return cudaSuccess;
     if (kind == cudaMemcpyHostToDevice) {  // the source may change as soon as this returns
         const auto* begin = static_cast<const unsigned char*>(from);
         std::vector<unsigned char> copy(begin, begin + bytes);
