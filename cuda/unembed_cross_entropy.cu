@@ -58,7 +58,7 @@ CUSAE_API(unembed_cross_entropy)(const cusae_unembed_cross_entropy* a, cusae_str
     const uint64_t n_parts = parts_of(a->d_vocab);
     LogSumExp* parts;
     if (int error = scratch(stream, (n_parts + 1) * a->rows, &parts)) return error;
-    float* target_logits = &parts[n_parts * a->rows].largest;
+    auto* target_logits = reinterpret_cast<float*>(parts + n_parts * a->rows);
     const dim3 grid(unsigned(ceil_div(a->rows, kGemmRows)), unsigned(n_parts));
     if (int error = launch(cross_entropy_parts_kernel, grid, kGemmThreads, sizeof(LogitsShared), stream, *a, parts, target_logits))
         return error;
