@@ -207,7 +207,7 @@ impl<B: Backend> EncodeTopk<'_, B> {
 pub struct EncodeRelu<'a, B: Backend> {
     /// Weights and batch.
     pub encoder: Encoder<'a, B>,
-    /// Out: any stride; too small a one is reported, not an error.
+    /// Out: any stride from 1; too small a one is reported, not an error.
     pub lists: &'a mut FeatureLists<B>,
 }
 
@@ -216,6 +216,7 @@ impl<B: Backend> EncodeRelu<'_, B> {
     pub fn check(&self) -> Result<()> {
         self.encoder.check("encode_relu")?;
         self.lists.check("encode_relu")?;
+        require("encode_relu", self.lists.stride > 0, || "lists of stride 0 have no room for entries".into())?;
         need("encode_relu", "lists", self.lists.rows, self.encoder.rows)
     }
 }

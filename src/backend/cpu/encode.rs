@@ -309,6 +309,15 @@ mod tests {
     }
 
     #[test]
+    fn relu_lists_without_room_are_refused() {
+        let (input, w_enc, b_enc) = (vec![1.0], vec![1.0], vec![0.0]);
+        let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows: 1, d_in: 1, d_sae: 1 };
+        let mut lists = FeatureLists::new(&Cpu, 1, 0).unwrap();
+        let message = Cpu.encode_relu(EncodeRelu { encoder, lists: &mut lists }).unwrap_err().to_string();
+        assert_eq!(message, "encode_relu: lists of stride 0 have no room for entries");
+    }
+
+    #[test]
     fn dead_topk_takes_exactly_k_dead_latents_whatever_their_sign() {
         let (rows, d) = (2, 8);
         let input = vec![-1.0, -2.0, -3.0, -4.0, 9.0, 9.0, 9.0, 9.0, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, -0.1, -0.2];
