@@ -94,7 +94,7 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// KL divergence between the next-token distributions of two runs, position by position.
     fn unembed_kl_divergence(&self, op: UnembedKlDivergence<'_, Self>) -> Result<()>;
 
-    // The SAE: see sae_ops.rs.
+    // The SAE: see sae_ops.
     /// Rows chosen by index from a matrix.
     fn gather_rows(&self, op: GatherRows<'_, Self>) -> Result<()>;
     /// Rows of one matrix into chosen rows of another.

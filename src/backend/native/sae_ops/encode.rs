@@ -1,0 +1,57 @@
+//! The encoders: Rust's arguments as C's.
+
+use super::super::*;
+use super::*;
+use crate::backend::native::memory::or_null;
+
+pub(super) fn encoder(encoder: &Encoder<'_, Native>) -> ffi::cusae_encoder {
+    ffi::cusae_encoder {
+        input: encoder.input.at(),
+        w_enc: encoder.w_enc.at(),
+        b_enc: encoder.b_enc.at(),
+        rows: encoder.rows as u64,
+        d_in: encoder.d_in as u64,
+        d_sae: encoder.d_sae as u64,
+    }
+}
+
+pub(in super::super) fn encode_topk(native: &Native, op: EncodeTopk<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_encode_topk {
+        encoder: encoder(&op.encoder),
+        lists: lists(op.lists),
+        decoder_norm: or_null(op.decoder_norm),
+        k: op.k as u64,
+    };
+    native.call("encode_topk", |table| table.encode_topk, &arguments)
+}
+
+pub(in super::super) fn encode_relu(native: &Native, op: EncodeRelu<'_, Native>) -> Result<ListsFit> {
+    let longest: u32 = native.number(
+        "encode_relu",
+        |table| table.encode_relu,
+        |longest| ffi::cusae_encode_relu { encoder: encoder(&op.encoder), lists: lists(op.lists), longest },
+    )?;
+    let longest = longest as usize;
+    Ok(if longest > op.lists.stride { ListsFit::Overflow(longest) } else { ListsFit::All })
+}
+
+pub(in super::super) fn encode_relu_dense(native: &Native, op: EncodeReluDense<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_encode_relu_dense {
+        encoder: encoder(&op.encoder),
+        features: op.features.at(),
+        counts: op.counts.at(),
+    };
+    native.call("encode_relu_dense", |table| table.encode_relu_dense, &arguments)
+}
+
+pub(in super::super) fn encode_dead_topk(native: &Native, op: EncodeDeadTopk<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_encode_dead_topk {
+        encoder: encoder(&op.encoder),
+        lists: lists(op.lists),
+        decoder_norm: or_null(op.decoder_norm),
+        dead: op.dead.at(),
+        n_dead: op.n_dead as u64,
+        k: op.k as u64,
+    };
+    native.call("encode_dead_topk", |table| table.encode_dead_topk, &arguments)
+}

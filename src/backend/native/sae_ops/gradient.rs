@@ -1,0 +1,108 @@
+//! Gradients, clip and Adam: Rust's arguments as C's.
+
+use super::super::*;
+use super::*;
+use crate::backend::native::memory::or_null;
+use std::ptr::null_mut;
+
+pub(super) fn norm_gradient(norm: Option<&NormGradient<'_, Native>>) -> ffi::cusae_norm_gradient {
+    ffi::cusae_norm_gradient {
+        norm_gradient: or_null(norm.map(|norm| norm.norm_gradient)),
+        decoder_norm: or_null(norm.map(|norm| norm.decoder_norm)),
+        w_dec: or_null(norm.map(|norm| norm.w_dec)),
+    }
+}
+
+pub(super) fn weight_gradients(out: &WeightGradients<'_, Native>) -> ffi::cusae_weight_gradients {
+    ffi::cusae_weight_gradients {
+        w_enc: out.w_enc.at(),
+        b_enc: out.b_enc.at(),
+        w_dec: out.w_dec.at(),
+        accumulate: out.accumulate.into(),
+        unused: 0,
+    }
+}
+
+pub(in super::super) fn gradient_sparse(native: &Native, op: GradientSparse<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_gradient_sparse {
+        lists: lists(op.lists),
+        by_latent: latent_lists(op.by_latent),
+        pre_gradient: op.pre_gradient.at(),
+        gradient: op.gradient.at(),
+        input: op.input.at(),
+        norm: norm_gradient(op.norm.as_ref()),
+        out: weight_gradients(&op.out),
+        rows: op.rows as u64,
+        d_in: op.d_in as u64,
+        d_sae: op.d_sae as u64,
+    };
+    native.call("gradient_sparse", |table| table.gradient_sparse, &arguments)
+}
+
+pub(in super::super) fn gradient_dense(native: &Native, op: GradientDense<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_gradient_dense {
+        features: op.features.at(),
+        pre_gradient: op.pre_gradient.at(),
+        gradient: op.gradient.at(),
+        input: op.input.at(),
+        norm: norm_gradient(op.norm.as_ref()),
+        out: weight_gradients(&op.out),
+        rows: op.rows as u64,
+        d_in: op.d_in as u64,
+        d_sae: op.d_sae as u64,
+    };
+    native.call("gradient_dense", |table| table.gradient_dense, &arguments)
+}
+
+pub(in super::super) fn gradient_b_dec(native: &Native, op: GradientBDec<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_gradient_b_dec {
+        gradient: op.gradient.at(),
+        w_enc: or_null(op.through_encoder.as_ref().map(|through| through.w_enc)),
+        g_b_enc: or_null(op.through_encoder.as_ref().map(|through| through.b_enc_gradient)),
+        out: op.out.at(),
+        rows: op.rows as u64,
+        d_in: op.d_in as u64,
+        d_sae: op.d_sae as u64,
+    };
+    native.call("gradient_b_dec", |table| table.gradient_b_dec, &arguments)
+}
+
+pub(in super::super) fn clip_scale(native: &Native, op: ClipScale<'_, Native>) -> Result<()> {
+    const MAX: usize = ffi::CUSAE_MAX_GRADIENTS as usize;
+    let n = op.gradients.len();
+    require("clip_scale", n <= MAX, || format!("{n} gradients are given, at most {MAX} are possible"))?;
+    let mut arguments = ffi::cusae_clip_scale {
+        gradients: [null_mut::<f32>().cast_const(); MAX],
+        lens: [0; MAX],
+        out: op.out.at(),
+        n_gradients: n as u32,
+        clip: op.max_norm.is_some().into(),
+        max_norm: op.max_norm.unwrap_or_default(),
+        unused: 0,
+    };
+    for (i, gradient) in op.gradients.iter().enumerate() {
+        (arguments.gradients[i], arguments.lens[i]) = (gradient.at(), gradient.len() as u64);
+    }
+    native.call("clip_scale", |table| table.clip_scale, &arguments)
+}
+
+pub(in super::super) fn adam(native: &Native, op: Adam<'_, Native>) -> Result<()> {
+    let factors = op.factors();
+    let arguments = ffi::cusae_adam {
+        parameter: op.parameter.at(),
+        gradient: op.gradient.at(),
+        exp_avg: op.exp_avg.at(),
+        exp_avg_sq: op.exp_avg_sq.at(),
+        clip: op.clip.at(),
+        len: op.parameter.len() as u64,
+        step_size: factors.step_size,
+        root_correction: factors.root_correction,
+        beta1: factors.beta1,
+        beta2: factors.beta2,
+        complement1: factors.complement1,
+        complement2: factors.complement2,
+        epsilon: factors.epsilon,
+        unused: 0,
+    };
+    native.call("adam", |table| table.adam, &arguments)
+}

@@ -1,0 +1,59 @@
+//! Lists of features and firing statistics: Rust's arguments as C's.
+
+use super::super::*;
+use std::ptr::null_mut;
+
+pub(super) fn lists(lists: &FeatureLists<Native>) -> ffi::cusae_lists {
+    ffi::cusae_lists {
+        counts: lists.counts.at(),
+        indices: lists.indices.at(),
+        values: lists.values.at(),
+        stride: lists.stride as u64,
+    }
+}
+
+pub(super) fn latent_lists(lists: &LatentLists<Native>) -> ffi::cusae_latent_lists {
+    ffi::cusae_latent_lists { offsets: lists.offsets.at(), entries: lists.entries.at() }
+}
+
+pub(in super::super) fn transpose_lists(native: &Native, op: TransposeLists<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_transpose_lists {
+        lists: lists(op.lists),
+        by_latent: latent_lists(op.by_latent),
+        rows: op.rows as u64,
+        d_sae: op.d_sae as u64,
+    };
+    native.call("transpose_lists", |table| table.transpose_lists, &arguments)
+}
+
+pub(in super::super) fn find_dead(native: &Native, op: FindDead<'_, Native>) -> Result<usize> {
+    let n_dead: u32 = native.number(
+        "find_dead",
+        |table| table.find_dead,
+        |n_dead| ffi::cusae_find_dead {
+            since_fired: op.since_fired.at(),
+            dead: op.dead.at(),
+            n_dead,
+            d_sae: op.d_sae as u64,
+            window: op.window,
+            unused: 0,
+        },
+    )?;
+    Ok(n_dead as usize)
+}
+
+pub(in super::super) fn update_firing(native: &Native, op: UpdateFiring<'_, Native>) -> Result<()> {
+    let (offsets, features) = match op.features {
+        Features::Lists(lists) => (lists.offsets.at(), null_mut()),
+        Features::Dense(features) => (null_mut(), features.at()),
+    };
+    let arguments = ffi::cusae_update_firing {
+        offsets,
+        features,
+        fired_count: op.fired_count.at(),
+        since_fired: op.since_fired.at(),
+        rows: op.rows as u64,
+        d_sae: op.d_sae as u64,
+    };
+    native.call("update_firing", |table| table.update_firing, &arguments)
+}

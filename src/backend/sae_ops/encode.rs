@@ -1,0 +1,138 @@
+//! Arguments of the encoders.
+
+use super::*;
+use crate::backend::{need, require, Backend, Buffer};
+use crate::error::Result;
+
+/// What [`Backend::encode_relu`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListsFit {
+    /// Every row's entries are in the lists.
+    All,
+    /// Some row has this many entries, more than the stride: the lists are not valid.
+    Overflow(usize),
+}
+
+/// The encoder's weights and one batch: `h = input · w_encᵀ + b_enc`.
+pub struct Encoder<'a, B: Backend> {
+    /// The encoder's input `[B, D]`.
+    pub input: &'a B::Buffer<f32>,
+    /// `[F, D]`.
+    pub w_enc: &'a B::Buffer<f32>,
+    /// `[F]`.
+    pub b_enc: &'a B::Buffer<f32>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+}
+
+impl<B: Backend> Encoder<'_, B> {
+    pub(super) fn check(&self, op: &'static str) -> Result<()> {
+        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        need(op, "w_enc", self.w_enc.len(), self.d_sae * self.d_in)?;
+        need(op, "b_enc", self.b_enc.len(), self.d_sae)
+    }
+}
+
+/// For every row the `k` latents with the largest `h` (times the decoder norm, where given), ties
+/// to the smaller latent; of these, the ones with `h > 0` are listed with value `h`. The selection
+/// is exact: the same set as a stable sort.
+pub struct EncodeTopk<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
+    pub decoder_norm: Option<&'a B::Buffer<f32>>,
+    /// Latents selected in each row, 1 to F.
+    pub k: usize,
+    /// Out: stride >= k.
+    pub lists: &'a mut FeatureLists<B>,
+}
+
+impl<B: Backend> EncodeTopk<'_, B> {
+    /// Whether the buffers fit the dimensions and 1 <= k <= F.
+    pub fn check(&self) -> Result<()> {
+        let op = "encode_topk";
+        self.encoder.check(op)?;
+        self.lists.check(op)?;
+        require(op, (1..=self.encoder.d_sae).contains(&self.k), || {
+            format!("k = {} is not between 1 and d_sae = {}", self.k, self.encoder.d_sae)
+        })?;
+        require(op, self.lists.stride >= self.k && self.lists.rows >= self.encoder.rows, || {
+            format!(
+                "lists of {} x {} are too small for {} x {}",
+                self.lists.rows, self.lists.stride, self.encoder.rows, self.k
+            )
+        })?;
+        self.decoder_norm.map_or(Ok(()), |norm| need(op, "decoder_norm", norm.len(), self.encoder.d_sae))
+    }
+}
+
+/// The latents of every row with `h > 0`, value `h`.
+pub struct EncodeRelu<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// Out: any stride from 1; too small a one is reported, not an error.
+    pub lists: &'a mut FeatureLists<B>,
+}
+
+impl<B: Backend> EncodeRelu<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        self.encoder.check("encode_relu")?;
+        self.lists.check("encode_relu")?;
+        require("encode_relu", self.lists.stride > 0, || "lists of stride 0 have no room for entries".into())?;
+        need("encode_relu", "lists", self.lists.rows, self.encoder.rows)
+    }
+}
+
+/// `features = max(h, 0)`, dense.
+pub struct EncodeReluDense<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// Out `[B, F]`.
+    pub features: &'a mut B::Buffer<f32>,
+    /// Out: how many are positive in each row `[B]`.
+    pub counts: &'a mut B::Buffer<u32>,
+}
+
+impl<B: Backend> EncodeReluDense<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        self.encoder.check("encode_relu_dense")?;
+        need("encode_relu_dense", "features", self.features.len(), self.encoder.rows * self.encoder.d_sae)?;
+        need("encode_relu_dense", "counts", self.counts.len(), self.encoder.rows)
+    }
+}
+
+/// AuxK's selection: for every row the `k` of the `n_dead` dead latents with the largest `h`
+/// (times the decoder norm, where given), whatever its sign; value `h`.
+pub struct EncodeDeadTopk<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
+    pub decoder_norm: Option<&'a B::Buffer<f32>>,
+    /// The dead latents, ascending `[n_dead]`.
+    pub dead: &'a B::Buffer<u32>,
+    /// How many are dead.
+    pub n_dead: usize,
+    /// Latents selected in each row, 1 to n_dead.
+    pub k: usize,
+    /// Out: stride >= k; every row gets exactly k entries.
+    pub lists: &'a mut FeatureLists<B>,
+}
+
+impl<B: Backend> EncodeDeadTopk<'_, B> {
+    /// Whether the buffers fit the dimensions and 1 <= k <= n_dead.
+    pub fn check(&self) -> Result<()> {
+        let op = "encode_dead_topk";
+        self.encoder.check(op)?;
+        self.lists.check(op)?;
+        need(op, "dead", self.dead.len(), self.n_dead)?;
+        require(op, (1..=self.n_dead).contains(&self.k) && self.lists.stride >= self.k, || {
+            format!("k = {} is not between 1 and n_dead = {} or the stride {}", self.k, self.n_dead, self.lists.stride)
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Arguments of the gradients.
+
+use super::*;
+use crate::backend::{need, Backend, Buffer};
+use crate::error::Result;
+
+/// Where the weights' gradients go.
+pub struct WeightGradients<'a, B: Backend> {
+    /// `[F, D]`.
+    pub w_enc: &'a mut B::Buffer<f32>,
+    /// `[F]`.
+    pub b_enc: &'a mut B::Buffer<f32>,
+    /// `[F, D]`.
+    pub w_dec: &'a mut B::Buffer<f32>,
+    /// Whether to add to what is there instead of overwriting it.
+    pub accumulate: bool,
+}
+
+impl<B: Backend> WeightGradients<'_, B> {
+    pub(super) fn check(&self, op: &'static str, d_in: usize, d_sae: usize) -> Result<()> {
+        need(op, "gradient of w_enc", self.w_enc.len(), d_sae * d_in)?;
+        need(op, "gradient of b_enc", self.b_enc.len(), d_sae)?;
+        need(op, "gradient of w_dec", self.w_dec.len(), d_sae * d_in)
+    }
+}
+
+/// A decoder-norm term's gradient: `g_w_dec[i] += (Σ norm_gradient of latent i) * w_dec[i] / n_i`.
+pub struct NormGradient<'a, B: Backend> {
+    /// `[B, stride]` beside the lists, or `[F]` when dense.
+    pub norm_gradient: &'a B::Buffer<f32>,
+    /// `[F]`.
+    pub decoder_norm: &'a B::Buffer<f32>,
+    /// `[F, D]`.
+    pub w_dec: &'a B::Buffer<f32>,
+}
+
+/// Row by row of the weights, with `g` the decoder's gradient and `dh` the pre-activations':
+/// `g_w_dec[i] = Σ value * g[b]`, `g_w_enc[i] = Σ dh * input[b]`, `g_b_enc[i] = Σ dh`, sums over
+/// the latent's entries in ascending `b`.
+pub struct GradientSparse<'a, B: Backend> {
+    /// The features by row.
+    pub lists: &'a FeatureLists<B>,
+    /// The same by latent.
+    pub by_latent: &'a LatentLists<B>,
+    /// `dh` of each entry `[B, stride]`.
+    pub pre_gradient: &'a B::Buffer<f32>,
+    /// `g` `[B, D]`.
+    pub gradient: &'a B::Buffer<f32>,
+    /// The encoder's input `[B, D]`.
+    pub input: &'a B::Buffer<f32>,
+    /// A decoder-norm term, if the loss has one.
+    pub norm: Option<NormGradient<'a, B>>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out.
+    pub out: WeightGradients<'a, B>,
+}
+
+impl<B: Backend> GradientSparse<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "gradient_sparse";
+        self.lists.check(op)?;
+        need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
+        need(op, "pre_gradient", self.pre_gradient.len(), self.rows * self.lists.stride)?;
+        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
+        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        self.out.check(op, self.d_in, self.d_sae)
+    }
+}
+
+/// As [`GradientSparse`] with dense features: `g_w_dec = featuresᵀ · g`,
+/// `g_w_enc = pre_gradientᵀ · input`.
+pub struct GradientDense<'a, B: Backend> {
+    /// `[B, F]`.
+    pub features: &'a B::Buffer<f32>,
+    /// `[B, F]`.
+    pub pre_gradient: &'a B::Buffer<f32>,
+    /// `g` `[B, D]`.
+    pub gradient: &'a B::Buffer<f32>,
+    /// The encoder's input `[B, D]`.
+    pub input: &'a B::Buffer<f32>,
+    /// A decoder-norm term, if the loss has one.
+    pub norm: Option<NormGradient<'a, B>>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out.
+    pub out: WeightGradients<'a, B>,
+}
+
+impl<B: Backend> GradientDense<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("gradient_dense", self.rows * self.d_sae);
+        need(op, "features", self.features.len(), n)?;
+        need(op, "pre_gradient", self.pre_gradient.len(), n)?;
+        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
+        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        self.out.check(op, self.d_in, self.d_sae)
+    }
+}
+
+/// `g_b_dec = Σ_b g[b]`, minus `Σ_i g_b_enc[i] * w_enc[i]` where b_dec is subtracted from the
+/// encoder's input (the sum over the batch first, then one matrix-vector product; source: OpenAI's
+/// sparse_autoencoder, `EncWrapper.backward`).
+pub struct GradientBDec<'a, B: Backend> {
+    /// `g` `[B, D]`.
+    pub gradient: &'a B::Buffer<f32>,
+    /// Where `apply_b_dec_to_input`.
+    pub through_encoder: Option<ThroughEncoder<'a, B>>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out `[D]`.
+    pub out: &'a mut B::Buffer<f32>,
+}
+
+/// The way from b_dec through the encoder's input.
+pub struct ThroughEncoder<'a, B: Backend> {
+    /// `[F, D]`.
+    pub w_enc: &'a B::Buffer<f32>,
+    /// Gradient of b_enc `[F]`.
+    pub b_enc_gradient: &'a B::Buffer<f32>,
+}
+
+impl<B: Backend> GradientBDec<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "gradient_b_dec";
+        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
+        need(op, "out", self.out.len(), self.d_in)?;
+        if let Some(through) = &self.through_encoder {
+            need(op, "w_enc", through.w_enc.len(), self.d_sae * self.d_in)?;
+            need(op, "gradient of b_enc", through.b_enc_gradient.len(), self.d_sae)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! Features as lists: by row, by latent, and from one to the other.
+
+use crate::backend::{need, Backend, Buffer};
+use crate::error::Result;
+
+/// The active latents of every row: row `b` holds `counts[b] <= stride` entries from
+/// `b * stride` on, latents ascending. What lies behind the count is undefined.
+pub struct FeatureLists<B: Backend> {
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Room for entries in each row.
+    pub stride: usize,
+    /// Entries used in each row `[B]`.
+    pub counts: B::Buffer<u32>,
+    /// Latents `[B, stride]`.
+    pub indices: B::Buffer<u32>,
+    /// Values `[B, stride]`: what multiplies the latent's row of W_dec.
+    pub values: B::Buffer<f32>,
+}
+
+impl<B: Backend> FeatureLists<B> {
+    /// Empty lists with room for `stride` entries in each of `rows` rows.
+    pub fn new(backend: &B, rows: usize, stride: usize) -> Result<Self> {
+        Ok(FeatureLists {
+            rows,
+            stride,
+            counts: backend.zeros(rows)?,
+            indices: backend.zeros(rows * stride)?,
+            values: backend.zeros(rows * stride)?,
+        })
+    }
+
+    pub(super) fn check(&self, op: &'static str) -> Result<()> {
+        need(op, "counts", self.counts.len(), self.rows)?;
+        need(op, "indices", self.indices.len(), self.rows * self.stride)?;
+        need(op, "values", self.values.len(), self.rows * self.stride)
+    }
+}
+
+/// The same entries ordered by latent: latent `i` owns `entries[offsets[i]..offsets[i + 1]]`, each
+/// the position `b * stride + j` of an entry in the lists, rows ascending.
+pub struct LatentLists<B: Backend> {
+    /// `[F + 1]`.
+    pub offsets: B::Buffer<u32>,
+    /// `[B * stride]`.
+    pub entries: B::Buffer<u32>,
+}
+
+impl<B: Backend> LatentLists<B> {
+    /// Room for `entries` entries of `d_sae` latents.
+    pub fn new(backend: &B, d_sae: usize, entries: usize) -> Result<Self> {
+        Ok(LatentLists { offsets: backend.zeros(d_sae + 1)?, entries: backend.zeros(entries)? })
+    }
+}
+
+/// Fills [`LatentLists`] from [`FeatureLists`]: a stable counting sort.
+pub struct TransposeLists<'a, B: Backend> {
+    /// The features by row.
+    pub lists: &'a FeatureLists<B>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out: by latent.
+    pub by_latent: &'a mut LatentLists<B>,
+}
+
+impl<B: Backend> TransposeLists<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "transpose_lists";
+        self.lists.check(op)?;
+        need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
+        need(op, "entries", self.by_latent.entries.len(), self.rows * self.lists.stride)
+    }
+}
+
+/// The features of a batch, in either form.
+pub enum Features<'a, B: Backend> {
+    /// Lists by latent.
+    Lists(&'a LatentLists<B>),
+    /// Dense `[B, F]`.
+    Dense(&'a B::Buffer<f32>),
+}
