@@ -8,7 +8,7 @@ use std::{env, fs, process::Command, sync::Mutex, thread};
 /// Files named *_sm90.cu use what only Hopper has.
 const HOPPER: &[&str] = &["arch=compute_90a,code=sm_90a"];
 /// All others: machine code for 8.x and 9.0, PTX for what comes later.
-const PORTABLE: &[&str] = &["arch=compute_80,code=sm_80", "arch=compute_90,code=[sm_90,compute_90]"];
+const PORTABLE: &[&str] = &["arch=compute_80,code=[sm_80,compute_80]", "arch=compute_90a,code=sm_90a"];
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(has_cuda)\ncargo:rerun-if-changed=cuda");

@@ -14,7 +14,7 @@
 
 namespace CUSAE_NS {
 
-__global__ void __launch_bounds__(kGemmThreads, 2) cross_entropy_parts_kernel(cusae_unembed_cross_entropy a, LogSumExp* parts,
+__global__ void __launch_bounds__(kGemmThreads, 3) cross_entropy_parts_kernel(cusae_unembed_cross_entropy a, LogSumExp* parts,
                                                                            float* target_logits) {
     const uint64_t first_row = uint64_t(blockIdx.x) * kGemmRows;
     LogSumExp sums[kMicro];
