@@ -18,6 +18,7 @@ pub use native::Native;
 pub use sae_ops::*;
 
 use crate::error::{Error, Result};
+use crate::machine::Memory;
 
 /// A value that can live in a device buffer.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + std::fmt::Debug {}
@@ -45,6 +46,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
 
     /// What computes, in words for people.
     fn describe(&self) -> String;
+    /// The memory that its buffers lie in, where the system tells.
+    fn memory(&self) -> Option<Memory>;
     /// A buffer of `len` zeros.
     fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
     /// A buffer with a copy of `data`.
@@ -71,6 +74,9 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
         self.read(from, 0, &mut data)?;
         Ok(data)
     }
+
+    /// Seconds that the device takes for the work that a function gives it, by its own clock.
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
     // The language model: see lm_ops.rs.
     /// Token plus position embedding.

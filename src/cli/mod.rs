@@ -2,6 +2,7 @@
 //! else on stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted after saving.
 
 mod activations;
+mod bench;
 mod decode;
 mod encode;
 mod eval;
@@ -42,6 +43,8 @@ enum Command {
     Encode(encode::Args),
     /// Turn features in a file back into activations.
     Decode(decode::Args),
+    /// Time every operation and whole training steps on this machine.
+    Bench(bench::Args),
     /// Show what this build and this machine can do, and why not.
     Info(info::Args),
 }
@@ -53,6 +56,7 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
         Command::Activations(args) => activations::run(args, common),
         Command::Encode(args) => encode::run(args, common),
         Command::Decode(args) => decode::run(args, common),
+        Command::Bench(args) => bench::run(args, common, &common.backend()?),
         Command::Info(args) => info::run(args, common),
     }
 }

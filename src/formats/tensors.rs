@@ -22,6 +22,7 @@ pub struct TensorFile {
 enum Bytes {
     Mapped(Mmap),
     Static(&'static [u8]),
+    Owned(Vec<u8>),
 }
 
 impl std::ops::Deref for Bytes {
@@ -30,6 +31,7 @@ impl std::ops::Deref for Bytes {
         match self {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => bytes,
         }
     }
 }
@@ -62,6 +64,13 @@ impl TensorFile {
     /// Reads bytes that are part of the program; `name` stands for the path in messages.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
         Self::from_parts(PathBuf::from(name), Bytes::Static(bytes))
+    }
+
+    /// A file that is never written; `name` stands for the path in messages.
+    pub fn from_tensors(name: &str, tensors: Vec<(String, Tensor<'_>)>) -> Result<Self> {
+        let bytes = safetensors::serialize(tensors, None)
+            .map_err(|e| Error::format(Path::new(name), format!("cannot be made as safetensors: {e}")))?;
+        Self::from_parts(PathBuf::from(name), Bytes::Owned(bytes))
     }
 
     fn from_parts(path: PathBuf, bytes: Bytes) -> Result<Self> {

@@ -22,6 +22,8 @@ mod transpose;
 mod unembed;
 
 use super::*;
+use crate::machine;
+use std::time::Instant;
 
 /// The CPU of this machine. All threads of rayon's pool are used.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +50,10 @@ impl Backend for Cpu {
 
     fn describe(&self) -> String {
         format!("CPU, {} threads", rayon::current_num_threads())
+    }
+
+    fn memory(&self) -> Option<Memory> {
+        machine::memory()
     }
 
     fn zeros<T: Element>(&self, len: usize) -> Result<Vec<T>> {
@@ -87,6 +93,12 @@ impl Backend for Cpu {
     fn fill<T: Element>(&self, buffer: &mut Vec<T>, value: T) -> Result<()> {
         buffer.fill(value);
         Ok(())
+    }
+
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let start = Instant::now();
+        work()?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     operations! {

@@ -6,6 +6,7 @@
 //! `CUSAE_SYNC=1` every operation is waited for, so that an error names the operation it belongs to.
 
 mod device;
+mod event;
 mod ffi;
 mod lm_ops;
 mod memory;
@@ -189,6 +190,11 @@ impl Backend for Native {
         self.engine.properties.to_string()
     }
 
+    fn memory(&self) -> Option<Memory> {
+        let DeviceProperties { memory_total, memory_free, .. } = self.engine.properties;
+        Some(Memory { total: memory_total, available: memory_free })
+    }
+
     fn zeros<T: Element>(&self, len: usize) -> Result<NativeBuffer<T>> {
         memory::zeros(self, len)
     }
@@ -218,6 +224,12 @@ impl Backend for Native {
 
     fn fill<T: Element>(&self, buffer: &mut NativeBuffer<T>, value: T) -> Result<()> {
         memory::fill(self, buffer, value)
+    }
+
+    fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {
+        let start = event::Event::record(self)?;
+        work()?;
+        event::Event::record(self)?.seconds_since(&start)
     }
 
     operations! {

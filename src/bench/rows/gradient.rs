@@ -1,0 +1,100 @@
+//! Rows of the gradients.
+
+use super::*;
+use crate::backend::*;
+
+pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
+    vec![gradient_sparse(s, s.k), gradient_dense(s), gradient_b_dec(s)]
+}
+
+/// Gradients of the weights, before anything was written there.
+struct Out<B: Backend> {
+    w_enc: B::Buffer<f32>,
+    b_enc: B::Buffer<f32>,
+    w_dec: B::Buffer<f32>,
+}
+
+impl<B: Backend> Out<B> {
+    fn new(data: &mut Data<'_, B>, s: SaeSizes) -> Result<Self> {
+        Ok(Out { w_enc: data.zeros(s.weights())?, b_enc: data.zeros(s.d_sae)?, w_dec: data.zeros(s.weights())? })
+    }
+
+    fn weights(&mut self) -> WeightGradients<'_, B> {
+        let Out { w_enc, b_enc, w_dec } = self;
+        WeightGradients { w_enc, b_enc, w_dec, accumulate: false }
+    }
+}
+
+pub(super) fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
+    let (SaeSizes { rows, d_in, d_sae, .. }, entries) = (s, s.rows * k);
+    let work = Work::flops(4 * d_in * entries) + Work::bytes(8 * d_in * entries + 8 * s.weights());
+    Row::new("gradient_sparse", s.size_k(k), work, move |data| {
+        let (lists, mut by_latent) = lists::both(data, s, k)?;
+        let pre_gradient = data.normal(entries)?;
+        let (gradient, input) = (data.normal(s.batch())?, data.normal(s.batch())?);
+        let mut out = Out::new(data, s)?;
+        data.made(0, |backend: &B| {
+            backend.transpose_lists(TransposeLists { lists: &lists, rows, d_sae, by_latent: &mut by_latent })
+        })?;
+        Ok(Box::new(move |backend: &B| {
+            backend.gradient_sparse(GradientSparse {
+                lists: &lists,
+                by_latent: &by_latent,
+                pre_gradient: &pre_gradient,
+                gradient: &gradient,
+                input: &input,
+                norm: None,
+                rows,
+                d_in,
+                d_sae,
+                out: out.weights(),
+            })
+        }))
+    })
+}
+
+pub(super) fn gradient_dense<B: Backend>(s: SaeSizes) -> Row<B> {
+    let SaeSizes { rows, d_in, d_sae, .. } = s;
+    // Features, their gradient and the batch twice; then 8·D a latent, and 4·B·F for b_enc.
+    let moved = 8 * (s.dense() + s.batch()) + 8 * s.weights() + 4 * s.dense();
+    let work = Work::flops(4 * s.dense() * d_in) + Work::bytes(moved);
+    Row::new("gradient_dense", s.size(), work, move |data| {
+        let (features, pre_gradient) = (data.rectified(s.dense())?, data.normal(s.dense())?);
+        let (gradient, input) = (data.normal(s.batch())?, data.normal(s.batch())?);
+        let mut out = Out::new(data, s)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.gradient_dense(GradientDense {
+                features: &features,
+                pre_gradient: &pre_gradient,
+                gradient: &gradient,
+                input: &input,
+                norm: None,
+                rows,
+                d_in,
+                d_sae,
+                out: out.weights(),
+            })
+        }))
+    })
+}
+
+pub(super) fn gradient_b_dec<B: Backend>(s: SaeSizes) -> Row<B> {
+    let SaeSizes { rows, d_in, d_sae, .. } = s;
+    let work = Work::flops(2 * s.weights()) + Work::bytes(4 * (s.batch() + s.weights()));
+    Row::new("gradient_b_dec", s.size(), work, move |data| {
+        let gradient = data.normal(s.batch())?;
+        let (w_enc, b_enc_gradient) = (data.normal(s.weights())?, data.normal(d_sae)?);
+        let mut out = data.zeros(d_in)?;
+        Ok(Box::new(move |backend: &B| {
+            let through_encoder = Some(ThroughEncoder { w_enc: &w_enc, b_enc_gradient: &b_enc_gradient });
+            backend.gradient_b_dec(GradientBDec {
+                gradient: &gradient,
+                through_encoder,
+                rows,
+                d_in,
+                d_sae,
+                out: &mut out,
+            })
+        }))
+    })
+}

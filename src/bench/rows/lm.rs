@@ -1,0 +1,172 @@
+//! Rows of the language model's operations.
+
+use super::*;
+use crate::backend::*;
+
+pub(super) fn rows<B: Backend>(s: LmSizes) -> Vec<Row<B>> {
+    let mut rows = vec![
+        embed(s),
+        layer_norm(s),
+        linear(s.rows, [s.d_model, s.d_model], ActivationFunction::Identity, true),
+        linear(s.rows, [s.d_model, s.d_mlp()], ActivationFunction::GeluTanh, false),
+        linear(s.rows, [s.d_mlp(), s.d_model], ActivationFunction::Identity, true),
+        activate(s),
+    ];
+    rows.extend(s.contexts.iter().flat_map(|&context| attention::rows(s, context)));
+    rows.extend([add(s), unembed_cross_entropy(s), unembed_kl_divergence(s)]);
+    rows
+}
+
+fn size(s: LmSizes) -> String {
+    format!("rows {}, D {}", s.rows, s.d_model)
+}
+
+pub(super) fn embed<B: Backend>(s: LmSizes) -> Row<B> {
+    let LmSizes { rows, d_model, d_vocab, contexts, .. } = s;
+    let context = contexts[0];
+    Row::new("embed", size(s), Work::bytes(12 * rows * d_model), move |data| {
+        let tokens = data.tokens(rows, d_vocab)?;
+        let (w_e, w_pos) = (data.normal(d_vocab * d_model)?, data.normal(context * d_model)?);
+        let mut resid = data.zeros(rows * d_model)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.embed(Embed {
+                tokens: &tokens,
+                w_e: &w_e,
+                w_pos: &w_pos,
+                rows,
+                context,
+                d_model,
+                embed: None,
+                pos_embed: None,
+                resid: &mut resid,
+            })
+        }))
+    })
+}
+
+pub(super) fn layer_norm<B: Backend>(s: LmSizes) -> Row<B> {
+    let LmSizes { rows, d_model, .. } = s;
+    Row::new("layer_norm", size(s), Work::bytes(8 * rows * d_model), move |data| {
+        let x = data.normal(rows * d_model)?;
+        let (gain, bias) = (data.positive(d_model)?, data.normal(d_model)?);
+        let mut output = data.zeros(rows * d_model)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.layer_norm(LayerNorm {
+                x: &x,
+                from: LayerNormFrom::Input,
+                gain: Some(&gain),
+                bias: Some(&bias),
+                epsilon: 1e-5,
+                rows,
+                d_model,
+                scale: None,
+                normalized: None,
+                output: &mut output,
+            })
+        }))
+    })
+}
+
+/// A product with a bias, and with a residual or without.
+pub(in crate::bench) fn linear<B: Backend>(
+    rows: usize,
+    [d_input, d_output]: [usize; 2],
+    function: ActivationFunction,
+    with_residual: bool,
+) -> Row<B> {
+    let of_residual = if with_residual { 4 * rows * d_output } else { 0 };
+    let work = Work::product(rows, d_input, d_output) + Work::bytes(of_residual);
+    let after = match (function, with_residual) {
+        (ActivationFunction::Identity, false) => String::new(),
+        (ActivationFunction::Identity, true) => " + residual".into(),
+        (function, _) => format!(", {function:?}"),
+    };
+    Row::new("linear", format!("rows {rows}, {d_input} to {d_output}{after}"), work, move |data| {
+        let (x, w) = (data.normal(rows * d_input)?, data.scaled(d_input * d_output, 0.0, 0.02)?);
+        let bias = data.normal(d_output)?;
+        let residual = if with_residual { Some(data.normal(rows * d_output)?) } else { None };
+        let mut out = data.zeros(rows * d_output)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.linear(Linear {
+                x: &x,
+                w: &w,
+                w_is_transposed: false,
+                bias: Some(&bias),
+                function,
+                residual: residual.as_ref(),
+                rows,
+                d_input,
+                d_output,
+                out: &mut out,
+            })
+        }))
+    })
+}
+
+fn activate<B: Backend>(s: LmSizes) -> Row<B> {
+    let len = s.rows * s.d_mlp();
+    Row::new("activate", format!("{len} numbers, GeluTanh"), Work::bytes(8 * len), move |data| {
+        let mut to = data.normal(len)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.activate(Activate { function: ActivationFunction::GeluTanh, to: &mut to, len })
+        }))
+    })
+}
+
+fn add<B: Backend>(s: LmSizes) -> Row<B> {
+    let len = s.rows * s.d_model;
+    Row::new("add", format!("{len} numbers"), Work::bytes(12 * len), move |data| {
+        let (from, mut to) = (data.normal(len)?, data.zeros(len)?);
+        Ok(Box::new(move |backend: &B| backend.add(Add { from: &from, to: &mut to, len })))
+    })
+}
+
+fn size_v(s: LmSizes) -> String {
+    format!("{}, V {}", size(s), s.d_vocab)
+}
+
+fn unembed_cross_entropy<B: Backend>(s: LmSizes) -> Row<B> {
+    let LmSizes { rows, d_model, d_vocab, .. } = s;
+    let work = Work::flops(2 * rows * d_model * d_vocab)
+        + Work::bytes(4 * (rows * d_model + d_vocab * d_model + d_vocab) + 8 * rows);
+    Row::new("unembed_cross_entropy", size_v(s), work, move |data| {
+        let (x, w_u) = (data.normal(rows * d_model)?, data.scaled(d_vocab * d_model, 0.0, 0.1)?);
+        let (b_u, targets) = (data.normal(d_vocab)?, data.tokens(rows, d_vocab)?);
+        let mut loss = data.zeros(rows)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.unembed_cross_entropy(UnembedCrossEntropy {
+                x: &x,
+                w_u: &w_u,
+                b_u: Some(&b_u),
+                targets: &targets,
+                rows,
+                d_model,
+                d_vocab,
+                loss: &mut loss,
+            })
+        }))
+    })
+}
+
+fn unembed_kl_divergence<B: Backend>(s: LmSizes) -> Row<B> {
+    let LmSizes { rows, d_model, d_vocab, .. } = s;
+    let work = Work::flops(4 * rows * d_model * d_vocab)
+        + Work::bytes(4 * (2 * rows * d_model + d_vocab * d_model + d_vocab) + 4 * rows);
+    Row::new("unembed_kl_divergence", size_v(s), work, move |data| {
+        let (x, y) = (data.normal(rows * d_model)?, data.normal(rows * d_model)?);
+        let (w_u, b_u) = (data.scaled(d_vocab * d_model, 0.0, 0.1)?, data.normal(d_vocab)?);
+        let mut kl = data.zeros(rows)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.unembed_kl_divergence(UnembedKlDivergence {
+                x: &x,
+                y: &y,
+                w_u: &w_u,
+                b_u: Some(&b_u),
+                rows,
+                d_model,
+                d_vocab,
+                kl: &mut kl,
+            })
+        }))
+    })
+}

@@ -1,0 +1,58 @@
+//! Rows of the optimizer and of what follows it in a step.
+
+use super::*;
+use crate::backend::*;
+
+pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
+    vec![
+        clip_scale(s),
+        adam(s),
+        matrix::row_norms(s),
+        matrix::scale(s),
+        lists::find_dead(s),
+        lists::update_firing(s),
+        lists::update_firing_dense(s),
+        matrix::sum(s, false),
+        matrix::sum(s, true),
+        matrix::row_variance(s),
+        matrix::fill(s),
+    ]
+}
+
+/// Of all four parameters.
+pub(super) fn clip_scale<B: Backend>(s: SaeSizes) -> Row<B> {
+    let lens = [s.weights(), s.d_sae, s.weights(), s.d_in];
+    let total: usize = lens.iter().sum();
+    Row::new("clip_scale", format!("{total} numbers in 4"), Work::bytes(4 * total), move |data| {
+        let gradients = lens.iter().map(|&len| data.normal(len)).collect::<Result<Vec<_>>>()?;
+        let mut out = data.zeros(2)?;
+        Ok(Box::new(move |backend: &B| {
+            let gradients: Vec<_> = gradients.iter().collect();
+            backend.clip_scale(ClipScale { gradients: &gradients, max_norm: Some(1.0), out: &mut out })
+        }))
+    })
+}
+
+/// Of one weight matrix.
+pub(super) fn adam<B: Backend>(s: SaeSizes) -> Row<B> {
+    let len = s.weights();
+    Row::new("adam", format!("{len} numbers"), Work::bytes(28 * len), move |data| {
+        let (mut parameter, gradient) = (data.normal(len)?, data.normal(len)?);
+        let (mut exp_avg, mut exp_avg_sq) = (data.normal(len)?, data.positive(len)?);
+        let clip = data.made(4, |backend: &B| backend.upload(&[1.0f32]))?;
+        Ok(Box::new(move |backend: &B| {
+            backend.adam(Adam {
+                parameter: &mut parameter,
+                gradient: &gradient,
+                exp_avg: &mut exp_avg,
+                exp_avg_sq: &mut exp_avg_sq,
+                clip: clip.as_ref().expect("what runs was made"),
+                lr: 1e-4,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                step: 1000,
+            })
+        }))
+    })
+}
