@@ -1,31 +1,27 @@
 //! GPT-2's forward pass on the native backend, in the emulator and on a GPU where there is one, against
 //! the CPU backend, which `gpt2.rs` compares with `transformers`.
 
-use cusae::backend::{Backend, Cpu, Native};
+mod devices;
+
+use cusae::backend::{Backend, Cpu};
 use cusae::lm::{LanguageModel, Processing, Record};
 use std::path::Path;
 
 /// 3 sequences of 7 tokens, through every block; what was at the hooks.
 fn run<B: Backend>(backend: &B, processing: Processing, hooks: &[&str]) -> Record {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/gpt2-rand-tiny");
-    let model = LanguageModel::load(backend, &folder, processing).unwrap();
+    let folder = Path::new("tests/data/gpt2-rand-tiny");
+    let model = LanguageModel::load(backend, folder, processing).unwrap();
     let tokens: Vec<u32> = (0..21).map(|i| i * 1009 % 4096).collect();
     let mut record = Record::of(hooks.iter().copied());
     model.forward(3, 7).unwrap().run(&model, &tokens, &mut record, None).unwrap();
     record
 }
 
-fn devices() -> impl Iterator<Item = Native> {
-    // SAFETY: the emulator's table is complete and constant.
-    let emulated = unsafe { Native::from_table(cusae_emu::table(), 1) }.unwrap();
-    [emulated].into_iter().chain(Native::cuda(0))
-}
-
 fn agrees_with_the_cpu(hooks: &[&str]) {
     for processing in [Processing::None, Processing::TransformerLens] {
         let expected = run(&Cpu, processing, hooks);
         assert_eq!(expected.values.len(), hooks.len());
-        for device in devices() {
+        for device in devices::devices(&[1]) {
             let found = run(&device, processing, hooks);
             for (hook, (shape, wanted)) in &expected.values {
                 let (found_shape, found) = &found.values[hook];

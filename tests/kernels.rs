@@ -1,6 +1,7 @@
 //! Every kernel, on every device at hand, against the CPU backend.
 
 mod cases;
+mod devices;
 
 use cases::{check, decoder, devices, encode, fails, lm, refused, sae};
 use cusae::backend::{Backend, Buffer};

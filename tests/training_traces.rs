@@ -1,12 +1,14 @@
 //! The training step reproduces SAELens' own trainer, step by step: 50 steps on fixed batches on the
-//! CPU backend, the first five with the GPU's kernels in the emulator.
+//! CPU backend, the first five with the GPU's kernels, in the emulator and on a GPU where there is one.
 //!
 //! Tolerances: SAELens in float32 and in float64 differ by at most 4e-7 (relative) in every loss
 //! term and 7e-7 in the final weights; a second float32 implementation gets ten times that.
 //! Counts are equal, but that one of the 32,768 pre-activations of a ReLU step may lie on the
 //! other side of zero, by less than a rounding.
 
-use cusae::backend::{Backend, Cpu, Native};
+mod devices;
+
+use cusae::backend::{Backend, Cpu};
 use cusae::config::NormalizeActivations;
 use cusae::formats::tensors::TensorFile;
 use cusae::sae::architecture::ArchitectureConfig;
@@ -19,7 +21,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 fn data(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/train").join(name)
+    PathBuf::from("tests/data/train").join(name)
 }
 
 fn json(path: PathBuf) -> Value {
@@ -191,9 +193,13 @@ fn reproduces(name: &'static str) {
     reproduces_steps(Cpu, name, usize::MAX).compare_with_final();
 }
 
-/// The kernels in the emulator: twice the same bits.
+/// The kernels: twice the same bits.
 fn kernels_reproduce(name: &'static str) {
-    let runs = [(); 2].map(|()| reproduces_steps(emulator(), name, 5)).map(|run| {
+    devices::devices(&[1]).into_iter().for_each(|device| kernels_reproduce_on(device, name));
+}
+
+fn kernels_reproduce_on<B: Backend>(device: B, name: &'static str) {
+    let runs = [(); 2].map(|()| reproduces_steps(device.clone(), name, 5)).map(|run| {
         let bits = |weights: Weights| {
             let tensors = weights.iter().map(|(_, tensor)| tensor.values.iter().map(|x| x.to_bits()).collect());
             tensors.collect::<Vec<Vec<u32>>>()
@@ -202,11 +208,6 @@ fn kernels_reproduce(name: &'static str) {
             .map(|named| bits(named.download(&run.backend, 64).unwrap()))
     });
     assert!(runs[0] == runs[1], "{name}: two runs differ");
-}
-
-fn emulator() -> Native {
-    // SAFETY: the emulator's table is complete and constant.
-    unsafe { Native::from_table(cusae_emu::table(), 1) }.unwrap()
 }
 
 /// From SAELens' state before step 25: the gradients and the weights after it.
@@ -281,7 +282,7 @@ fn one_step(name: &'static str) {
 }
 
 fn one_step_of_kernels(name: &'static str) {
-    one_step_on(emulator(), name);
+    devices::devices(&[1]).into_iter().for_each(|device| one_step_on(device, name));
 }
 
 macro_rules! traces {

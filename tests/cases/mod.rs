@@ -13,7 +13,6 @@ use cusae::backend::{Backend, Cpu, Element, Native};
 use cusae::error::Result;
 use cusae::random::{Random, Stream};
 use std::fmt::Debug;
-use std::sync::Once;
 
 /// The largest relative error of one rounding to f32.
 pub const ROUNDING: f64 = 1.0 / (1 << 24) as f64;
@@ -90,15 +89,7 @@ pub trait Case: Debug {
 
 /// Every device that can be had here: the emulator with its threads in three orders, and a GPU.
 pub fn devices() -> Vec<Native> {
-    static SAID: Once = Once::new();
-    // SAFETY: the emulator's table is complete and constant.
-    let emulated = |order| unsafe { Native::from_table(cusae_emu::table(), order) }.unwrap();
-    let mut devices: Vec<Native> = [0, 1, 2].into_iter().map(emulated).collect();
-    match Native::cuda(0) {
-        Ok(gpu) => devices.push(gpu),
-        Err(why) => SAID.call_once(|| eprintln!("skipped on a GPU: {why}")),
-    }
-    devices
+    crate::devices::devices(&[0, 1, 2])
 }
 
 /// Runs cases on every device and compares with the CPU backend; the emulator's thread orders must
