@@ -1,6 +1,7 @@
 //! The command line as a contract: what goes to stdout, what to stderr, exit codes, and the words of
 //! refusals. Each test runs the program in a folder of its own.
 
+use cusae::backend::Native;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -99,10 +100,46 @@ fn info_says_what_there_is_and_why_there_is_no_cuda() {
 
 #[test]
 fn devices_that_cannot_be_used_are_refused_with_the_reason() {
-    assert!(refusal(&["info", "--device", "cuda"], 1).starts_with("device cuda: "));
-    assert!(refusal(&["train", "--device", "cuda:1"], 1).starts_with("device cuda:1: "));
-    assert!(refusal(&["info", "--device", "emulated"], 1).contains("test builds only"));
-    assert!(refusal(&["info", "--device", "tpu"], 1).contains("use auto or cpu"));
+    let why = Native::cuda(9).err().unwrap();
+    for command in ["info", "train", "eval", "activations", "encode", "decode"] {
+        let needs = match command {
+            "eval" => &["--sae=s"][..],
+            "activations" => &["--hook=h", "--out=o"],
+            "encode" => &["--sae=s", "--activations=a", "--out=o"],
+            "decode" => &["--sae=s", "--features=f", "--out=o"],
+            _ => &[],
+        };
+        let message = refusal(&[&[command, "--device=cuda:9"][..], needs].concat(), 1);
+        assert_eq!(message, format!("device cuda:9: {why}; use cpu"), "{command}");
+    }
+    for name in ["tpu", "cuda:", "cuda:one", "cuda1", "CPU", ""] {
+        let names = "auto, cpu, cuda, cuda:N or emulated";
+        let expected = format!("device {name}: there is no such device; use {names}");
+        assert_eq!(refusal(&["info", &format!("--device={name}")], 1), expected);
+    }
+}
+
+#[test]
+#[cfg(not(feature = "emulated"))]
+fn without_its_feature_the_emulator_is_answered_by_how_to_build_it() {
+    assert_eq!(
+        refusal(&["train", "--device=emulated"], 1),
+        "device emulated: the emulator of the CUDA kernels, a tool for tests, is not in this build; build with cargo \
+         build --features emulated"
+    );
+}
+
+#[test]
+fn auto_says_what_it_has_chosen_and_why() {
+    let folder = tempdir().unwrap();
+    let train = ["train", "--plan"];
+    let expected = match Native::cuda(0) {
+        Ok(gpu) => format!("computing on {}\n", gpu.properties()),
+        Err(why) => format!("computing on the CPU: {why}\n"),
+    };
+    assert_eq!(stderr(&cusae(folder.path(), &train)), expected);
+    assert_eq!(stderr(&cusae(folder.path(), &[&train[..], &["--quiet"]].concat())), "");
+    assert_eq!(stderr(&cusae(folder.path(), &[&train[..], &["--device=cpu"]].concat())), "");
 }
 
 #[test]
@@ -155,7 +192,7 @@ fn flags_come_after_the_recipe_and_the_recipe_after_the_defaults() {
 #[test]
 fn a_plan_prints_sums_and_starts_nothing() {
     let folder = tempdir().unwrap();
-    let output = cusae(folder.path(), &["train", "--plan"]);
+    let output = cusae(folder.path(), &["train", "--plan", "--device=cpu"]);
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
     for word in ["steps", "memory", "disk", "time", "16 bytes * 526464 parameters"] {
         assert!(stdout(&output).contains(word), "{word} is missing: {}", stdout(&output));

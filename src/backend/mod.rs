@@ -8,11 +8,13 @@
 //! `T` context, `H` heads, `V` vocabulary.
 
 pub mod cpu;
+mod device;
 mod lm_ops;
 pub mod native;
 mod sae_ops;
 
 pub use cpu::Cpu;
+pub use device::Device;
 pub use lm_ops::*;
 pub use native::Native;
 pub use sae_ops::*;

@@ -2,7 +2,7 @@
 //! rows in order, or as a store to train from.
 
 use super::Common;
-use cusae::backend::Cpu;
+use cusae::backend::Backend;
 use cusae::config::{ExcludeSpecialTokens, SeqposSlice, Setting, SpecialToken};
 use cusae::data::documents::{Content, DocumentPosition};
 use cusae::data::tokenizer::excluded_ids;
@@ -101,13 +101,12 @@ struct Summary {
 }
 
 /// Runs the model and says what was written.
-pub fn run(mut args: Args, common: &Common) -> anyhow::Result<()> {
+pub fn run<B: Backend>(mut args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let mut seen = Vec::new();
     args.hook.retain(|name| !seen.contains(name) && (seen.push(name.clone()), true).1);
     let in_one_file = args.out.extension().is_some_and(|ending| ending == "safetensors");
     args.refuse_store_flags(in_one_file)?;
-    let ModelAndTokenizer { model, tokenizer } =
-        open_model(&common.backend()?, "--model", &args.model, args.processing)?;
+    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", &args.model, args.processing)?;
     let mut documents = args.documents()?;
     let packing = Packing {
         context_size: args.context_size.map_or_else(|| context_of(&mut documents, &model), Ok)?,
@@ -119,6 +118,7 @@ pub fn run(mut args: Args, common: &Common) -> anyhow::Result<()> {
     let slice = args.store.seqpos_slice.unwrap_or_default();
     let selection = Selection::new(slice, excluded_ids(&excluded, tokenizer.as_deref())?, packing.context_size)?;
     let mut rows = TokenRows::new(documents, tokenizer, &packing, model.config().d_vocab)?;
+    common.say_device();
     let summary = match in_one_file {
         true => args.write_file(&model, &mut rows, common)?,
         false => args.write_store(&model, &mut rows, selection, common)?,
@@ -127,7 +127,7 @@ pub fn run(mut args: Args, common: &Common) -> anyhow::Result<()> {
 }
 
 /// The length of the first row, where rows are tokens already.
-fn context_of(documents: &mut Documents, model: &LanguageModel<Cpu>) -> Result<usize> {
+fn context_of<B: Backend>(documents: &mut Documents, model: &LanguageModel<B>) -> Result<usize> {
     let first = documents.next_record()?;
     documents.seek(&DocumentPosition::default())?;
     Ok(match first {
@@ -165,7 +165,12 @@ impl Args {
         }
     }
 
-    fn write_file(&self, model: &LanguageModel<Cpu>, rows: &mut TokenRows, common: &Common) -> Result<Summary> {
+    fn write_file<B: Backend>(
+        &self,
+        model: &LanguageModel<B>,
+        rows: &mut TokenRows,
+        common: &Common,
+    ) -> Result<Summary> {
         let file = ActivationFile {
             hook_names: &self.hook,
             rows: self.rows.unwrap_or(usize::MAX),
@@ -181,9 +186,9 @@ impl Args {
         Ok(Summary { out: self.out.clone(), tensors: tensors.into_iter().collect(), shards: None })
     }
 
-    fn write_store(
+    fn write_store<B: Backend>(
         &self,
-        model: &LanguageModel<Cpu>,
+        model: &LanguageModel<B>,
         rows: &mut TokenRows,
         selection: Selection,
         common: &Common,

@@ -23,6 +23,7 @@ pub struct Args {
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let sizes = Sizes::named(&args.sizes).expect("clap allows no other");
     let rows = args.rows::<B>(&sizes)?;
+    common.say_device();
     let bar = common.bar(rows.len());
     let mut bench = Bench::new(backend, if args.quick { Sampling::QUICK } else { Sampling::THOROUGH })?;
     let ceilings = Ceilings::measure(&mut bench, &sizes)?;

@@ -3,7 +3,7 @@
 use super::encode::CHUNK;
 use super::inputs::open_sae;
 use super::Common;
-use cusae::backend::{Backend, Cpu, RowNormalization};
+use cusae::backend::{Backend, RowNormalization};
 use cusae::error::{Error, Result};
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::sae::features::SparseFeatures;
@@ -35,11 +35,12 @@ struct Summary {
 }
 
 /// Decodes.
-pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
-    let sae = open_sae(&common.backend()?, &args.sae)?;
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let sae = open_sae(backend, &args.sae)?;
     let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
     let features = read_features(&args.features, d_sae)?;
     let normalization = read_normalization(&args.features, &sae, features.rows())?;
+    common.say_device();
     let reconstruction = decode(&sae, &features, normalization)?;
     let rows = features.rows();
     tensors::save(&args.out, vec![("reconstruction".into(), Tensor::f32(&[rows, d_in], &reconstruction))])?;
@@ -75,7 +76,7 @@ fn read_features(path: &Path, d_sae: usize) -> Result<SparseFeatures> {
 }
 
 /// Scale and shift of every row, if the SAE normalises activations.
-fn read_normalization(path: &Path, sae: &Sae<Cpu>, rows: usize) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+fn read_normalization<B: Backend>(path: &Path, sae: &Sae<B>, rows: usize) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
     if sae.normalization() == RowNormalization::None {
         return Ok(None);
     }
@@ -91,7 +92,11 @@ fn read_normalization(path: &Path, sae: &Sae<Cpu>, rows: usize) -> Result<Option
     Ok(Some((file.f32_shaped("row_scale", &[rows])?, file.f32_shaped("row_shift", &[rows])?)))
 }
 
-fn decode(sae: &Sae<Cpu>, features: &SparseFeatures, normalization: Option<(Vec<f32>, Vec<f32>)>) -> Result<Vec<f32>> {
+fn decode<B: Backend>(
+    sae: &Sae<B>,
+    features: &SparseFeatures,
+    normalization: Option<(Vec<f32>, Vec<f32>)>,
+) -> Result<Vec<f32>> {
     let (rows, d_in) = (features.rows(), sae.config().d_in);
     let mut pass = sae.pass(CHUNK.min(rows))?;
     let mut reconstruction = vec![0.0; rows * d_in];

@@ -2,7 +2,7 @@
 
 use super::inputs::{open_sae, Rows};
 use super::Common;
-use cusae::backend::{Backend, Cpu, RowNormalization};
+use cusae::backend::{Backend, RowNormalization};
 use cusae::error::Result;
 use cusae::formats::tensors::{self, Tensor};
 use cusae::sae::features::SparseFeatures;
@@ -45,10 +45,11 @@ struct Summary {
 }
 
 /// Encodes and says how many features were active.
-pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
-    let sae = open_sae(&common.backend()?, &args.sae)?;
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let sae = open_sae(backend, &args.sae)?;
     let config = sae.config();
     let rows = Rows::open(&args.activations, &Vec::from_iter(config.hook_name()), config.d_in)?;
+    common.say_device();
     let Encoded { features, reconstruction, row_scale, row_shift } = encode(&sae, &rows, args.reconstruct)?;
 
     let (n, entries) = (rows.count, features.indices().len());
@@ -83,7 +84,7 @@ struct Encoded {
     row_shift: Vec<f32>,
 }
 
-fn encode(sae: &Sae<Cpu>, rows: &Rows, reconstruct: bool) -> Result<Encoded> {
+fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool) -> Result<Encoded> {
     let (backend, d_in) = (sae.backend(), sae.config().d_in);
     let mut pass = sae.pass(CHUNK.min(rows.count))?;
     let mut encoded = Encoded::default();

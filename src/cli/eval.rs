@@ -2,7 +2,7 @@
 
 use super::inputs::open_sae;
 use super::Common;
-use cusae::backend::Cpu;
+use cusae::backend::Backend;
 use cusae::config::{ExcludeSpecialTokens, Setting, SpecialToken};
 use cusae::data::tokenizer::excluded_ids;
 use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
@@ -58,16 +58,15 @@ fn parse_exclude(text: &str) -> std::result::Result<ExcludeSpecialTokens, String
 }
 
 /// Evaluates and prints the report.
-pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
-    let backend = common.backend()?;
-    let sae = open_sae(&backend, &args.sae)?;
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let sae = open_sae(backend, &args.sae)?;
     let notes = Notes(&sae.config().metadata);
     let name =
         args.model.as_deref().or(notes.text("model_name")).ok_or_else(|| {
             Error::config("--model", "the SAE's cfg.json does not name one; give a folder, or embedded")
         })?;
     let processing = args.processing.unwrap_or(notes.processing());
-    let ModelAndTokenizer { model, tokenizer } = open_model(&backend, "--model", name, processing)?;
+    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", name, processing)?;
     let config = EvalConfig {
         batch_size_prompts: args.batch_size_prompts,
         n_eval_reconstruction_batches: args.n_eval_reconstruction_batches,
@@ -83,6 +82,7 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
     };
     let documents = args.documents(name)?;
     let rows = TokenRows::new(documents, tokenizer, &packing, model.config().d_vocab)?;
+    common.say_device();
     let batches = config.n_eval_reconstruction_batches.saturating_add(config.n_eval_sparsity_variance_batches);
     let mut rows =
         Repeating { rows, bar: common.bar(batches.saturating_mul(config.batch_size_prompts)), silent: common.quiet };
@@ -109,10 +109,10 @@ impl Args {
 }
 
 /// The ids that count in no mean. A model without a tokenizer still knows bos and eos.
-fn exclude_tokens(
+fn exclude_tokens<B: Backend>(
     which: &ExcludeSpecialTokens,
     tokenizer: Option<&Tokenizer>,
-    model: &LanguageModel<Cpu>,
+    model: &LanguageModel<B>,
 ) -> Result<Vec<u32>> {
     if (which, tokenizer.is_none()) == (&ExcludeSpecialTokens::Yes, true) {
         let config = model.config();

@@ -1,19 +1,11 @@
 //! `cusae info`: what this build and this machine can do, and why not.
 
 use super::Common;
-use cusae::backend::{Backend, Native};
+use cusae::backend::{Backend, Device, Native};
 use cusae::machine;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 use std::fmt;
-
-/// Why `--device cuda` is refused.
-pub fn why_no_cuda() -> String {
-    match Native::cuda_devices() {
-        Ok(_) => "the kernels of this version do not cover a whole run yet".into(),
-        Err(why) => why.to_string(),
-    }
-}
 
 /// There is nothing to choose.
 #[derive(clap::Args)]
@@ -23,29 +15,37 @@ pub struct Args {}
 struct Info {
     version: &'static str,
     target: String,
-    devices: Vec<&'static str>,
+    devices: Vec<String>,
     device: String,
     cpu_features: Vec<&'static str>,
     threads: usize,
     memory: Option<machine::Memory>,
     cuda: bool,
     gpus: Vec<String>,
-    why_no_cuda: String,
+    why_no_cuda: Option<String>,
 }
 
 /// Prints what there is.
 pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
+    let gpus = Native::cuda_devices();
+    let why_no_cuda = Native::cuda(0).err().map(|why| why.to_string());
+    let mut devices = vec!["cpu".into()];
+    devices.extend(gpus.iter().flatten().map(|gpu| format!("cuda:{}", gpu.ordinal)));
+    devices.extend(cfg!(feature = "emulated").then(|| "emulated".into()));
     common.print(&Info {
         version: env!("CARGO_PKG_VERSION"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        devices: vec!["cpu"],
-        device: common.backend()?.describe(),
+        devices,
+        device: match Device::open(&common.device)? {
+            Device::Cpu(cpu) => cpu.describe(),
+            Device::Native(native) => native.describe(),
+        },
         cpu_features: machine::cpu_features(),
         threads: machine::threads(),
         memory: machine::memory(),
-        cuda: false,
-        gpus: Native::cuda_devices().unwrap_or_default().iter().map(ToString::to_string).collect(),
-        why_no_cuda: why_no_cuda(),
+        cuda: why_no_cuda.is_none(),
+        gpus: gpus.unwrap_or_default().iter().map(ToString::to_string).collect(),
+        why_no_cuda,
     })
 }
 
@@ -62,6 +62,9 @@ impl fmt::Display for Info {
         for gpu in &self.gpus {
             writeln!(f, "GPU           {gpu}")?;
         }
-        writeln!(f, "CUDA          no: {}", self.why_no_cuda)
+        match &self.why_no_cuda {
+            None => writeln!(f, "CUDA          yes"),
+            Some(why) => writeln!(f, "CUDA          no: {why}"),
+        }
     }
 }

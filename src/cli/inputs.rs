@@ -1,13 +1,13 @@
 //! What commands read: SAEs, rows of activations in files.
 
-use cusae::backend::Cpu;
+use cusae::backend::Backend;
 use cusae::error::{Error, Result};
 use cusae::formats::{arrays, saelens, tensors::TensorFile};
 use cusae::sae::inference::Sae;
 use std::path::Path;
 
 /// An SAE by the name the user gave: a local folder. Errors: as [`saelens::load_folder`].
-pub fn open_sae(backend: &Cpu, name: &str) -> Result<Sae<Cpu>> {
+pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
     let folder = Path::new(name);
     if !folder.exists() && name.contains(':') {
         let what = format!("{name} is no local folder, and SAEs cannot be fetched from the Hub yet; give a folder");

@@ -13,10 +13,11 @@ mod train;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use cusae::backend::Cpu;
+use cusae::backend::{Backend, Device};
 use cusae::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +34,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Compute(Compute),
+    /// Show what this build and this machine can do, and why not.
+    Info(info::Args),
+}
+
+/// The commands that need a device.
+#[derive(Subcommand)]
+enum Compute {
     /// Train a sparse autoencoder; without arguments, on the embedded model and text.
     Train(train::Args),
     /// Evaluate an SAE on a model and a text, by every metric of SAELens.
@@ -45,19 +55,26 @@ enum Command {
     Decode(decode::Args),
     /// Time every operation and whole training steps on this machine.
     Bench(bench::Args),
-    /// Show what this build and this machine can do, and why not.
-    Info(info::Args),
 }
 
 fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
-        Command::Train(args) => train::run(args, common),
-        Command::Eval(args) => eval::run(args, common),
-        Command::Activations(args) => activations::run(args, common),
-        Command::Encode(args) => encode::run(args, common),
-        Command::Decode(args) => decode::run(args, common),
-        Command::Bench(args) => bench::run(args, common, &common.backend()?),
         Command::Info(args) => info::run(args, common),
+        Command::Compute(command) => match common.open_device()? {
+            Device::Cpu(cpu) => compute(command, common, &cpu),
+            Device::Native(native) => compute(command, common, &native),
+        },
+    }
+}
+
+fn compute<B: Backend>(command: Compute, common: &Common, backend: &B) -> anyhow::Result<()> {
+    match command {
+        Compute::Train(args) => train::run(args, common, backend),
+        Compute::Eval(args) => eval::run(args, common, backend),
+        Compute::Activations(args) => activations::run(args, common, backend),
+        Compute::Encode(args) => encode::run(args, common, backend),
+        Compute::Decode(args) => decode::run(args, common, backend),
+        Compute::Bench(args) => bench::run(args, common, backend),
     }
 }
 
@@ -65,7 +82,8 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Common to all commands")]
 pub struct Common {
-    /// What computes: auto or cpu.
+    /// What computes: auto (a GPU if one can be used, else the CPU), cpu, cuda, cuda:N, or, in builds for
+    /// tests, emulated.
     #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Print the result as JSON on stdout, and nothing else there.
@@ -80,19 +98,27 @@ pub struct Common {
     /// Threads to compute with; results do not depend on it [default: all].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// What `auto` has chosen, and why.
+    #[arg(skip)]
+    chosen: OnceCell<String>,
 }
 
 impl Common {
     /// The device that `--device` names. Error: it cannot be used, and why.
-    pub fn backend(&self) -> Result<Cpu> {
-        let refuse = |what: String| Err(Error::Device { device: self.device.clone(), what });
-        match self.device.as_str() {
-            "auto" | "cpu" => Ok(Cpu),
-            device if device == "cuda" || device.starts_with("cuda:") => {
-                refuse(format!("{}; use --device cpu", info::why_no_cuda()))
-            }
-            "emulated" => refuse("the emulator is part of test builds only; use --device cpu".into()),
-            _ => refuse("there is no such device; use auto or cpu".into()),
+    fn open_device(&self) -> Result<Device> {
+        if self.device != "auto" {
+            return Device::open(&self.device);
+        }
+        let (device, why) = Device::automatic();
+        self.chosen.get_or_init(|| why);
+        Ok(device)
+    }
+
+    /// Says on stderr what `auto` has chosen, and why. Commands do so when they begin to work: who
+    /// gets an error has nothing of it.
+    pub fn say_device(&self) {
+        if let (Some(chosen), false) = (self.chosen.get(), self.quiet) {
+            eprintln!("{chosen}");
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::flags::RecipeFlags;
 use super::Common;
+use cusae::backend::Backend;
 use cusae::config::Recipe;
 use cusae::error::{Error, Result};
-use cusae::machine;
 use cusae::train::plan::{Plan, Rates};
 use cusae::train::{self, progress, Options};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -42,8 +42,7 @@ pub struct Args {
 }
 
 /// Trains and prints the final table.
-pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
-    let backend = common.backend()?;
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let (recipe, options) = match &args.resume {
         Some(folder) => (recipe_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true, stop }),
@@ -53,14 +52,15 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
             (recipe, Options { out, resume: false, stop })
         }
     };
-    let rates = if args.plan { Some(Rates::measure(&backend)?) } else { None };
-    let plan = Plan::new(&recipe, machine::memory(), rates)?;
+    let rates = if args.plan { Some(Rates::measure(backend)?) } else { None };
+    let plan = Plan::new(&recipe, backend.memory(), rates)?;
     plan.check_memory()?;
+    common.say_device();
     if args.plan {
         return common.print(&plan);
     }
     let mut reporter = progress::reporter(common.quiet);
-    let summary = train::run(&backend, &recipe, &options, &mut *reporter)?;
+    let summary = train::run(backend, &recipe, &options, &mut *reporter)?;
     common.print(&summary)
 }
 

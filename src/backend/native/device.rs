@@ -92,6 +92,13 @@ impl Native {
         (0..count(table)?).map(|ordinal| properties(table, ordinal)).collect()
     }
 
+    /// The kernels on the CPU, with the threads of every block in order.
+    #[cfg(feature = "emulated")]
+    pub fn emulated() -> Result<Native, Unavailable> {
+        // SAFETY: the emulator's table is complete and constant.
+        unsafe { Native::from_table(cusae_emu::table(), 0) }
+    }
+
     /// A device of another provider of the functions in `cuda/api.h`: in tests, the emulator, whose
     /// device `n` runs the threads in the order of seed `n`.
     ///

@@ -1,0 +1,208 @@
+//! A whole run on the native backend, its kernels in the emulator: the CPU backend's run within
+//! rounding, and itself bit for bit, with threads in another order and after an interruption.
+
+use cusae::backend::{Backend, Cpu, Native};
+use cusae::config::Recipe;
+use cusae::error::Error;
+use cusae::formats::tensors::{self, Tensor, TensorFile};
+use cusae::random::{Random, Stream};
+use cusae::train::progress::{Reporter, StepMetrics};
+use cusae::train::{self, Options};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+fn emulator(order: usize) -> Native {
+    // SAFETY: the emulator's table is complete and constant.
+    unsafe { Native::from_table(cusae_emu::table(), order) }.unwrap()
+}
+
+/// Stops the run after so many tokens.
+struct Stopper {
+    stop: Arc<AtomicBool>,
+    after: u64,
+}
+
+impl Reporter for Stopper {
+    fn step(&mut self, n_training_samples: u64) {
+        self.stop.fetch_or(n_training_samples == self.after, Ordering::Relaxed);
+    }
+    fn message(&mut self, _: &str) {}
+    fn start(&mut self, _: u64, _: u64) {}
+    fn metrics(&mut self, _: StepMetrics) {}
+    fn finish(&mut self) {}
+}
+
+/// Trains into `out`, stopped after `after` tokens if that is ever reached.
+fn train<B: Backend>(backend: &B, recipe: &Recipe, out: &Path, resume: bool, after: u64) -> Result<(), Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let options = Options { out: out.to_path_buf(), resume, stop: stop.clone() };
+    train::run(backend, recipe, &options, &mut Stopper { stop, after }).map(|_| ())
+}
+
+/// Every file under a folder, by its path.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.insert(path.strip_prefix(folder).unwrap().to_path_buf(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+fn assert_same_files(expected: &Path, found: &Path) {
+    let (expected, found) = (files(expected), files(found));
+    assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+    for (name, bytes) in &expected {
+        assert!(bytes == &found[name], "{} differs", name.display());
+    }
+}
+
+/// All numbers of every line, by key.
+fn lines(run: &Path) -> Vec<BTreeMap<String, f64>> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The devices add in other orders, so that every number is that of another float32 implementation:
+/// `training_traces.rs` allows those 4e-6, ten times what float32 differs from float64 in SAELens.
+/// Differences of nearly equal losses (`…_score`) lose some digits more.
+fn assert_close_runs(cpu: &Path, native: &Path, lr: f64) {
+    let (expected, found) = (lines(cpu), lines(native));
+    assert_eq!(expected.len(), found.len());
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected.keys().collect::<Vec<_>>(), found.keys().collect::<Vec<_>>());
+        for (key, &wanted) in expected {
+            let tolerance = if key.ends_with("_score") { 1e-4 } else { 4e-6 };
+            let error = (found[key] - wanted).abs();
+            assert!(error <= tolerance * wanted.abs(), "{key} of step {}: {} {wanted}", expected["step"], found[key]);
+        }
+    }
+    // Adam divides a gradient by its size: where that is hardly more than rounding, so is the quotient, and
+    // a weight moves by up to the rate the other way. The weights of few such steps differ by a small part of it.
+    let [cpu, native] = [cpu, native].map(|run| TensorFile::open(run.join("sae_weights.safetensors")).unwrap());
+    for name in ["W_enc", "W_dec", "b_enc", "b_dec"] {
+        let [expected, found] = [&cpu, &native].map(|file| file.f32(name).unwrap());
+        let away = expected.iter().zip(&found).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        assert!(away < lr / 100.0, "{name} differs by {away:e}");
+    }
+}
+
+/// A folder with what recipes name: a model of one block, tokens for it, and stored activations.
+fn inputs() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        r#"{"model_type": "gpt2", "n_layer": 1, "n_embd": 16, "n_head": 2, "vocab_size": 40, "n_positions": 8}"#;
+    fs::write(folder.path().join("config.json"), config).unwrap();
+    let shapes: [(&str, &[usize]); 16] = [
+        ("wte.weight", &[40, 16]),
+        ("wpe.weight", &[8, 16]),
+        ("h.0.ln_1.weight", &[16]),
+        ("h.0.ln_1.bias", &[16]),
+        ("h.0.attn.c_attn.weight", &[16, 48]),
+        ("h.0.attn.c_attn.bias", &[48]),
+        ("h.0.attn.c_proj.weight", &[16, 16]),
+        ("h.0.attn.c_proj.bias", &[16]),
+        ("h.0.ln_2.weight", &[16]),
+        ("h.0.ln_2.bias", &[16]),
+        ("h.0.mlp.c_fc.weight", &[16, 64]),
+        ("h.0.mlp.c_fc.bias", &[64]),
+        ("h.0.mlp.c_proj.weight", &[64, 16]),
+        ("h.0.mlp.c_proj.bias", &[16]),
+        ("ln_f.weight", &[16]),
+        ("ln_f.bias", &[16]),
+    ];
+    let mut random = Random::new(1, Stream::Weights, 0);
+    let mut values = |n: usize| -> Vec<f32> { (0..n).map(|_| 2.0 * random.uniform() - 1.0).collect() };
+    let tensors: Vec<_> = shapes.map(|(name, shape)| (name, shape, values(shape.iter().product()))).into();
+    let mut rows = values(400 * 16);
+    // One of the dimensions stands out in each row, so that few latents can explain it.
+    (0..400).for_each(|row| rows[row * 16 + row * 7 % 16] = 8.0);
+    let named = tensors.iter().map(|(name, shape, values)| (name.to_string(), Tensor::f32(shape, values)));
+    tensors::save(&folder.path().join("model.safetensors"), named.collect()).unwrap();
+    let rows = vec![("rows".into(), Tensor::f32(&[400, 16], &rows))];
+    tensors::save(&folder.path().join("rows.safetensors"), rows).unwrap();
+    let tokens: Vec<u32> = (0..200 * 8).map(|_| random.below(40)).collect();
+    let tokens = vec![("tokens".into(), Tensor::u32(&[200, 8], &tokens))];
+    tensors::save(&folder.path().join("tokens.safetensors"), tokens).unwrap();
+    folder
+}
+
+/// Runs a recipe, in which FOLDER stands for that of [`inputs`], in every way; gives the CPU's log.
+fn whole_run(toml: &str) -> Vec<BTreeMap<String, f64>> {
+    let folder = inputs();
+    let at = |name: &str| folder.path().join(name);
+    let toml = toml.replace("FOLDER", folder.path().to_str().unwrap());
+    let recipe = Recipe::from_toml(Path::new("recipe.toml"), &toml).unwrap();
+    train(&Cpu, &recipe, &at("cpu"), false, u64::MAX).unwrap();
+    train(&emulator(0), &recipe, &at("native"), false, u64::MAX).unwrap();
+    assert_close_runs(&at("cpu"), &at("native"), recipe.lr);
+
+    train(&emulator(1), &recipe, &at("again"), false, u64::MAX).unwrap();
+    assert_same_files(&at("native"), &at("again"));
+
+    let half = (recipe.total_training_steps() / 2 * recipe.train_batch_size_tokens) as u64;
+    let interrupted = train(&emulator(0), &recipe, &at("stopped"), false, half);
+    assert!(matches!(interrupted, Err(Error::Interrupted(_))));
+    train(&emulator(0), &recipe, &at("stopped"), true, u64::MAX).unwrap();
+    assert_same_files(&at("native"), &at("stopped"));
+    lines(&at("cpu"))
+}
+
+#[test]
+fn topk_with_auxk_on_a_model() {
+    let log = whole_run(
+        r#"
+        model_name = "FOLDER"
+        hook_name = "blocks.0.hook_resid_post"
+        dataset_path = "FOLDER/tokens.safetensors"
+        context_size = 8
+        d_sae = 96
+        k = 4
+        dead_feature_window = 3
+        feature_sampling_window = 9
+        train_batch_size_tokens = 40
+        training_tokens = 1000
+        buffer_tokens = 120
+        store_batch_size_prompts = 15
+        n_eval_batches = 1
+        eval_batch_size_prompts = 2
+        eval_every_n_steps = 15
+        log_every = 1
+        tensorboard = false
+        "#,
+    );
+    assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
+    assert!(log.iter().any(|line| line.contains_key("model_performance_preservation/ce_loss_score")));
+}
+
+#[test]
+fn standard_on_stored_activations() {
+    let log = whole_run(
+        r#"
+        architecture = "standard"
+        cached_activations_path = "FOLDER/rows.safetensors"
+        normalize_activations = "expected_average_only_in"
+        n_batches_for_norm_estimate = 2
+        l1_coefficient = 5
+        lr = 0.01
+        d_sae = 64
+        train_batch_size_tokens = 40
+        training_tokens = 2400
+        log_every = 1
+        tensorboard = false
+        "#,
+    );
+    let lists = |line: &BTreeMap<String, f64>| line["metrics/l0"] <= 64.0 / 16.0;
+    assert!(!lists(&log[0]) && lists(&log[29]), "dense at first, lists when the run is interrupted");
+}
