@@ -35,7 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Compute(Compute),
+    Compute(Box<Compute>),
     /// Show what this build and this machine can do, and why not.
     Info(info::Args),
 }
@@ -61,8 +61,8 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
         Command::Info(args) => info::run(args, common),
         Command::Compute(command) => match common.open_device()? {
-            Device::Cpu(cpu) => compute(command, common, &cpu),
-            Device::Native(native) => compute(command, common, &native),
+            Device::Cpu(cpu) => compute(*command, common, &cpu),
+            Device::Native(native) => compute(*command, common, &native),
         },
     }
 }
