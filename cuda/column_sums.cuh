@@ -34,10 +34,14 @@ struct MatrixTerm {
     __device__ float operator()(uint64_t row, uint64_t column) const { return matrix[row * columns + column]; }
 };
 
+inline int refuse_rows(uint64_t rows) {
+    return column_chunks(rows) > 65535 ? refuse("there are more than 8,388,480 rows") : CUSAE_OK;
+}
+
 // Queues the sums of all chunks of rows: chunk_sums [column_chunks(rows), columns].
 template <class Term>
 int column_sums(Term term, uint64_t rows, uint64_t columns, float* chunk_sums, cusae_stream* stream) {
-    if (column_chunks(rows) > 65535) return refuse("there are more than 8,388,480 rows");
+    if (int error = refuse_rows(rows)) return error;
     const dim3 grid(unsigned(ceil_div(columns, 32)), unsigned(column_chunks(rows)));
     return launch(column_sums_kernel<Term>, grid, kThreads, sizeof(ColumnShared), stream, term, rows, columns, chunk_sums);
 }

@@ -51,6 +51,7 @@ template <int N> __global__ void __launch_bounds__(kThreads) finish_rows_kernel(
 CUSAE_API(decode_dense)(const cusae_decode_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     const cusae_decoder& d = a->decoder;
+    if (int error = refuse_columns(d.d_sae)) return error;  // of the second product, before anything is written
     const Operand<Layout::OuterK> features{a->features, d.rows, d.d_sae}, gradient{d.gradient, d.rows, d.d_in};
     const Operand<Layout::KOuter> w_dec{d.w_dec, d.d_in, d.d_in};
     const Operand<Layout::OuterK> w_dec_transposed{d.w_dec, d.d_sae, d.d_in};

@@ -205,11 +205,16 @@ __global__ void __launch_bounds__(kGemmThreads) gemm_kernel(Operand<a_layout> a,
         }
 }
 
-// Queues a whole product. Refuses more than 65,535 tiles of columns, 4,194,240 columns.
+// Refuses more than 65,535 tiles of columns.
+inline int refuse_columns(uint64_t columns) {
+    return ceil_div(columns, kGemmColumns) > 65535 ? refuse("a product has more than 4194240 columns") : CUSAE_OK;
+}
+
+// Queues a whole product, of at most 4,194,240 columns.
 template <Layout a_layout, Layout b_layout, class Epilogue>
 int gemm(const Operand<a_layout>& a, const Operand<b_layout>& b, uint64_t depth, const Epilogue& epilogue,
          cusae_stream* stream) {
-    if (ceil_div(b.outer, kGemmColumns) > 65535) return refuse("a product has more than 4194240 columns");
+    if (int error = refuse_columns(b.outer)) return error;
     const dim3 grid(unsigned(ceil_div(a.outer, kGemmRows)), unsigned(ceil_div(b.outer, kGemmColumns)));
     const size_t bytes = sizeof(GemmShared<a_layout, b_layout>);
     return launch(gemm_kernel<a_layout, b_layout, Epilogue>, grid, kGemmThreads, bytes, stream, a, b, depth, epilogue);

@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kThreads) b_enc_gradient_kernel(cusae_gradient
 
 CUSAE_API(gradient_dense)(const cusae_gradient_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
+    if (int error = refuse_columns(a->d_in)) return error;
     const uint64_t chunks = column_chunks(a->rows);
     float* chunk_sums = nullptr;
     if (int error = scratch(stream, chunks * a->d_sae, &chunk_sums)) return error;

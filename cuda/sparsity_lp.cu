@@ -86,6 +86,7 @@ CUSAE_API(sparsity_lp)(const cusae_sparsity_lp* a, cusae_stream* stream) {
 CUSAE_API(sparsity_lp_dense)(const cusae_sparsity_lp_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (!(a->p > 0.0f)) return refuse("p is not greater than 0");
+    if (int error = refuse_rows(a->rows)) return error;
     const uint64_t chunks = column_chunks(a->rows);
     float* chunk_sums = nullptr;
     if (int error = scratch(stream, chunks * a->d_sae + a->rows, &chunk_sums)) return error;

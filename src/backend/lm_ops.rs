@@ -83,6 +83,7 @@ impl<B: Backend> LayerNorm<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("layer_norm", self.rows * self.d_model);
+        require(op, self.d_model > 0, || "d_model is 0".into())?;
         let given = match self.from {
             LayerNormFrom::Input => true,
             LayerNormFrom::Scale => self.scale.is_some(),
@@ -212,6 +213,7 @@ impl AttentionDims {
         require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
             format!("{} rows are not a multiple of the context {}", self.rows, self.context)
         })?;
+        require(op, self.d_head > 0, || "d_head is 0".into())?;
         for (name, len) in values {
             need(op, name, *len, self.values())?;
         }
@@ -329,6 +331,7 @@ impl<B: Backend> UnembedCrossEntropy<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let op = "unembed_cross_entropy";
+        require(op, self.d_vocab > 0, || "d_vocab is 0".into())?;
         need(op, "x", self.x.len(), self.rows * self.d_model)?;
         need(op, "w_u", self.w_u.len(), self.d_vocab * self.d_model)?;
         if let Some(b_u) = self.b_u {
@@ -363,6 +366,7 @@ impl<B: Backend> UnembedKlDivergence<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let op = "unembed_kl_divergence";
+        require(op, self.d_vocab > 0, || "d_vocab is 0".into())?;
         need(op, "x", self.x.len(), self.rows * self.d_model)?;
         need(op, "y", self.y.len(), self.rows * self.d_model)?;
         need(op, "w_u", self.w_u.len(), self.d_vocab * self.d_model)?;

@@ -1,7 +1,7 @@
 //! Arguments of the decoders.
 
 use super::*;
-use crate::backend::{need, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// What undoes the normalisation of a batch: `x_hat = y * row_scale + row_shift`.
@@ -73,6 +73,7 @@ pub struct DecodeSparse<'a, B: Backend> {
 impl<B: Backend> DecodeSparse<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
+        require("decode_sparse", self.decoder.d_in > 0, || "d_in is 0".into())?;
         self.decoder.check("decode_sparse")?;
         self.lists.check("decode_sparse")?;
         need("decode_sparse", "lists", self.lists.rows, self.decoder.rows)?;

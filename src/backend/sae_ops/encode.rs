@@ -131,6 +131,8 @@ impl<B: Backend> EncodeDeadTopk<'_, B> {
         self.encoder.check(op)?;
         self.lists.check(op)?;
         need(op, "dead", self.dead.len(), self.n_dead)?;
+        need(op, "lists", self.lists.rows, self.encoder.rows)?;
+        self.decoder_norm.map_or(Ok(()), |norm| need(op, "decoder_norm", norm.len(), self.encoder.d_sae))?;
         require(op, (1..=self.n_dead).contains(&self.k) && self.lists.stride >= self.k, || {
             format!("k = {} is not between 1 and n_dead = {} or the stride {}", self.k, self.n_dead, self.lists.stride)
         })

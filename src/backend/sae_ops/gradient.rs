@@ -1,7 +1,7 @@
 //! Arguments of the gradients.
 
 use super::*;
-use crate::backend::{need, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// Where the weights' gradients go.
@@ -34,6 +34,14 @@ pub struct NormGradient<'a, B: Backend> {
     pub w_dec: &'a B::Buffer<f32>,
 }
 
+impl<B: Backend> NormGradient<'_, B> {
+    fn check(&self, op: &'static str, terms: usize, d_in: usize, d_sae: usize) -> Result<()> {
+        need(op, "norm_gradient", self.norm_gradient.len(), terms)?;
+        need(op, "decoder_norm", self.decoder_norm.len(), d_sae)?;
+        need(op, "w_dec", self.w_dec.len(), d_sae * d_in)
+    }
+}
+
 /// Row by row of the weights, with `g` the decoder's gradient and `dh` the pre-activations':
 /// `g_w_dec[i] = Σ value * g[b]`, `g_w_enc[i] = Σ dh * input[b]`, `g_b_enc[i] = Σ dh`, sums over
 /// the latent's entries in ascending `b`.
@@ -64,11 +72,17 @@ impl<B: Backend> GradientSparse<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let op = "gradient_sparse";
+        require(op, self.d_in > 0, || "d_in is 0".into())?;
+        self.lists.check_places(op, self.rows)?;
         self.lists.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
+        need(op, "entries", self.by_latent.entries.len(), self.rows * self.lists.stride)?;
         need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
         need(op, "pre_gradient", self.pre_gradient.len(), self.rows * self.lists.stride)?;
         need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
         need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        let of_norm = self.rows * self.lists.stride;
+        self.norm.as_ref().map_or(Ok(()), |norm| norm.check(op, of_norm, self.d_in, self.d_sae))?;
         self.out.check(op, self.d_in, self.d_sae)
     }
 }
@@ -104,6 +118,7 @@ impl<B: Backend> GradientDense<'_, B> {
         need(op, "pre_gradient", self.pre_gradient.len(), n)?;
         need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
         need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        self.norm.as_ref().map_or(Ok(()), |norm| norm.check(op, self.d_sae, self.d_in, self.d_sae))?;
         self.out.check(op, self.d_in, self.d_sae)
     }
 }

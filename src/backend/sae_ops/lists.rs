@@ -1,6 +1,6 @@
 //! Features as lists: by row, by latent, and from one to the other.
 
-use crate::backend::{need, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// The active latents of every row: row `b` holds `counts[b] <= stride` entries from
@@ -28,6 +28,12 @@ impl<B: Backend> FeatureLists<B> {
             indices: backend.zeros(rows * stride)?,
             values: backend.zeros(rows * stride)?,
         })
+    }
+
+    /// Positions of entries are u32: there must not be more places than those count.
+    pub(super) fn check_places(&self, op: &'static str, rows: usize) -> Result<()> {
+        let fits = rows.checked_mul(self.stride).is_some_and(|places| u32::try_from(places).is_ok());
+        require(op, fits, || "rows times stride does not fit 32 bits".into())
     }
 
     pub(super) fn check(&self, op: &'static str) -> Result<()> {
@@ -69,7 +75,9 @@ impl<B: Backend> TransposeLists<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let op = "transpose_lists";
+        self.lists.check_places(op, self.rows)?;
         self.lists.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
         need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
         need(op, "entries", self.by_latent.entries.len(), self.rows * self.lists.stride)
     }

@@ -1,6 +1,6 @@
 //! Arguments of the operations on rows of activations: gathering, normalising, norms.
 
-use crate::backend::{need, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// `to[i, :] = from[rows[i], :]`.
@@ -91,6 +91,7 @@ impl<B: Backend> PrepareInput<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("prepare_input", self.rows * self.d_in);
+        require(op, self.d_in > 0, || "d_in is 0".into())?;
         need(op, "x", self.x.len(), n)?;
         need(op, "target", self.target.len(), n)?;
         need(op, "input", self.input.len(), n)?;

@@ -1,7 +1,7 @@
 //! Arguments of the sparsity terms.
 
 use super::*;
-use crate::backend::{need, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// `loss[b] = coefficient * (Σ_i (f_i n_i)^p)^(1/p)` with `n` the decoder norms, on lists; adds
@@ -32,7 +32,9 @@ impl<B: Backend> SparsityLp<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("sparsity_lp", self.rows * self.lists.stride);
+        require(op, self.p > 0.0, || "p is not greater than 0".into())?;
         self.lists.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
         need(op, "value_gradient", self.value_gradient.len(), n)?;
         need(op, "norm_gradient", self.norm_gradient.len(), n)?;
         need(op, "loss", self.loss.len(), self.rows)
@@ -67,6 +69,7 @@ impl<B: Backend> SparsityLpDense<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("sparsity_lp_dense", self.rows * self.d_sae);
+        require(op, self.p > 0.0, || "p is not greater than 0".into())?;
         need(op, "features", self.features.len(), n)?;
         need(op, "feature_gradient", self.feature_gradient.len(), n)?;
         need(op, "decoder_norm", self.decoder_norm.len(), self.d_sae)?;
