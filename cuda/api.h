@@ -76,16 +76,17 @@ typedef struct cusae_device {
 
 /* ---- Operations of the language model ---------------------------------------------------------- */
 
-/** resid[r, :] = w_e[tokens[r], :] + w_pos[r % T, :]. */
+/** resid[r, :] = w_e[tokens[r], :] + w_pos[past + r % T, :]. */
 typedef struct cusae_embed {
     const uint32_t* tokens; /**< [rows] u32, each below d_vocab. */
     const float* w_e;       /**< [V, D] f32. */
-    const float* w_pos;     /**< [T or more, D] f32. */
+    const float* w_pos;     /**< [past + T or more, D] f32. */
     float* embed;           /**< Out [rows, D] f32: the token embedding alone; NULL: not wanted. */
     float* pos_embed;       /**< Out [rows, D] f32: the position embedding alone; NULL: not wanted. */
     float* resid;           /**< Out [rows, D] f32. */
     uint64_t rows;          /**< Sequences times T. */
     uint64_t context;       /**< T. */
+    uint64_t past;          /**< Position of a sequence's first row. */
     uint64_t d_model;       /**< D. */
     uint64_t d_vocab;       /**< V. */
 } cusae_embed;
@@ -144,42 +145,43 @@ typedef struct cusae_activate {
     uint32_t unused;
 } cusae_activate;
 
+/** Dimensions of attention: T queries of each sequence are at the positions from `past` on. */
+typedef struct cusae_attention_dims {
+    uint64_t rows;    /**< Queries: sequences times T. */
+    uint64_t context; /**< T. */
+    uint64_t past;    /**< Positions before the first query. */
+    uint64_t room;    /**< Positions of each sequence that k and v have room for, past + T or more. */
+    uint64_t n_heads; /**< H. */
+    uint64_t d_head;  /**< Width of a head. */
+} cusae_attention_dims;
+
 /** z = softmax(scale q kT, positions up to the query's own) v, per sequence and head. */
 typedef struct cusae_attention {
-    const float* q;    /**< [rows, H, d_head] f32. */
-    const float* k;    /**< [rows, H, d_head] f32. */
-    const float* v;    /**< [rows, H, d_head] f32. */
-    float* z;          /**< Out [rows, H, d_head] f32. */
-    uint64_t rows;     /**< Sequences times T. */
-    uint64_t context;  /**< T. */
-    uint64_t n_heads;  /**< H. */
-    uint64_t d_head;   /**< Width of a head. */
-    float scale;       /**< Factor on the scores. */
+    const float* q;            /**< [rows, H, d_head] f32. */
+    const float* k;            /**< [sequences, room, H, d_head] f32. */
+    const float* v;            /**< [sequences, room, H, d_head] f32. */
+    float* z;                  /**< Out [rows, H, d_head] f32. */
+    cusae_attention_dims dims; /**< Dimensions. */
+    float scale;               /**< Factor on the scores. */
     uint32_t unused;
 } cusae_attention;
 
-/** pattern = softmax(scale q kT, positions up to the query's own), zero above the diagonal. */
+/** pattern = softmax(scale q kT, positions up to the query's own), zero after it. */
 typedef struct cusae_attention_pattern {
-    const float* q;    /**< [rows, H, d_head] f32. */
-    const float* k;    /**< [rows, H, d_head] f32. */
-    float* pattern;    /**< Out [sequences, H, T, T] f32, query by key. */
-    uint64_t rows;     /**< Sequences times T. */
-    uint64_t context;  /**< T. */
-    uint64_t n_heads;  /**< H. */
-    uint64_t d_head;   /**< Width of a head. */
-    float scale;       /**< Factor on the scores. */
+    const float* q;            /**< [rows, H, d_head] f32. */
+    const float* k;            /**< [sequences, room, H, d_head] f32. */
+    float* pattern;            /**< Out [sequences, H, T, past + T] f32, query by key. */
+    cusae_attention_dims dims; /**< Dimensions. */
+    float scale;               /**< Factor on the scores. */
     uint32_t unused;
 } cusae_attention_pattern;
 
 /** z = pattern v, whatever the pattern holds, above the diagonal too. */
 typedef struct cusae_attention_mix {
-    const float* pattern; /**< [sequences, H, T, T] f32. */
-    const float* v;       /**< [rows, H, d_head] f32. */
-    float* z;             /**< Out [rows, H, d_head] f32. */
-    uint64_t rows;        /**< Sequences times T. */
-    uint64_t context;     /**< T. */
-    uint64_t n_heads;     /**< H. */
-    uint64_t d_head;      /**< Width of a head. */
+    const float* pattern;      /**< [sequences, H, T, past + T] f32. */
+    const float* v;            /**< [sequences, room, H, d_head] f32. */
+    float* z;                  /**< Out [rows, H, d_head] f32. */
+    cusae_attention_dims dims; /**< Dimensions. */
 } cusae_attention_mix;
 
 /** to[i] += from[i]. */
@@ -212,6 +214,19 @@ typedef struct cusae_unembed_kl_divergence {
     uint64_t d_model; /**< D. */
     uint64_t d_vocab; /**< V. */
 } cusae_unembed_kl_divergence;
+
+/** A token drawn from softmax(logits / temperature) of each row, of its likeliest tokens only. */
+typedef struct cusae_sample_token {
+    const float* logits; /**< [rows, V] f32. */
+    uint32_t* tokens;    /**< Out [rows] u32; V for a row whose logits are all NaN or -infinity. */
+    uint64_t rows;       /**< Rows. */
+    uint64_t d_vocab;    /**< V. */
+    uint64_t top_k;      /**< Tokens below the top_k-th largest logit are left out; 0: none. */
+    uint64_t seed;       /**< Of the random numbers. */
+    uint64_t step;       /**< Which of the draws with this seed. */
+    float temperature;   /**< 0: the largest logit, ties to the smaller token. */
+    float top_p;         /**< The least likely tokens are left out, up to probability 1 - top_p in all; 1: none. */
+} cusae_sample_token;
 
 /* ---- Operations of the SAE --------------------------------------------------------------------- */
 
@@ -539,7 +554,7 @@ typedef struct cusae_fill {
 /** Every operation once: the table's fields, the declarations and the definitions all follow it. */
 #define CUSAE_OPERATIONS(X) \
     X(embed) X(layer_norm) X(linear) X(activate) X(attention) X(attention_pattern) X(attention_mix) \
-    X(add) X(unembed_cross_entropy) X(unembed_kl_divergence) \
+    X(add) X(unembed_cross_entropy) X(unembed_kl_divergence) X(sample_token) \
     X(gather_rows) X(scatter_rows) X(prepare_input) \
     X(encode_topk) X(encode_relu) X(encode_relu_dense) X(encode_dead_topk) \
     X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \

@@ -12,38 +12,43 @@ using ScoresShared = GemmShared<Layout::OuterK, Layout::OuterK>;
 struct AttentionBlock {
     uint64_t head;                  // counted through all sequences
     unsigned first_query, column;   // of the tiles
-    uint64_t start, width;          // the head's first element in q, k, v, z; from row to row there
+    uint64_t start, key_start;      // the head's first element in q and z, and in k and v
+    uint64_t width;                 // from row to row there
+    unsigned past, keys;            // positions before query 0; how many keys the tile's queries see
 
-    template <class A> __device__ AttentionBlock(const A& a, uint64_t columns) {
-        const uint64_t query_tiles = ceil_div(a.context, kGemmRows), column_tiles = ceil_div(columns, kGemmColumns);
+    __device__ AttentionBlock(const cusae_attention_dims& d, uint64_t columns) {
+        const uint64_t query_tiles = ceil_div(d.context, kGemmRows), column_tiles = ceil_div(columns, kGemmColumns);
         first_query = unsigned(blockIdx.x % query_tiles) * kGemmRows;
         column = unsigned(blockIdx.x / query_tiles % column_tiles) * kGemmColumns;
         head = blockIdx.x / query_tiles / column_tiles;
-        width = a.n_heads * a.d_head;
-        start = head / a.n_heads * a.context * width + head % a.n_heads * a.d_head;
-    }
-
-    // How many keys the tile's queries see.
-    __device__ unsigned keys(uint64_t context) const {
-        return first_query + kGemmRows < context ? first_query + kGemmRows : unsigned(context);
+        width = d.n_heads * d.d_head;
+        const uint64_t sequence = head / d.n_heads, of_head = head % d.n_heads * d.d_head;
+        start = sequence * d.context * width + of_head;
+        key_start = sequence * d.room * width + of_head;
+        past = unsigned(d.past);
+        keys = past + (first_query + kGemmRows < d.context ? first_query + kGemmRows : unsigned(d.context));
     }
 };
 
 // The grid of AttentionBlocks.
-template <class A> dim3 attention_grid(const A& a, uint64_t columns) {
-    const uint64_t tiles = ceil_div(a.context, kGemmRows) * ceil_div(columns, kGemmColumns);
-    return dim3(unsigned(a.rows / a.context * a.n_heads * tiles));
+inline dim3 attention_grid(const cusae_attention_dims& d, uint64_t columns) {
+    const uint64_t tiles = ceil_div(d.context, kGemmRows) * ceil_div(columns, kGemmColumns);
+    return dim3(unsigned(d.rows / d.context * d.n_heads * tiles));
 }
 
-template <class A> int refuse_attention(const A& a) {
-    if (a.context == 0 || a.rows % a.context) return refuse("rows are not a multiple of the context");
-    if (a.d_head == 0) return refuse("d_head is 0");
+inline int refuse_attention(const cusae_attention_dims& d) {
+    if (d.context == 0 || d.rows % d.context) return refuse("rows are not a multiple of the context");
+    if (d.past + d.context > d.room) return refuse("k and v have no room for all positions");
+    if (d.d_head == 0) return refuse("d_head is 0");
     return CUSAE_OK;
 }
 
 // A thread's rows and columns of a tile of scores: gemm_tile's with both operands OuterK.
 __device__ __forceinline__ unsigned query_of(const AttentionBlock& block, unsigned i) {
     return block.first_query + gemm_row<Layout::OuterK>(i);
+}
+__device__ __forceinline__ bool sees(const AttentionBlock& block, unsigned i, unsigned key) {
+    return key <= block.past + query_of(block, i);
 }
 __device__ __forceinline__ unsigned key_of(unsigned first_key, unsigned j) {
     return first_key + gemm_column<Layout::OuterK>(j);
@@ -53,8 +58,9 @@ __device__ __forceinline__ unsigned key_of(unsigned first_key, unsigned j) {
 template <class A>
 __device__ __forceinline__ void attention_scores(ScoresShared& shared, const A& a, const AttentionBlock& block,
                                                  unsigned first_key, float (&scores)[kMicro][kMicro]) {
-    const Operand<Layout::OuterK> q{a.q + block.start, a.context, block.width}, k{a.k + block.start, a.context, block.width};
-    gemm_tile(shared, q, k, a.d_head, block.first_query, first_key, scores);
+    const Operand<Layout::OuterK> q{a.q + block.start, a.dims.context, block.width};
+    const Operand<Layout::OuterK> k{a.k + block.key_start, a.dims.past + a.dims.context, block.width};
+    gemm_tile(shared, q, k, a.dims.d_head, block.first_query, first_key, scores);
 #pragma unroll
     for (unsigned i = 0; i < kMicro; i++)
 #pragma unroll
@@ -81,7 +87,7 @@ struct OnlineSoftmax {
             float top = largest[i];
 #pragma unroll
             for (unsigned j = 0; j < kMicro; j++)
-                if (key_of(first_key, j) <= query_of(block, i) && scores[i][j] > top) top = scores[i][j];
+                if (sees(block, i, key_of(first_key, j)) && scores[i][j] > top) top = scores[i][j];
             top = gemm_row_max(top);
             const float factor = exponential(largest[i] - top);
             largest[i] = top;
@@ -89,7 +95,7 @@ struct OnlineSoftmax {
             shrink(i, factor);
 #pragma unroll
             for (unsigned j = 0; j < kMicro; j++) {
-                scores[i][j] = key_of(first_key, j) <= query_of(block, i) ? exponential(scores[i][j] - top) : 0.0f;
+                scores[i][j] = sees(block, i, key_of(first_key, j)) ? exponential(scores[i][j] - top) : 0.0f;
                 sum[i] += scores[i][j];
             }
         }

@@ -1,8 +1,9 @@
 // attention_pattern: the causal softmax of scaled scores, for those who look at it.
 //
-//   q, k [rows, H, d_head] f32      pattern  out [sequences, H, T, T] f32, 0 above the diagonal
+//   q [rows, H, d_head] f32      k [sequences, room, H, d_head] f32
+//   pattern  out [sequences, H, T, past + T] f32, 0 after the query's own position
 //
-//   needs   rows a multiple of the context, d_head >= 1
+//   needs   rows a multiple of the context, past + context <= room, d_head >= 1
 //   work    a block owns 128 queries of a head and goes through the keys in tiles of 64: it writes the
 //           scores and keeps each query's largest score and sum, then makes of its scores the pattern
 //   moves   4 bytes an element of the pattern out, in and out again
@@ -12,11 +13,11 @@
 namespace CUSAE_NS {
 
 __global__ void __launch_bounds__(kGemmThreads) attention_pattern_kernel(cusae_attention_pattern a) {
-    const AttentionBlock block(a, 1);
-    float* pattern = a.pattern + block.head * a.context * a.context;
-    const unsigned keys = block.keys(a.context);
+    const AttentionBlock block(a.dims, 1);
+    const uint64_t context = a.dims.context, all_keys = a.dims.past + context;
+    float* pattern = a.pattern + block.head * context * all_keys;
     OnlineSoftmax softmax;
-    for (unsigned first_key = 0; first_key < keys; first_key += kGemmColumns) {
+    for (unsigned first_key = 0; first_key < block.keys; first_key += kGemmColumns) {
         float scores[kMicro][kMicro];
         attention_scores(shared<ScoresShared>(), a, block, first_key, scores);
 #pragma unroll
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(kGemmThreads) attention_pattern_kernel(cusae_a
 #pragma unroll
             for (unsigned j = 0; j < kMicro; j++) {
                 const unsigned query = query_of(block, i), key = key_of(first_key, j);
-                if (query < a.context && key <= query) pattern[uint64_t(query) * a.context + key] = scores[i][j];
+                if (query < context && sees(block, i, key)) pattern[query * all_keys + key] = scores[i][j];
             }
         softmax.add(block, first_key, scores, [](unsigned, float) {});
     }
@@ -32,11 +33,11 @@ __global__ void __launch_bounds__(kGemmThreads) attention_pattern_kernel(cusae_a
     for (unsigned i = 0; i < kMicro; i++) {
         const float sum = gemm_row_sum(softmax.sum[i]);
         const unsigned query = query_of(block, i);
-        if (query >= a.context) continue;
+        if (query >= context) continue;
         // Every thread reads what it has written itself.
-        for (unsigned key = key_of(0, 0); key < a.context; key += kGemmColumnThreads) {
-            float& at = pattern[uint64_t(query) * a.context + key];
-            at = key <= query ? exponential(at - softmax.largest[i]) / sum : 0.0f;
+        for (unsigned key = key_of(0, 0); key < all_keys; key += kGemmColumnThreads) {
+            float& at = pattern[query * all_keys + key];
+            at = sees(block, i, key) ? exponential(at - softmax.largest[i]) / sum : 0.0f;
         }
     }
 }
@@ -45,6 +46,6 @@ __global__ void __launch_bounds__(kGemmThreads) attention_pattern_kernel(cusae_a
 
 CUSAE_API(attention_pattern)(const cusae_attention_pattern* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (int error = refuse_attention(*a)) return error;
-    return launch(attention_pattern_kernel, attention_grid(*a, 1), kGemmThreads, sizeof(ScoresShared), stream, *a);
+    if (int error = refuse_attention(a->dims)) return error;
+    return launch(attention_pattern_kernel, attention_grid(a->dims, 1), kGemmThreads, sizeof(ScoresShared), stream, *a);
 }

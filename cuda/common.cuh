@@ -54,23 +54,24 @@ template <class T> __device__ __forceinline__ T block_sum(T value, T* partial) {
 
 // How much the threads before this one hold, in order of threads; `total` gets the whole sum.
 // `partial` [32] is in shared memory.
-__device__ __forceinline__ unsigned block_exclusive_sum(unsigned value, unsigned* partial, unsigned& total) {
-    const auto inclusive_in_warp = [](unsigned sum) {
+template <class T> __device__ __forceinline__ T block_exclusive_sum(T value, T* partial, T& total) {
+    const auto inclusive_in_warp = [](T sum) {
 #pragma unroll
         for (unsigned by = 1; by < 32; by *= 2) {
-            const unsigned before = __shfl_up_sync(kAllLanes, sum, by);
+            const T before = __shfl_up_sync(kAllLanes, sum, by);
             if (lane_index() >= by) sum += before;
         }
         return sum;
     };
-    const unsigned inclusive = inclusive_in_warp(value), warps = (blockDim.x + 31) / 32;
+    const unsigned warps = (blockDim.x + 31) / 32;
+    const T inclusive = inclusive_in_warp(value);
     __syncthreads();  // an earlier use of `partial` has been read by all
     if (lane_index() == 31) partial[warp_index()] = inclusive;
     __syncthreads();  // partial[] is complete before anybody reads it
-    const unsigned of_warps = inclusive_in_warp(lane_index() < warps ? partial[lane_index()] : 0);
+    const T of_warps = inclusive_in_warp(lane_index() < warps ? partial[lane_index()] : T(0));
     total = __shfl_sync(kAllLanes, of_warps, 31);
-    const unsigned before_warp = __shfl_sync(kAllLanes, of_warps, (warp_index() + 31) % 32);
-    return inclusive - value + (warp_index() == 0 ? 0 : before_warp);
+    const T before_warp = __shfl_sync(kAllLanes, of_warps, (warp_index() + 31) % 32);
+    return inclusive - value + (warp_index() == 0 ? T(0) : before_warp);
 }
 
 // ---- Indices that come from outside --------------------------------------------------------------------

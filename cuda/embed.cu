@@ -1,6 +1,6 @@
 // embed: the residual stream before the first block, token plus position embedding.
 //
-//   tokens [rows] u32      w_e [V, D] f32, w_pos [T or more, D] f32
+//   tokens [rows] u32      w_e [V, D] f32, w_pos [past + T or more, D] f32
 //   embed, pos_embed       out [rows, D] f32, each only where wanted      resid  out [rows, D] f32
 //
 //   needs   T >= 1
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(cusae_embed a, cusae_fa
     const uint32_t token = a.tokens[row];
     const bool known = index_fits(fault, CUSAE_FAULT_EMBED_TOKEN, token, a.d_vocab);
     const float* of_token = a.w_e + uint64_t(known ? token : 0) * a.d_model;
-    const float* of_position = a.w_pos + row % a.context * a.d_model;
+    const float* of_position = a.w_pos + (a.past + row % a.context) * a.d_model;
     for (uint64_t i = lane_index(); i < a.d_model; i += 32) {
         const float token_value = known ? of_token[i] : not_a_number(), position_value = of_position[i];
         const uint64_t at = row * a.d_model + i;

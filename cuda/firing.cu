@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(1024) find_dead_kernel(cusae_find_dead a) {
         const uint64_t latent = first + threadIdx.x;
         const bool dead = latent < a.d_sae && a.since_fired[latent] > a.window;
         uint32_t in_tile;
-        const uint32_t before = block_exclusive_sum(dead, s.partial, in_tile);
+        const uint32_t before = block_exclusive_sum(uint32_t(dead), s.partial, in_tile);
         if (dead) a.dead[found + before] = uint32_t(latent);
         found += in_tile;
     }

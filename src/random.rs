@@ -35,6 +35,10 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
+fn block(key: [u32; 2], stream: [u32; 2], number: u64) -> [u32; 4] {
+    philox([number as u32, (number >> 32) as u32, stream[0], stream[1]], key)
+}
+
 /// A sequence of random numbers: `(seed, stream, substream)` name it, `position` is where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Random {
@@ -49,11 +53,16 @@ impl Random {
         Random { key: [seed as u32, (seed >> 32) as u32], stream: [stream as u32, substream], position: 0 }
     }
 
+    /// Block `number` of the sequence `(seed, stream, substream)`: its random bits from position
+    /// `4 number` on.
+    pub fn block(seed: u64, stream: Stream, substream: u32, number: u64) -> [u32; 4] {
+        let sequence = Random::new(seed, stream, substream);
+        block(sequence.key, sequence.stream, number)
+    }
+
     /// 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
-        let block = self.position / 4;
-        let counter = [block as u32, (block >> 32) as u32, self.stream[0], self.stream[1]];
-        let word = philox(counter, self.key)[(self.position % 4) as usize];
+        let word = block(self.key, self.stream, self.position / 4)[(self.position % 4) as usize];
         self.position += 1;
         word
     }

@@ -61,6 +61,36 @@ fn attention_refuses_heads_without_columns() {
 }
 
 #[test]
+fn attention_refuses_caches_without_room() {
+    let case = || lm::AttentionCase { past: 3, room: 4, ..lm::attention().swap_remove(1) };
+    fails(case(), "attention: k and v have room for 4 positions, 5 are needed");
+    fails(lm::AttentionMixCase(case()), "attention_mix: k and v have room for 4 positions, 5 are needed");
+}
+
+#[test]
+fn sample_token() {
+    check(lm::sample_token());
+}
+
+#[test]
+fn sample_token_refuses_settings_out_of_range() {
+    let case = |change: fn(&mut lm::SampleTokenCase)| {
+        let mut case = lm::sample_token().swap_remove(1);
+        change(&mut case);
+        case
+    };
+    let sentence = |what: &str| format!("sample_token: {what}");
+    fails(case(|it| it.d_vocab = 0), &sentence("d_vocab is 0, expected 1 to 8388608"));
+    fails(case(|it| it.sampling.temperature = -1.0), &sentence("temperature is -1, expected a number of at least 0"));
+    fails(
+        case(|it| it.sampling.temperature = f32::NAN),
+        &sentence("temperature is NaN, expected a number of at least 0"),
+    );
+    fails(case(|it| it.sampling.top_p = 0.0), &sentence("top_p is 0, expected above 0 and at most 1"));
+    fails(case(|it| it.sampling.top_p = 1.5), &sentence("top_p is 1.5, expected above 0 and at most 1"));
+}
+
+#[test]
 fn unembed_cross_entropy() {
     check(lm::unembed());
 }

@@ -45,6 +45,7 @@ fn embed_adds_token_and_position_and_gives_either_alone() {
         w_pos: &w_pos,
         rows: 6,
         context,
+        past: 0,
         d_model: d,
         embed: Some(&mut embed),
         pos_embed: Some(&mut pos_embed),
@@ -70,6 +71,7 @@ fn a_token_outside_the_vocabulary_is_refused_by_embed_and_cross_entropy() {
         w_pos: &w,
         rows: 2,
         context: 2,
+        past: 0,
         d_model: 2,
         embed: None,
         pos_embed: None,
@@ -221,7 +223,7 @@ fn attention(q: &[f32], k: &[f32], v: &[f32], scale: f64, dims: AttentionDims) -
 fn attention_and_its_halves_agree_with_the_definition() {
     // Contexts of one token, less than a tile of 64 queries, and more than two.
     for (sequences, context) in [(3, 1), (2, 20), (2, 150)] {
-        let dims = AttentionDims { rows: sequences * context, context, n_heads: 3, d_head: 10 };
+        let dims = AttentionDims::whole(sequences * context, context, 3, 10);
         let [q, k, v] = [13, 14, 15].map(|seed| values(seed, dims.values()));
         let scale = 2.0;
         let (expected_pattern, expected_z) = attention(&q, &k, &v, scale.into(), dims);
@@ -249,7 +251,7 @@ fn attention_and_its_halves_agree_with_the_definition() {
 
 #[test]
 fn attention_mix_takes_a_pattern_that_looks_ahead_as_it_is() {
-    let dims = AttentionDims { rows: 2, context: 2, n_heads: 1, d_head: 1 };
+    let dims = AttentionDims::whole(2, 2, 1, 1);
     let mut z = vec![0.0; 2];
     let op = AttentionMix::<Cpu> { pattern: &vec![0.0, 1.0, 0.25, 0.5], v: &vec![3.0, 7.0], dims, z: &mut z };
     Cpu.attention_mix(op).unwrap();
@@ -330,7 +332,7 @@ fn values_that_are_not_numbers_are_not_hidden() {
     };
     Cpu.unembed_cross_entropy(op).unwrap();
     assert!(loss[0].is_nan());
-    let dims = AttentionDims { rows: 1, context: 1, n_heads: 1, d_head: 2 };
+    let dims = AttentionDims::whole(1, 1, 1, 2);
     let mut z = vec![0.0; 2];
     let ones = vec![1.0; 2];
     Cpu.attention(Attention { q: &x, k: &ones, v: &ones, scale: 1.0, dims, z: &mut z }).unwrap();
@@ -339,7 +341,7 @@ fn values_that_are_not_numbers_are_not_hidden() {
 
 #[test]
 fn operations_refuse_buffers_that_do_not_fit() {
-    let dims = AttentionDims { rows: 5, context: 2, n_heads: 1, d_head: 1 };
+    let dims = AttentionDims::whole(5, 2, 1, 1);
     let five = vec![0.0; 5];
     let mut z = vec![0.0; 5];
     let op = Attention::<Cpu> { q: &five, k: &five, v: &five, scale: 1.0, dims, z: &mut z };

@@ -132,12 +132,38 @@ fn attention_without_a_context_or_heads_without_columns() {
     refused(|table| table.attention, |_| {}, sentence);
     refused(|table| table.attention_pattern, |_| {}, sentence);
     refused(|table| table.attention_mix, |_| {}, sentence);
-    refused(|table| table.attention, |a| (a.rows, a.context) = (5, 2), sentence);
-    refused(|table| table.attention_pattern, |a| (a.rows, a.context) = (5, 2), sentence);
-    refused(|table| table.attention_mix, |a| (a.rows, a.context) = (5, 2), sentence);
-    refused(|table| table.attention, |a| (a.rows, a.context) = (4, 2), "d_head is 0");
-    refused(|table| table.attention_pattern, |a| (a.rows, a.context) = (4, 2), "d_head is 0");
-    refused(|table| table.attention_mix, |a| (a.rows, a.context) = (4, 2), "d_head is 0");
+    refused(|table| table.attention, |a| (a.dims.rows, a.dims.context) = (5, 2), sentence);
+    refused(|table| table.attention_pattern, |a| (a.dims.rows, a.dims.context) = (5, 2), sentence);
+    refused(|table| table.attention_mix, |a| (a.dims.rows, a.dims.context) = (5, 2), sentence);
+    refused(|table| table.attention, |a| (a.dims.rows, a.dims.context, a.dims.room) = (4, 2, 2), "d_head is 0");
+    refused(|table| table.attention_pattern, |a| (a.dims.rows, a.dims.context, a.dims.room) = (4, 2, 2), "d_head is 0");
+    refused(|table| table.attention_mix, |a| (a.dims.rows, a.dims.context, a.dims.room) = (4, 2, 2), "d_head is 0");
+}
+
+#[test]
+fn keys_and_values_without_room_for_all_positions() {
+    let sentence = "k and v have no room for all positions";
+    let small = |dims: &mut cusae_attention_dims| (dims.rows, dims.context, dims.past, dims.room) = (4, 2, 3, 4);
+    refused(|table| table.attention, |a| small(&mut a.dims), sentence);
+    refused(|table| table.attention_pattern, |a| small(&mut a.dims), sentence);
+    refused(|table| table.attention_mix, |a| small(&mut a.dims), sentence);
+}
+
+#[test]
+fn sampling_that_makes_no_sense() {
+    let sample = |change: fn(&mut cusae_sample_token), sentence| {
+        let with = move |a: &mut cusae_sample_token| {
+            (a.d_vocab, a.temperature, a.top_p) = (10, 1.0, 1.0);
+            change(a);
+        };
+        refused(|table| table.sample_token, with, sentence);
+    };
+    sample(|a| a.d_vocab = 0, "d_vocab is not between 1 and 8388608");
+    sample(|a| a.d_vocab = (1 << 23) + 1, "d_vocab is not between 1 and 8388608");
+    sample(|a| a.temperature = -0.5, "temperature is less than 0");
+    sample(|a| a.temperature = f32::NAN, "temperature is less than 0");
+    sample(|a| a.top_p = 0.0, "top_p is not above 0 and at most 1");
+    sample(|a| a.top_p = 1.5, "top_p is not above 0 and at most 1");
 }
 
 #[test]

@@ -3,18 +3,20 @@
 use super::{need, require, Backend, Buffer};
 use crate::error::Result;
 
-/// `resid[r, :] = w_e[tokens[r], :] + w_pos[r % T, :]`.
+/// `resid[r, :] = w_e[tokens[r], :] + w_pos[past + r % T, :]`.
 pub struct Embed<'a, B: Backend> {
     /// Token ids `[rows]`, each below the vocabulary size.
     pub tokens: &'a B::Buffer<u32>,
     /// Token embedding `[V, D]`.
     pub w_e: &'a B::Buffer<f32>,
-    /// Position embedding `[P, D]`, P >= T.
+    /// Position embedding `[P, D]`, P >= past + T.
     pub w_pos: &'a B::Buffer<f32>,
     /// Rows in all: sequences times context.
     pub rows: usize,
     /// Positions of one sequence (`T`).
     pub context: usize,
+    /// Position of a sequence's first row: how many came before, in earlier runs.
+    pub past: usize,
     /// Width (`D`).
     pub d_model: usize,
     /// Out: the token embedding alone `[rows, D]`, where wanted.
@@ -33,7 +35,7 @@ impl<B: Backend> Embed<'_, B> {
             format!("{} rows are not a multiple of the context {}", self.rows, self.context)
         })?;
         need(op, "tokens", self.tokens.len(), self.rows)?;
-        need(op, "w_pos", self.w_pos.len(), self.context * self.d_model)?;
+        need(op, "w_pos", self.w_pos.len(), (self.past + self.context) * self.d_model)?;
         need(op, "resid", self.resid.len(), n)?;
         for out in [&self.embed, &self.pos_embed].into_iter().flatten() {
             need(op, "embed", out.len(), n)?;
@@ -188,10 +190,14 @@ impl<B: Backend> Linear<'_, B> {
 /// Dimensions of an attention operation.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionDims {
-    /// Rows in all: sequences times context.
+    /// Queries in all: sequences times context.
     pub rows: usize,
-    /// Positions of one sequence (`T`).
+    /// Queries of one sequence (`T`); they stand at the positions `past..past + T`.
     pub context: usize,
+    /// Positions before the first query, whose keys and values were kept from earlier runs.
+    pub past: usize,
+    /// Positions that k and v have room for in each sequence: `past + T` or more.
+    pub room: usize,
     /// Heads (`H`).
     pub n_heads: usize,
     /// Width of a head.
@@ -199,36 +205,53 @@ pub struct AttentionDims {
 }
 
 impl AttentionDims {
-    /// Elements of q, k, v and z.
+    /// Whole sequences: keys and values are of the same `rows` positions as the queries.
+    pub fn whole(rows: usize, context: usize, n_heads: usize, d_head: usize) -> Self {
+        AttentionDims { rows, context, past: 0, room: context, n_heads, d_head }
+    }
+
+    /// Elements of q and z.
     pub fn values(&self) -> usize {
         self.rows * self.n_heads * self.d_head
     }
 
-    /// Elements of the pattern.
-    pub fn pattern(&self) -> usize {
-        self.rows * self.n_heads * self.context
+    /// Elements of k and v.
+    pub fn cached(&self) -> usize {
+        self.rows / self.context.max(1) * self.room * self.n_heads * self.d_head
     }
 
-    fn check(&self, op: &'static str, values: &[(&str, usize)], pattern: Option<usize>) -> Result<()> {
+    /// Positions that the last query sees.
+    pub fn keys(&self) -> usize {
+        self.past + self.context
+    }
+
+    /// Elements of the pattern.
+    pub fn pattern(&self) -> usize {
+        self.rows * self.n_heads * self.keys()
+    }
+
+    fn check(&self, op: &'static str, values: &[(&str, usize)], cached: &[(&str, usize)]) -> Result<()> {
         require(op, self.context > 0 && self.rows.is_multiple_of(self.context), || {
             format!("{} rows are not a multiple of the context {}", self.rows, self.context)
         })?;
         require(op, self.d_head > 0, || "d_head is 0".into())?;
-        for (name, len) in values {
-            need(op, name, *len, self.values())?;
-        }
-        pattern.map_or(Ok(()), |len| need(op, "pattern", len, self.pattern()))
+        require(op, self.keys() <= self.room, || {
+            format!("k and v have room for {} positions, {} are needed", self.room, self.keys())
+        })?;
+        values.iter().try_for_each(|(name, len)| need(op, name, *len, self.values()))?;
+        cached.iter().try_for_each(|(name, len)| need(op, name, *len, self.cached()))
     }
 }
 
 /// Causal self-attention of every sequence and head: `pattern = softmax(scale · q kᵀ)` over the
-/// positions up to the query's own, `z = pattern · v`. The pattern is never whole in memory.
+/// positions up to the query's own, `z = pattern · v`. The pattern is never whole in memory. Keys and
+/// values may be a cache that earlier positions have left theirs in.
 pub struct Attention<'a, B: Backend> {
     /// Queries `[rows, H * d_head]`.
     pub q: &'a B::Buffer<f32>,
-    /// Keys `[rows, H * d_head]`.
+    /// Keys `[sequences, room, H * d_head]`.
     pub k: &'a B::Buffer<f32>,
-    /// Values `[rows, H * d_head]`.
+    /// Values `[sequences, room, H * d_head]`.
     pub v: &'a B::Buffer<f32>,
     /// Factor on the scores.
     pub scale: f32,
@@ -241,8 +264,8 @@ pub struct Attention<'a, B: Backend> {
 impl<B: Backend> Attention<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
-        let values = [("q", self.q.len()), ("k", self.k.len()), ("v", self.v.len()), ("z", self.z.len())];
-        self.dims.check("attention", &values, None)
+        let (values, cached) = ([("q", self.q.len()), ("z", self.z.len())], [("k", self.k.len()), ("v", self.v.len())]);
+        self.dims.check("attention", &values, &cached)
     }
 }
 
@@ -250,30 +273,31 @@ impl<B: Backend> Attention<'_, B> {
 pub struct AttentionPattern<'a, B: Backend> {
     /// Queries `[rows, H * d_head]`.
     pub q: &'a B::Buffer<f32>,
-    /// Keys `[rows, H * d_head]`.
+    /// Keys `[sequences, room, H * d_head]`.
     pub k: &'a B::Buffer<f32>,
     /// Factor on the scores.
     pub scale: f32,
     /// Dimensions.
     pub dims: AttentionDims,
-    /// Out: `[sequences, H, T, T]`, query by key, zero above the diagonal.
+    /// Out: `[sequences, H, T, past + T]`, query by key, zero after the query's own position.
     pub pattern: &'a mut B::Buffer<f32>,
 }
 
 impl<B: Backend> AttentionPattern<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
-        let values = [("q", self.q.len()), ("k", self.k.len())];
-        self.dims.check("attention_pattern", &values, Some(self.pattern.len()))
+        let op = "attention_pattern";
+        self.dims.check(op, &[("q", self.q.len())], &[("k", self.k.len())])?;
+        need(op, "pattern", self.pattern.len(), self.dims.pattern())
     }
 }
 
 /// The second half of [`Attention`]: `z = pattern · v`, whatever the pattern holds, above the
 /// diagonal too.
 pub struct AttentionMix<'a, B: Backend> {
-    /// `[sequences, H, T, T]`.
+    /// `[sequences, H, T, past + T]`.
     pub pattern: &'a B::Buffer<f32>,
-    /// Values `[rows, H * d_head]`.
+    /// Values `[sequences, room, H * d_head]`.
     pub v: &'a B::Buffer<f32>,
     /// Dimensions.
     pub dims: AttentionDims,
@@ -284,8 +308,9 @@ pub struct AttentionMix<'a, B: Backend> {
 impl<B: Backend> AttentionMix<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
-        let values = [("v", self.v.len()), ("z", self.z.len())];
-        self.dims.check("attention_mix", &values, Some(self.pattern.len()))
+        let op = "attention_mix";
+        self.dims.check(op, &[("z", self.z.len())], &[("v", self.v.len())])?;
+        need(op, "pattern", self.pattern.len(), self.dims.pattern())
     }
 }
 
@@ -374,5 +399,64 @@ impl<B: Backend> UnembedKlDivergence<'_, B> {
             need(op, "b_u", b_u.len(), self.d_vocab)?;
         }
         need(op, "kl", self.kl.len(), self.rows)
+    }
+}
+
+/// A token drawn from `softmax(logits / temperature)` of every row, after the least likely are left out
+/// as `transformers` does: first by `top_k`, then by `top_p`.
+///
+/// Row `r` uses the 64 random bits of [`Random::block`] number `step` of the stream
+/// `(seed, Sampling, r)`. Likelihoods are whole numbers of 2^-40 of the largest, so their sums are exact
+/// and the same logits give the same token on every device; what is less likely is never drawn.
+///
+/// [`Random::block`]: crate::random::Random::block
+pub struct SampleToken<'a, B: Backend> {
+    /// Logits `[rows, V]`. What is not a number counts as -infinity.
+    pub logits: &'a B::Buffer<f32>,
+    /// Rows.
+    pub rows: usize,
+    /// Vocabulary (`V`), at most 2^23.
+    pub d_vocab: usize,
+    /// How.
+    pub sampling: Sampling,
+    /// Which of the draws with this seed: the random numbers of each differ.
+    pub step: u64,
+    /// Out `[rows]`; `V` for a row in which no logit is above -infinity.
+    pub tokens: &'a mut B::Buffer<u32>,
+}
+
+/// How the next token is chosen; the parameters of `transformers`' `generate`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the largest logit, ties to the smaller token.
+    pub temperature: f32,
+    /// Tokens with a smaller logit than the `top_k`-th largest are left out (all that tie with it stay);
+    /// 0: none are.
+    pub top_k: usize,
+    /// The least likely tokens are left out as long as they have a probability of at most `1 - top_p`
+    /// together, of tied ones the larger ids first; 1: none are.
+    pub top_p: f32,
+    /// Of the random numbers.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The largest logit, always.
+    pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+}
+
+impl<B: Backend> SampleToken<'_, B> {
+    /// Whether the buffers fit the dimensions and the settings make sense.
+    pub fn check(&self) -> Result<()> {
+        let (op, Sampling { temperature, top_p, .. }) = ("sample_token", self.sampling);
+        require(op, (1..=1 << 23).contains(&self.d_vocab), || {
+            format!("d_vocab is {}, expected 1 to 8388608", self.d_vocab)
+        })?;
+        require(op, temperature.is_finite() && temperature >= 0.0, || {
+            format!("temperature is {temperature}, expected a number of at least 0")
+        })?;
+        require(op, top_p > 0.0 && top_p <= 1.0, || format!("top_p is {top_p}, expected above 0 and at most 1"))?;
+        need(op, "logits", self.logits.len(), self.rows * self.d_vocab)?;
+        need(op, "tokens", self.tokens.len(), self.rows)
     }
 }

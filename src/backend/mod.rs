@@ -102,6 +102,9 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// KL divergence between the next-token distributions of two runs, position by position.
     fn unembed_kl_divergence(&self, op: UnembedKlDivergence<'_, Self>) -> Result<()>;
 
+    /// The next token of every row, drawn from its logits.
+    fn sample_token(&self, op: SampleToken<'_, Self>) -> Result<()>;
+
     // The SAE: see sae_ops.
     /// Rows chosen by index from a matrix.
     fn gather_rows(&self, op: GatherRows<'_, Self>) -> Result<()>;

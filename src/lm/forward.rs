@@ -1,6 +1,7 @@
 //! The forward pass: one block after another, every hook where TransformerLens has it, and an end
 //! as soon as the last hook asked for is passed.
 
+use super::cache::Cache;
 use super::hooks::{BlockHook, Hook, Visitor};
 use super::model::LanguageModel;
 use super::weights::{Block, Map, Norm};
@@ -29,6 +30,8 @@ pub struct Forward<B: Backend> {
     mlp: B::Buffer<f32>,
     loss: B::Buffer<f32>,
     optional: Optional<B>,
+    /// Present if runs go on where the one before ended.
+    cache: Option<Cache<B>>,
 }
 
 /// Buffers for values that are only made when somebody wants them.
@@ -41,6 +44,8 @@ struct Optional<B: Backend> {
     pattern: Option<B::Buffer<f32>>,
     logits: Option<B::Buffer<f32>>,
     shifted_loss: Option<B::Buffer<f32>>,
+    /// `ln_final.output` of the last position of each sequence.
+    last_normed: Option<B::Buffer<f32>>,
 }
 
 /// The buffer in `slot`, made at first use.
@@ -74,7 +79,9 @@ struct Run<'a, B: Backend> {
     visitor: &'a mut dyn Visitor<B>,
     last: Hook,
     sequences: usize,
+    /// Tokens of each sequence in this run, and before it.
     context: usize,
+    past: usize,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -108,6 +115,17 @@ impl<B: Backend> Run<'_, B> {
 
 impl<B: Backend> Forward<B> {
     pub(super) fn new(model: &LanguageModel<B>, max_sequences: usize, context: usize) -> Result<Self> {
+        Self::with_cache(model, max_sequences, context, None)
+    }
+
+    /// Buffers for runs of up to `context` tokens that go on where the one before ended, if there is a
+    /// cache.
+    pub(super) fn with_cache(
+        model: &LanguageModel<B>,
+        max_sequences: usize,
+        context: usize,
+        cache: Option<Cache<B>>,
+    ) -> Result<Self> {
         let (backend, config) = (&model.backend, &model.config);
         if context == 0 || context > config.n_ctx {
             let what = format!("{context} tokens, this model takes from 1 to {}", config.n_ctx);
@@ -139,7 +157,9 @@ impl<B: Backend> Forward<B> {
                 pattern: None,
                 logits: None,
                 shifted_loss: None,
+                last_normed: None,
             },
+            cache,
         })
     }
 
@@ -164,11 +184,36 @@ impl<B: Backend> Forward<B> {
         visitor: &mut dyn Visitor<B>,
         stop_after: Option<&str>,
     ) -> Result<()> {
-        self.check(model, tokens)?;
+        self.check(model, tokens, self.context)?;
         let last = stop_after.map_or(Ok(Hook::LossPerToken), |name| model.hooks.find(name))?;
         self.whole_rows = 0;
         self.upload(model, tokens)?;
-        let run = Run { model, visitor, last, sequences: tokens.len() / self.context, context: self.context };
+        let (sequences, context) = (tokens.len() / self.context, self.context);
+        self.finish(Run { model, visitor, last, sequences, context, past: 0 })
+    }
+
+    /// Runs the model on the next tokens `[sequences, T]`, all sequences that there is a cache for, and
+    /// returns the logits of each sequence's last position `[sequences, V]`. That is what the hook
+    /// `logits` holds here, `[sequences, 1, V]`; `loss_per_token` is not made. Errors: as of
+    /// [`Forward::run`], or the cache is full.
+    pub(super) fn extend(
+        &mut self,
+        model: &LanguageModel<B>,
+        tokens: &[u32],
+        visitor: &mut dyn Visitor<B>,
+    ) -> Result<&mut B::Buffer<f32>> {
+        self.check(model, tokens, tokens.len() / self.max_sequences)?;
+        let (sequences, context) = (self.max_sequences, tokens.len() / self.max_sequences);
+        let past = self.cache.as_ref().map_or(Ok(0), |cache| cache.past_before(context))?;
+        model.backend.write(&mut self.tokens, 0, tokens)?;
+        self.finish(Run { model, visitor, last: Hook::Logits, sequences, context, past })?;
+        if let Some(cache) = &mut self.cache {
+            cache.past += context;
+        }
+        made(&model.backend, &mut self.optional.logits, sequences * model.config.d_vocab)
+    }
+
+    fn finish(&mut self, run: Run<'_, B>) -> Result<()> {
         match self.pass(run) {
             Ok(()) | Err(Halt::Done) => Ok(()),
             Err(Halt::Failed(error)) => Err(error),
@@ -211,11 +256,11 @@ impl<B: Backend> Forward<B> {
         Err(Error::Shape { operation, what: "the last run did not go to the end of the model".into() })
     }
 
-    fn check(&self, model: &LanguageModel<B>, tokens: &[u32]) -> Result<()> {
+    fn check(&self, model: &LanguageModel<B>, tokens: &[u32], context: usize) -> Result<()> {
         let (most, d_vocab) = (self.max_sequences * self.context, model.config.d_vocab);
         let refuse = |what| Err(Error::Shape { operation: "forward", what });
-        if tokens.is_empty() || !tokens.len().is_multiple_of(self.context) || tokens.len() > most {
-            let (n, sequences, context) = (tokens.len(), self.max_sequences, self.context);
+        if tokens.is_empty() || !tokens.len().is_multiple_of(context) || tokens.len() > most {
+            let (n, sequences) = (tokens.len(), self.max_sequences);
             return refuse(format!("{n} tokens are not 1 to {sequences} sequences of {context}"));
         }
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= d_vocab) {
@@ -244,16 +289,19 @@ impl<B: Backend> Forward<B> {
         }
         let hooks = [Hook::FinalScale, Hook::FinalNormalized, Hook::FinalOutput];
         self.layer_norm(&mut run, model.ends.ln_final.as_ref(), hooks)?;
+        if self.cache.is_some() {
+            return self.last_logits(&mut run);
+        }
         self.whole_rows = run.rows();
         self.outputs(&mut run)
     }
 
     fn embed(&mut self, run: &mut Run<'_, B>) -> Result<(), Halt> {
         let (backend, config) = (&run.model.backend, &run.model.config);
-        let (rows, context, d_model) = (run.rows(), self.context, config.d_model);
+        let (rows, context, d_model) = (run.rows(), run.context, config.d_model);
         let looked_at = run.wants(Hook::Embed) || run.wants(Hook::PosEmbed);
         let Optional { branch, other_branch, .. } = &mut self.optional;
-        let len = self.max_sequences * context * d_model;
+        let len = self.max_sequences * self.context * d_model;
         let mut parts = match looked_at {
             true => Some((made(backend, branch, len)?, made(backend, other_branch, len)?)),
             false => None,
@@ -268,6 +316,7 @@ impl<B: Backend> Forward<B> {
             w_pos: &run.model.ends.w_pos,
             rows,
             context,
+            past: run.past,
             d_model,
             embed,
             pos_embed,
@@ -286,7 +335,7 @@ impl<B: Backend> Forward<B> {
         use BlockHook::*;
         let at = |hook| Hook::Block(layer, hook);
         let (backend, config) = (&run.model.backend, &run.model.config);
-        let (context, d_model) = (self.context, config.d_model);
+        let (context, d_model) = (run.context, config.d_model);
         let heads = [context, config.n_heads, config.d_head];
         run.visit(at(ResidPre), &mut self.resid, &[context, d_model])?;
         self.layer_norm(run, block.ln1.as_ref(), [at(Ln1Scale), at(Ln1Normalized), at(Ln1Output)])?;
@@ -296,14 +345,18 @@ impl<B: Backend> Forward<B> {
             run.visit(at(hook), out, &heads)?;
         }
         let (n_heads, d_head) = (config.n_heads, config.d_head);
-        let dims = AttentionDims { rows: run.rows(), context, n_heads, d_head };
+        let mut dims = AttentionDims::whole(run.rows(), context, n_heads, d_head);
         let scale = config.attention_scale(layer);
-        let (q, k, v, z) = (&self.q, &self.k, &self.v, &mut self.z);
+        let (q, mut k, mut v, z) = (&self.q, &self.k, &self.v, &mut self.z);
+        if let Some(cache) = &mut self.cache {
+            dims = AttentionDims { past: run.past, room: cache.room, ..dims };
+            [k, v] = cache.append(backend, layer, dims, [k, v])?;
+        }
         if run.wants(at(Pattern)) {
-            let len = self.max_sequences * n_heads * context * context;
+            let len = self.max_sequences * n_heads * self.context * dims.room;
             let pattern = made(backend, &mut self.optional.pattern, len)?;
             backend.attention_pattern(AttentionPattern { q, k, scale, dims, pattern })?;
-            run.visit(at(Pattern), pattern, &[n_heads, context, context])?;
+            run.visit(at(Pattern), pattern, &[n_heads, context, dims.keys()])?;
             backend.attention_mix(AttentionMix { pattern, v, dims, z })?;
         } else {
             run.go_on_after(at(Pattern))?;
@@ -319,7 +372,7 @@ impl<B: Backend> Forward<B> {
         use BlockHook::*;
         let at = |hook| Hook::Block(layer, hook);
         let config = &run.model.config;
-        let (context, d_model, d_mlp, function) = (self.context, config.d_model, config.d_mlp, config.activation);
+        let (context, d_model, d_mlp, function) = (run.context, config.d_model, config.d_mlp, config.activation);
         self.layer_norm(run, block.ln2.as_ref(), [at(Ln2Scale), at(Ln2Normalized), at(Ln2Output)])?;
         let (x, map, out) = (&self.normed, &block.mlp_in, &mut self.mlp);
         if run.wants(at(MlpPre)) {
@@ -344,7 +397,7 @@ impl<B: Backend> Forward<B> {
         [at_scale, at_normalized, at_output]: [Hook; 3],
     ) -> Result<(), Halt> {
         let (backend, config) = (&run.model.backend, &run.model.config);
-        let (rows, context, d_model) = (run.rows(), self.context, config.d_model);
+        let (rows, context, d_model) = (run.rows(), run.context, config.d_model);
         let (x, output) = (&self.resid, &mut self.normed);
         let mut normalize = |from, scale: Option<&mut B::Buffer<f32>>, normalized: Option<&mut B::Buffer<f32>>| {
             let (gain, bias, epsilon) = (norm.map(|n| &n.gain), norm.map(|n| &n.bias), config.layer_norm_epsilon);
@@ -353,7 +406,7 @@ impl<B: Backend> Forward<B> {
         };
         let (wants_scale, wants_normalized) = (run.wants(at_scale), run.wants(at_normalized));
         if wants_scale || wants_normalized {
-            let max_rows = self.max_sequences * context;
+            let max_rows = self.max_sequences * self.context;
             let scale = made(backend, &mut self.optional.scale, max_rows)?;
             let normalized = made(backend, &mut self.optional.normalized, max_rows * d_model)?;
             normalize(LayerNormFrom::Input, Some(&mut *scale), Some(&mut *normalized))?;
@@ -374,21 +427,10 @@ impl<B: Backend> Forward<B> {
 
     fn outputs(&mut self, run: &mut Run<'_, B>) -> Result<(), Halt> {
         let (backend, config) = (&run.model.backend, &run.model.config);
-        let (rows, context, d_vocab) = (run.rows(), self.context, config.d_vocab);
+        let (rows, context, d_vocab) = (run.rows(), run.context, config.d_vocab);
         if run.wants(Hook::Logits) {
             let logits = made(backend, &mut self.optional.logits, self.max_sequences * context * d_vocab)?;
-            backend.linear(Linear {
-                x: &self.normed,
-                w: run.model.w_u(),
-                w_is_transposed: true,
-                bias: run.model.ends.b_u.as_ref(),
-                function: ActivationFunction::Identity,
-                residual: None,
-                rows,
-                d_input: config.d_model,
-                d_output: d_vocab,
-                out: logits,
-            })?;
+            unembed(run.model, &self.normed, rows, logits)?;
             run.visit(Hook::Logits, logits, &[context, d_vocab])?;
         }
         if run.wants(Hook::LossPerToken) {
@@ -403,6 +445,20 @@ impl<B: Backend> Forward<B> {
         Ok(())
     }
 
+    /// The logits of every sequence's last position.
+    fn last_logits(&mut self, run: &mut Run<'_, B>) -> Result<(), Halt> {
+        let (backend, config) = (&run.model.backend, &run.model.config);
+        let (sequences, d_model) = (run.sequences, config.d_model);
+        let last = made(backend, &mut self.optional.last_normed, sequences * d_model)?;
+        for sequence in 0..sequences {
+            let row = (sequence + 1) * run.context - 1;
+            backend.copy(&self.normed, row * d_model, last, sequence * d_model, d_model)?;
+        }
+        let logits = made(backend, &mut self.optional.logits, sequences * config.d_vocab)?;
+        unembed(run.model, last, sequences, logits)?;
+        run.visit(Hook::Logits, logits, &[1, config.d_vocab])
+    }
+
     fn cross_entropy(&mut self, model: &LanguageModel<B>, rows: usize) -> Result<()> {
         model.backend.unembed_cross_entropy(UnembedCrossEntropy {
             x: &self.normed,
@@ -415,6 +471,27 @@ impl<B: Backend> Forward<B> {
             loss: &mut self.loss,
         })
     }
+}
+
+/// Logits `[rows, V]` of the final LayerNorm's outputs `x [rows, D]`.
+fn unembed<B: Backend>(
+    model: &LanguageModel<B>,
+    x: &B::Buffer<f32>,
+    rows: usize,
+    logits: &mut B::Buffer<f32>,
+) -> Result<()> {
+    model.backend.linear(Linear {
+        x,
+        w: model.w_u(),
+        w_is_transposed: true,
+        bias: model.ends.b_u.as_ref(),
+        function: ActivationFunction::Identity,
+        residual: None,
+        rows,
+        d_input: model.config.d_model,
+        d_output: model.config.d_vocab,
+        out: logits,
+    })
 }
 
 /// `out = f(x · w + b) + residual`.

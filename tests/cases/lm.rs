@@ -3,7 +3,7 @@
 use super::*;
 use cusae::backend::{
     Activate, ActivationFunction, Add, Attention, AttentionDims, AttentionMix, AttentionPattern, Embed, LayerNorm,
-    LayerNormFrom, Linear, UnembedCrossEntropy, UnembedKlDivergence,
+    LayerNormFrom, Linear, SampleToken, Sampling, UnembedCrossEntropy, UnembedKlDivergence,
 };
 
 /// [`Backend::embed`].
@@ -11,6 +11,7 @@ use cusae::backend::{
 pub struct EmbedCase {
     pub rows: usize,
     pub context: usize,
+    pub past: usize,
     pub d_model: usize,
     pub d_vocab: usize,
     /// Whether the two parts are wanted as well.
@@ -21,8 +22,15 @@ pub struct EmbedCase {
 
 /// One token, one dimension; odd widths around a warp's 32; rows around a block's 8 warps.
 pub fn embed() -> Vec<EmbedCase> {
-    let case =
-        |rows, context, d_model, d_vocab, parts| EmbedCase { rows, context, d_model, d_vocab, parts, last_token: None };
+    let case = |rows, context, d_model, d_vocab, parts| EmbedCase {
+        rows,
+        context,
+        past: 0,
+        d_model,
+        d_vocab,
+        parts,
+        last_token: None,
+    };
     vec![
         case(1, 1, 1, 1, true),
         case(7, 7, 31, 5, true),
@@ -30,6 +38,7 @@ pub fn embed() -> Vec<EmbedCase> {
         case(9, 3, 33, 2, true),
         case(66, 22, 65, 100, false),
         case(0, 4, 8, 3, false),
+        EmbedCase { past: 5, ..case(9, 3, 33, 2, true) },
     ]
 }
 
@@ -42,7 +51,7 @@ impl Case for EmbedCase {
         }
         let tokens = backend.upload(&tokens)?;
         let w_e = backend.upload(&values(2, self.d_vocab * self.d_model))?;
-        let w_pos = backend.upload(&values(3, (self.context + 1) * self.d_model))?;
+        let w_pos = backend.upload(&values(3, (self.past + self.context + 1) * self.d_model))?;
         let mut resid = unwritten(backend, n)?;
         let (mut embed, mut pos_embed) = (unwritten(backend, n)?, unwritten(backend, n)?);
         backend.embed(Embed {
@@ -51,6 +60,7 @@ impl Case for EmbedCase {
             w_pos: &w_pos,
             rows: self.rows,
             context: self.context,
+            past: self.past,
             d_model: self.d_model,
             embed: self.parts.then_some(&mut embed),
             pos_embed: self.parts.then_some(&mut pos_embed),
@@ -339,15 +349,26 @@ pub struct AttentionCase {
     pub context: usize,
     pub n_heads: usize,
     pub d_head: usize,
+    /// Positions before the queries, and positions there is room for.
+    pub past: usize,
+    pub room: usize,
     /// Factor on the queries.
     pub factor: f32,
 }
 
 /// One position; around a tile's 64 keys, 128 queries and 64 columns; widths that are no multiples of
-/// 4; several heads and sequences; scores so large that one key takes all, and so small that all are alike.
+/// 4; several heads and sequences; scores so large that one key takes all, and so small that all are alike;
+/// one and several queries after a past that is less than, exactly and more than a tile.
 pub fn attention() -> Vec<AttentionCase> {
-    let case =
-        |(sequences, context, n_heads, d_head)| AttentionCase { sequences, context, n_heads, d_head, factor: 1.0 };
+    let case = |(sequences, context, n_heads, d_head)| AttentionCase {
+        sequences,
+        context,
+        n_heads,
+        d_head,
+        past: 0,
+        room: context,
+        factor: 1.0,
+    };
     let sizes = [
         (1, 1, 1, 1),
         (3, 2, 1, 4),
@@ -363,15 +384,21 @@ pub fn attention() -> Vec<AttentionCase> {
         (0, 4, 2, 3),
     ];
     let factors = [30.0, 1e-30].map(|factor| AttentionCase { factor, ..case((1, 70, 1, 8)) });
-    sizes.map(case).into_iter().chain(factors).collect()
+    let cached = [(1, 1, 0), (1, 5, 2), (1, 63, 0), (1, 64, 1), (3, 65, 4), (66, 140, 3)];
+    let cached = cached.map(|(context, past, spare)| AttentionCase {
+        past,
+        room: past + context + spare,
+        ..case((2, context, 2, 5))
+    });
+    sizes.map(case).into_iter().chain(factors).chain(cached).collect()
 }
 
 impl AttentionCase {
     const SCALE: f32 = 0.3;
 
     fn dims(&self) -> AttentionDims {
-        let &AttentionCase { sequences, context, n_heads, d_head, .. } = self;
-        AttentionDims { rows: sequences * context, context, n_heads, d_head }
+        let &AttentionCase { sequences, context, n_heads, d_head, past, room, .. } = self;
+        AttentionDims { rows: sequences * context, context, past, room, n_heads, d_head }
     }
 
     fn queries(&self) -> Vec<f32> {
@@ -379,16 +406,21 @@ impl AttentionCase {
     }
 
     fn keys(&self) -> Vec<f32> {
-        values(2, self.dims().values())
+        values(2, self.dims().cached())
     }
 
     fn values(&self) -> Vec<f32> {
-        values(3, self.dims().values())
+        values(3, self.dims().cached())
     }
 
-    /// Where the vector of a position and head starts in q, k and v.
-    fn start(&self, sequence: usize, position: usize, head: usize) -> usize {
-        ((sequence * self.context + position) * self.n_heads + head) * self.d_head
+    /// Where the vector of a query and head starts in q and z.
+    fn start(&self, sequence: usize, query: usize, head: usize) -> usize {
+        ((sequence * self.context + query) * self.n_heads + head) * self.d_head
+    }
+
+    /// Where the vector of a position and head starts in k and v.
+    fn key_start(&self, sequence: usize, position: usize, head: usize) -> usize {
+        ((sequence * self.dims().room + position) * self.n_heads + head) * self.d_head
     }
 
     /// Calls `visit(sequence, head, query)` in the order of the pattern's rows.
@@ -408,9 +440,9 @@ impl AttentionCase {
         let (mut pattern, mut relative) = (Vec::new(), Vec::new());
         self.for_each_row(|sequence, head, query| {
             let q = &q[self.start(sequence, query, head)..][..d_head];
-            let (mut scores, mut off) = (vec![f64::NEG_INFINITY; self.context], 0.0f64);
-            for (key, score) in scores[..=query].iter_mut().enumerate() {
-                let k = &k[self.start(sequence, key, head)..][..d_head];
+            let (mut scores, mut off) = (vec![f64::NEG_INFINITY; self.dims().keys()], 0.0f64);
+            for (key, score) in scores[..=self.past + query].iter_mut().enumerate() {
+                let k = &k[self.key_start(sequence, key, head)..][..d_head];
                 let products = q.iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k) * f64::from(Self::SCALE));
                 let size: f64 = products.clone().map(f64::abs).sum();
                 *score = products.sum();
@@ -418,7 +450,8 @@ impl AttentionCase {
             }
             let softmax = softmax(&scores);
             pattern.extend(softmax);
-            let (tiles, keys) = (self.context as f64 / 64.0, self.context as f64);
+            let keys = self.dims().keys() as f64;
+            let tiles = keys / 64.0;
             relative.push((2.0 * off).exp_m1() + (4.0 + tiles) * 4e-7 + (keys + 8.0) * 2.0 * ROUNDING);
         });
         (pattern, relative)
@@ -452,15 +485,15 @@ impl Case for AttentionCase {
         let mut row = 0;
         self.for_each_row(|sequence, head, query| {
             for column in 0..self.d_head {
-                let value = |key| f64::from(host_v[self.start(sequence, key, head) + column].abs());
-                let share = |key| exact[row * self.context + key] + LEAST_SHARE;
-                let size: f64 = (0..=query).map(|key| share(key) * value(key)).sum();
+                let value = |key| f64::from(host_v[self.key_start(sequence, key, head) + column].abs());
+                let share = |key| exact[row * dims.keys() + key] + LEAST_SHARE;
+                let size: f64 = (0..=self.past + query).map(|key| share(key) * value(key)).sum();
                 z_bounds[self.start(sequence, query, head) + column] =
-                    (relative[row] + product_bound(query + 2, 1.0)) * size;
+                    (relative[row] + product_bound(self.past + query + 2, 1.0)) * size;
             }
             row += 1;
         });
-        let bounds = exact.iter().enumerate().map(|(i, share)| (share + LEAST_SHARE) * relative[i / self.context]);
+        let bounds = exact.iter().enumerate().map(|(i, share)| (share + LEAST_SHARE) * relative[i / dims.keys()]);
         let mut outputs = Outputs::default();
         outputs.f32(backend, "z", &z, dims.values(), Agree::Within(z_bounds))?;
         outputs.f32(backend, "pattern", &pattern, dims.pattern(), Agree::Within(bounds.collect()))?;
@@ -480,13 +513,13 @@ impl Case for AttentionMixCase {
         let mut z = unwritten(backend, dims.values())?;
         backend.attention_mix(AttentionMix { pattern: &pattern, v: &v, dims, z: &mut z })?;
         let mut bounds = vec![0.0; dims.values()];
-        let mut rows = host_pattern.chunks_exact(case.context);
+        let mut rows = host_pattern.chunks_exact(dims.keys());
         case.for_each_row(|sequence, head, query| {
             let row = rows.next().unwrap();
             for column in 0..case.d_head {
-                let value = |key| f64::from(host_v[case.start(sequence, key, head) + column]);
+                let value = |key| f64::from(host_v[case.key_start(sequence, key, head) + column]);
                 let size = row.iter().enumerate().map(|(key, share)| (f64::from(*share) * value(key)).abs()).sum();
-                bounds[case.start(sequence, query, head) + column] = product_bound(case.context, size);
+                bounds[case.start(sequence, query, head) + column] = product_bound(dims.keys(), size);
             }
         });
         let mut outputs = Outputs::default();
@@ -633,6 +666,83 @@ impl Case for KlDivergenceCase {
         let bounds = Agree::Within(bounds.collect());
         let mut outputs = Outputs::default();
         outputs.f32(backend, "kl", &kl, case.rows, bounds)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::sample_token`].
+#[derive(Clone, Debug)]
+pub struct SampleTokenCase {
+    pub rows: usize,
+    pub d_vocab: usize,
+    pub sampling: Sampling,
+    pub step: u64,
+    pub logits: Logits,
+}
+
+/// Of what kind the logits are.
+#[derive(Clone, Copy, Debug)]
+pub enum Logits {
+    /// Between -8 and 8, all different.
+    Spread,
+    /// Few values, among them 0 and -0: many ties.
+    Tied,
+    /// Infinities, NaN and the largest numbers; rows of NaN and of -infinity.
+    Extreme,
+}
+
+/// One token; around a thread's share of 1 and 2 tokens; every limit alone and together, at its ends and
+/// beyond; ties at the borders of both.
+pub fn sample_token() -> Vec<SampleTokenCase> {
+    let plain = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0x1234_5678_9abc_def0 };
+    let samplings = [
+        plain,
+        Sampling::GREEDY,
+        Sampling { temperature: 0.3, ..plain },
+        Sampling { temperature: 1e-40, ..plain },
+        Sampling { top_k: 1, ..plain },
+        Sampling { top_k: 7, temperature: 5.0, ..plain },
+        Sampling { top_k: 100_000, ..plain },
+        Sampling { top_p: 0.9, ..plain },
+        Sampling { top_p: 1e-9, ..plain },
+        Sampling { top_p: 0.5, temperature: 100.0, ..plain },
+        Sampling { top_k: 20, top_p: 0.7, temperature: 3.0, seed: 5 },
+    ];
+    let mut cases = Vec::new();
+    for sampling in samplings {
+        for (rows, d_vocab, logits) in [
+            (3, 1, Logits::Spread),
+            (40, 255, Logits::Spread),
+            (5, 256, Logits::Tied),
+            (40, 257, Logits::Tied),
+            (4, 600, Logits::Extreme),
+            (2, 5000, Logits::Spread),
+            (0, 5, Logits::Spread),
+        ] {
+            cases.push(SampleTokenCase { rows, d_vocab, sampling, step: 3 + (7 << 32), logits });
+        }
+    }
+    cases
+}
+
+impl Case for SampleTokenCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (rows, d_vocab) = (self.rows, self.d_vocab);
+        let mut random = Random::new(9, Stream::Weights, 0);
+        let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-45, 0.0];
+        let logit = |row: usize| match self.logits {
+            Logits::Spread => 16.0 * random.uniform() - 8.0,
+            Logits::Tied => [-2.0, -0.0, 0.0, 0.5, 0.5][random.below(5) as usize],
+            Logits::Extreme if row < 2 => [f32::NAN, f32::NEG_INFINITY][row],
+            Logits::Extreme => odd[random.below(odd.len() as u32) as usize],
+        };
+        let logits: Vec<f32> = (0..rows * d_vocab).map(|i| i / d_vocab.max(1)).map(logit).collect();
+        let logits = backend.upload(&logits)?;
+        let mut tokens = unwritten(backend, rows)?;
+        let (sampling, step) = (self.sampling, self.step);
+        backend.sample_token(SampleToken { logits: &logits, rows, d_vocab, sampling, step, tokens: &mut tokens })?;
+        let mut outputs = Outputs::default();
+        outputs.u32(backend, "tokens", &tokens, rows)?;
         Ok(outputs)
     }
 }

@@ -12,16 +12,18 @@ const QUERIES: usize = 64;
 
 pub(super) fn run(op: Attention<'_, Cpu>) -> Result<()> {
     let Attention { q, k, v, scale, dims, z } = op;
-    let AttentionDims { context, n_heads, d_head, .. } = dims;
+    let AttentionDims { context, past, room, n_heads, d_head, .. } = dims;
     for_each_tile(z, dims, |sequence, first, z| {
         let (width, queries) = (n_heads * d_head, z.len() / (n_heads * d_head));
-        let keys = first + queries;
+        let keys = past + first + queries;
         let mut scores = vec![0.0; queries * keys];
         let mut mixed = vec![0.0; queries * d_head];
         for head in 0..n_heads {
-            let start = sequence * context * width + head * d_head;
-            pattern_tile(&q[start + first * width..], &k[start..], scale, first, [width, d_head], keys, &mut scores);
-            let values = Operand::rows(&v[start..], width);
+            let (start, key_start) =
+                (sequence * context * width + head * d_head, sequence * room * width + head * d_head);
+            let q = &q[start + first * width..];
+            pattern_tile(q, &k[key_start..], scale, past + first, [width, d_head], keys, &mut scores);
+            let values = Operand::rows(&v[key_start..], width);
             product_here([queries, d_head, keys], &mut mixed, Operand::rows(&scores, keys), values, false);
             place(&mixed, z, head, dims);
         }
@@ -31,13 +33,15 @@ pub(super) fn run(op: Attention<'_, Cpu>) -> Result<()> {
 
 pub(super) fn pattern(op: AttentionPattern<'_, Cpu>) -> Result<()> {
     let AttentionPattern { q, k, scale, dims, pattern } = op;
-    let AttentionDims { context, n_heads, d_head, .. } = dims;
-    let width = n_heads * d_head;
-    pattern[..dims.pattern()].par_chunks_mut(context * context).enumerate().for_each(|(i, pattern)| {
-        let start = (i / n_heads) * context * width + (i % n_heads) * d_head;
-        for (tile, pattern) in pattern.chunks_mut(QUERIES * context).enumerate() {
+    let AttentionDims { context, past, room, n_heads, d_head, .. } = dims;
+    let (width, keys) = (n_heads * d_head, dims.keys());
+    pattern[..dims.pattern()].par_chunks_mut(context * keys).enumerate().for_each(|(i, pattern)| {
+        let (sequence, of_head) = (i / n_heads, (i % n_heads) * d_head);
+        let k = &k[sequence * room * width + of_head..];
+        for (tile, pattern) in pattern.chunks_mut(QUERIES * keys).enumerate() {
             let first = tile * QUERIES;
-            pattern_tile(&q[start + first * width..], &k[start..], scale, first, [width, d_head], context, pattern);
+            let q = &q[(sequence * context + first) * width + of_head..];
+            pattern_tile(q, k, scale, past + first, [width, d_head], keys, pattern);
         }
     });
     Ok(())
@@ -45,14 +49,15 @@ pub(super) fn pattern(op: AttentionPattern<'_, Cpu>) -> Result<()> {
 
 pub(super) fn mix(op: AttentionMix<'_, Cpu>) -> Result<()> {
     let AttentionMix { pattern, v, dims, z } = op;
-    let AttentionDims { context, n_heads, d_head, .. } = dims;
+    let AttentionDims { context, room, n_heads, d_head, .. } = dims;
+    let keys = dims.keys();
     for_each_tile(z, dims, |sequence, first, z| {
         let (width, queries) = (n_heads * d_head, z.len() / (n_heads * d_head));
         let mut mixed = vec![0.0; queries * d_head];
         for head in 0..n_heads {
-            let pattern = &pattern[((sequence * n_heads + head) * context + first) * context..];
-            let values = Operand::rows(&v[sequence * context * width + head * d_head..], width);
-            product_here([queries, d_head, context], &mut mixed, Operand::rows(pattern, context), values, false);
+            let pattern = &pattern[((sequence * n_heads + head) * context + first) * keys..];
+            let values = Operand::rows(&v[sequence * room * width + head * d_head..], width);
+            product_here([queries, d_head, keys], &mut mixed, Operand::rows(pattern, keys), values, false);
             place(&mixed, z, head, dims);
         }
     });
@@ -67,8 +72,8 @@ fn for_each_tile(z: &mut [f32], dims: AttentionDims, fill: impl Fn(usize, usize,
     });
 }
 
-/// Softmax of the scores of the queries `first..` of one head over the keys up to their own
-/// position: `[queries, keys]`, zero after it. `q` begins at the first query, `k` at the first key;
+/// Softmax of the scores of queries at the positions `first..` of one head over the keys up to their
+/// own position: `[queries, keys]`, zero after it. `q` begins at the first query, `k` at the first key;
 /// their rows are `width` apart.
 fn pattern_tile(
     q: &[f32],

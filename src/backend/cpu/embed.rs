@@ -10,14 +10,14 @@ const ROWS: usize = 64;
 const ELEMENTS: usize = 1 << 14;
 
 pub(super) fn run(op: Embed<'_, Cpu>) -> Result<()> {
-    let Embed { tokens, w_e, w_pos, rows, context, d_model, embed, pos_embed, resid } = op;
+    let Embed { tokens, w_e, w_pos, rows, context, past, d_model, embed, pos_embed, resid } = op;
     let (tokens, d_vocab) = (&tokens[..rows], w_e.len() / d_model);
     if let Some(token) = tokens.iter().find(|&&token| token as usize >= d_vocab) {
         let what = format!("token id {token} is outside the vocabulary of {d_vocab}");
         return Err(Error::Shape { operation: "embed", what });
     }
     let token_row = |row: usize| &w_e[tokens[row] as usize * d_model..][..d_model];
-    let position_row = |row: usize| &w_pos[(row % context) * d_model..][..d_model];
+    let position_row = |row: usize| &w_pos[(past + row % context) * d_model..][..d_model];
     let rows_of = |out: &mut Vec<f32>, fill: &(dyn Fn(usize, &mut [f32]) + Sync)| {
         let chunks = out[..rows * d_model].par_chunks_mut(d_model).enumerate().with_min_len(ROWS);
         chunks.for_each(|(row, out)| fill(row, out));

@@ -16,6 +16,7 @@ mod layer_norm;
 mod linear;
 mod prepare;
 mod reduce;
+mod sample;
 pub(crate) mod simd;
 mod sparsity;
 mod transpose;
@@ -112,6 +113,7 @@ impl Backend for Cpu {
         add: Add => embed::add,
         unembed_cross_entropy: UnembedCrossEntropy => unembed::cross_entropy,
         unembed_kl_divergence: UnembedKlDivergence => unembed::kl_divergence,
+        sample_token: SampleToken => sample::run,
         gather_rows: GatherRows => prepare::gather_rows,
         scatter_rows: ScatterRows => prepare::scatter_rows,
         prepare_input: PrepareInput => prepare::run,

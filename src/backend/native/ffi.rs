@@ -94,12 +94,13 @@ pub struct cusae_embed {
     pub resid: *mut f32,
     pub rows: u64,
     pub context: u64,
+    pub past: u64,
     pub d_model: u64,
     pub d_vocab: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_embed"][::core::mem::size_of::<cusae_embed>() - 80usize];
+    ["Size of cusae_embed"][::core::mem::size_of::<cusae_embed>() - 88usize];
     ["Alignment of cusae_embed"][::core::mem::align_of::<cusae_embed>() - 8usize];
     ["Offset of field: cusae_embed::tokens"][::core::mem::offset_of!(cusae_embed, tokens) - 0usize];
     ["Offset of field: cusae_embed::w_e"][::core::mem::offset_of!(cusae_embed, w_e) - 8usize];
@@ -109,8 +110,9 @@ const _: () = {
     ["Offset of field: cusae_embed::resid"][::core::mem::offset_of!(cusae_embed, resid) - 40usize];
     ["Offset of field: cusae_embed::rows"][::core::mem::offset_of!(cusae_embed, rows) - 48usize];
     ["Offset of field: cusae_embed::context"][::core::mem::offset_of!(cusae_embed, context) - 56usize];
-    ["Offset of field: cusae_embed::d_model"][::core::mem::offset_of!(cusae_embed, d_model) - 64usize];
-    ["Offset of field: cusae_embed::d_vocab"][::core::mem::offset_of!(cusae_embed, d_vocab) - 72usize];
+    ["Offset of field: cusae_embed::past"][::core::mem::offset_of!(cusae_embed, past) - 64usize];
+    ["Offset of field: cusae_embed::d_model"][::core::mem::offset_of!(cusae_embed, d_model) - 72usize];
+    ["Offset of field: cusae_embed::d_vocab"][::core::mem::offset_of!(cusae_embed, d_vocab) - 80usize];
 };
 pub const CUSAE_FROM_INPUT: cusae_layer_norm_from = 0;
 pub const CUSAE_FROM_SCALE: cusae_layer_norm_from = 1;
@@ -202,32 +204,48 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct cusae_attention_dims {
+    pub rows: u64,
+    pub context: u64,
+    pub past: u64,
+    pub room: u64,
+    pub n_heads: u64,
+    pub d_head: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_attention_dims"][::core::mem::size_of::<cusae_attention_dims>() - 48usize];
+    ["Alignment of cusae_attention_dims"][::core::mem::align_of::<cusae_attention_dims>() - 8usize];
+    ["Offset of field: cusae_attention_dims::rows"][::core::mem::offset_of!(cusae_attention_dims, rows) - 0usize];
+    ["Offset of field: cusae_attention_dims::context"][::core::mem::offset_of!(cusae_attention_dims, context) - 8usize];
+    ["Offset of field: cusae_attention_dims::past"][::core::mem::offset_of!(cusae_attention_dims, past) - 16usize];
+    ["Offset of field: cusae_attention_dims::room"][::core::mem::offset_of!(cusae_attention_dims, room) - 24usize];
+    ["Offset of field: cusae_attention_dims::n_heads"]
+        [::core::mem::offset_of!(cusae_attention_dims, n_heads) - 32usize];
+    ["Offset of field: cusae_attention_dims::d_head"][::core::mem::offset_of!(cusae_attention_dims, d_head) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct cusae_attention {
     pub q: *const f32,
     pub k: *const f32,
     pub v: *const f32,
     pub z: *mut f32,
-    pub rows: u64,
-    pub context: u64,
-    pub n_heads: u64,
-    pub d_head: u64,
+    pub dims: cusae_attention_dims,
     pub scale: f32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_attention"][::core::mem::size_of::<cusae_attention>() - 72usize];
+    ["Size of cusae_attention"][::core::mem::size_of::<cusae_attention>() - 88usize];
     ["Alignment of cusae_attention"][::core::mem::align_of::<cusae_attention>() - 8usize];
     ["Offset of field: cusae_attention::q"][::core::mem::offset_of!(cusae_attention, q) - 0usize];
     ["Offset of field: cusae_attention::k"][::core::mem::offset_of!(cusae_attention, k) - 8usize];
     ["Offset of field: cusae_attention::v"][::core::mem::offset_of!(cusae_attention, v) - 16usize];
     ["Offset of field: cusae_attention::z"][::core::mem::offset_of!(cusae_attention, z) - 24usize];
-    ["Offset of field: cusae_attention::rows"][::core::mem::offset_of!(cusae_attention, rows) - 32usize];
-    ["Offset of field: cusae_attention::context"][::core::mem::offset_of!(cusae_attention, context) - 40usize];
-    ["Offset of field: cusae_attention::n_heads"][::core::mem::offset_of!(cusae_attention, n_heads) - 48usize];
-    ["Offset of field: cusae_attention::d_head"][::core::mem::offset_of!(cusae_attention, d_head) - 56usize];
-    ["Offset of field: cusae_attention::scale"][::core::mem::offset_of!(cusae_attention, scale) - 64usize];
-    ["Offset of field: cusae_attention::unused"][::core::mem::offset_of!(cusae_attention, unused) - 68usize];
+    ["Offset of field: cusae_attention::dims"][::core::mem::offset_of!(cusae_attention, dims) - 32usize];
+    ["Offset of field: cusae_attention::scale"][::core::mem::offset_of!(cusae_attention, scale) - 80usize];
+    ["Offset of field: cusae_attention::unused"][::core::mem::offset_of!(cusae_attention, unused) - 84usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -235,33 +253,24 @@ pub struct cusae_attention_pattern {
     pub q: *const f32,
     pub k: *const f32,
     pub pattern: *mut f32,
-    pub rows: u64,
-    pub context: u64,
-    pub n_heads: u64,
-    pub d_head: u64,
+    pub dims: cusae_attention_dims,
     pub scale: f32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_attention_pattern"][::core::mem::size_of::<cusae_attention_pattern>() - 64usize];
+    ["Size of cusae_attention_pattern"][::core::mem::size_of::<cusae_attention_pattern>() - 80usize];
     ["Alignment of cusae_attention_pattern"][::core::mem::align_of::<cusae_attention_pattern>() - 8usize];
     ["Offset of field: cusae_attention_pattern::q"][::core::mem::offset_of!(cusae_attention_pattern, q) - 0usize];
     ["Offset of field: cusae_attention_pattern::k"][::core::mem::offset_of!(cusae_attention_pattern, k) - 8usize];
     ["Offset of field: cusae_attention_pattern::pattern"]
         [::core::mem::offset_of!(cusae_attention_pattern, pattern) - 16usize];
-    ["Offset of field: cusae_attention_pattern::rows"]
-        [::core::mem::offset_of!(cusae_attention_pattern, rows) - 24usize];
-    ["Offset of field: cusae_attention_pattern::context"]
-        [::core::mem::offset_of!(cusae_attention_pattern, context) - 32usize];
-    ["Offset of field: cusae_attention_pattern::n_heads"]
-        [::core::mem::offset_of!(cusae_attention_pattern, n_heads) - 40usize];
-    ["Offset of field: cusae_attention_pattern::d_head"]
-        [::core::mem::offset_of!(cusae_attention_pattern, d_head) - 48usize];
+    ["Offset of field: cusae_attention_pattern::dims"]
+        [::core::mem::offset_of!(cusae_attention_pattern, dims) - 24usize];
     ["Offset of field: cusae_attention_pattern::scale"]
-        [::core::mem::offset_of!(cusae_attention_pattern, scale) - 56usize];
+        [::core::mem::offset_of!(cusae_attention_pattern, scale) - 72usize];
     ["Offset of field: cusae_attention_pattern::unused"]
-        [::core::mem::offset_of!(cusae_attention_pattern, unused) - 60usize];
+        [::core::mem::offset_of!(cusae_attention_pattern, unused) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -269,22 +278,16 @@ pub struct cusae_attention_mix {
     pub pattern: *const f32,
     pub v: *const f32,
     pub z: *mut f32,
-    pub rows: u64,
-    pub context: u64,
-    pub n_heads: u64,
-    pub d_head: u64,
+    pub dims: cusae_attention_dims,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_attention_mix"][::core::mem::size_of::<cusae_attention_mix>() - 56usize];
+    ["Size of cusae_attention_mix"][::core::mem::size_of::<cusae_attention_mix>() - 72usize];
     ["Alignment of cusae_attention_mix"][::core::mem::align_of::<cusae_attention_mix>() - 8usize];
     ["Offset of field: cusae_attention_mix::pattern"][::core::mem::offset_of!(cusae_attention_mix, pattern) - 0usize];
     ["Offset of field: cusae_attention_mix::v"][::core::mem::offset_of!(cusae_attention_mix, v) - 8usize];
     ["Offset of field: cusae_attention_mix::z"][::core::mem::offset_of!(cusae_attention_mix, z) - 16usize];
-    ["Offset of field: cusae_attention_mix::rows"][::core::mem::offset_of!(cusae_attention_mix, rows) - 24usize];
-    ["Offset of field: cusae_attention_mix::context"][::core::mem::offset_of!(cusae_attention_mix, context) - 32usize];
-    ["Offset of field: cusae_attention_mix::n_heads"][::core::mem::offset_of!(cusae_attention_mix, n_heads) - 40usize];
-    ["Offset of field: cusae_attention_mix::d_head"][::core::mem::offset_of!(cusae_attention_mix, d_head) - 48usize];
+    ["Offset of field: cusae_attention_mix::dims"][::core::mem::offset_of!(cusae_attention_mix, dims) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -366,6 +369,34 @@ const _: () = {
         [::core::mem::offset_of!(cusae_unembed_kl_divergence, d_model) - 48usize];
     ["Offset of field: cusae_unembed_kl_divergence::d_vocab"]
         [::core::mem::offset_of!(cusae_unembed_kl_divergence, d_vocab) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_sample_token {
+    pub logits: *const f32,
+    pub tokens: *mut u32,
+    pub rows: u64,
+    pub d_vocab: u64,
+    pub top_k: u64,
+    pub seed: u64,
+    pub step: u64,
+    pub temperature: f32,
+    pub top_p: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_sample_token"][::core::mem::size_of::<cusae_sample_token>() - 64usize];
+    ["Alignment of cusae_sample_token"][::core::mem::align_of::<cusae_sample_token>() - 8usize];
+    ["Offset of field: cusae_sample_token::logits"][::core::mem::offset_of!(cusae_sample_token, logits) - 0usize];
+    ["Offset of field: cusae_sample_token::tokens"][::core::mem::offset_of!(cusae_sample_token, tokens) - 8usize];
+    ["Offset of field: cusae_sample_token::rows"][::core::mem::offset_of!(cusae_sample_token, rows) - 16usize];
+    ["Offset of field: cusae_sample_token::d_vocab"][::core::mem::offset_of!(cusae_sample_token, d_vocab) - 24usize];
+    ["Offset of field: cusae_sample_token::top_k"][::core::mem::offset_of!(cusae_sample_token, top_k) - 32usize];
+    ["Offset of field: cusae_sample_token::seed"][::core::mem::offset_of!(cusae_sample_token, seed) - 40usize];
+    ["Offset of field: cusae_sample_token::step"][::core::mem::offset_of!(cusae_sample_token, step) - 48usize];
+    ["Offset of field: cusae_sample_token::temperature"]
+        [::core::mem::offset_of!(cusae_sample_token, temperature) - 56usize];
+    ["Offset of field: cusae_sample_token::top_p"][::core::mem::offset_of!(cusae_sample_token, top_p) - 60usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1190,6 +1221,9 @@ pub struct cusae_table {
             stream: *mut cusae_stream,
         ) -> ::core::ffi::c_int,
     >,
+    pub sample_token: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_sample_token, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub gather_rows: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_gather_rows, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
@@ -1274,7 +1308,7 @@ pub struct cusae_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 456usize];
+    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 464usize];
     ["Alignment of cusae_table"][::core::mem::align_of::<cusae_table>() - 8usize];
     ["Offset of field: cusae_table::table_bytes"][::core::mem::offset_of!(cusae_table, table_bytes) - 0usize];
     ["Offset of field: cusae_table::error_text"][::core::mem::offset_of!(cusae_table, error_text) - 8usize];
@@ -1313,32 +1347,33 @@ const _: () = {
         [::core::mem::offset_of!(cusae_table, unembed_cross_entropy) - 240usize];
     ["Offset of field: cusae_table::unembed_kl_divergence"]
         [::core::mem::offset_of!(cusae_table, unembed_kl_divergence) - 248usize];
-    ["Offset of field: cusae_table::gather_rows"][::core::mem::offset_of!(cusae_table, gather_rows) - 256usize];
-    ["Offset of field: cusae_table::scatter_rows"][::core::mem::offset_of!(cusae_table, scatter_rows) - 264usize];
-    ["Offset of field: cusae_table::prepare_input"][::core::mem::offset_of!(cusae_table, prepare_input) - 272usize];
-    ["Offset of field: cusae_table::encode_topk"][::core::mem::offset_of!(cusae_table, encode_topk) - 280usize];
-    ["Offset of field: cusae_table::encode_relu"][::core::mem::offset_of!(cusae_table, encode_relu) - 288usize];
+    ["Offset of field: cusae_table::sample_token"][::core::mem::offset_of!(cusae_table, sample_token) - 256usize];
+    ["Offset of field: cusae_table::gather_rows"][::core::mem::offset_of!(cusae_table, gather_rows) - 264usize];
+    ["Offset of field: cusae_table::scatter_rows"][::core::mem::offset_of!(cusae_table, scatter_rows) - 272usize];
+    ["Offset of field: cusae_table::prepare_input"][::core::mem::offset_of!(cusae_table, prepare_input) - 280usize];
+    ["Offset of field: cusae_table::encode_topk"][::core::mem::offset_of!(cusae_table, encode_topk) - 288usize];
+    ["Offset of field: cusae_table::encode_relu"][::core::mem::offset_of!(cusae_table, encode_relu) - 296usize];
     ["Offset of field: cusae_table::encode_relu_dense"]
-        [::core::mem::offset_of!(cusae_table, encode_relu_dense) - 296usize];
+        [::core::mem::offset_of!(cusae_table, encode_relu_dense) - 304usize];
     ["Offset of field: cusae_table::encode_dead_topk"]
-        [::core::mem::offset_of!(cusae_table, encode_dead_topk) - 304usize];
-    ["Offset of field: cusae_table::decode_sparse"][::core::mem::offset_of!(cusae_table, decode_sparse) - 312usize];
-    ["Offset of field: cusae_table::decode_dense"][::core::mem::offset_of!(cusae_table, decode_dense) - 320usize];
-    ["Offset of field: cusae_table::sparsity_lp"][::core::mem::offset_of!(cusae_table, sparsity_lp) - 328usize];
+        [::core::mem::offset_of!(cusae_table, encode_dead_topk) - 312usize];
+    ["Offset of field: cusae_table::decode_sparse"][::core::mem::offset_of!(cusae_table, decode_sparse) - 320usize];
+    ["Offset of field: cusae_table::decode_dense"][::core::mem::offset_of!(cusae_table, decode_dense) - 328usize];
+    ["Offset of field: cusae_table::sparsity_lp"][::core::mem::offset_of!(cusae_table, sparsity_lp) - 336usize];
     ["Offset of field: cusae_table::sparsity_lp_dense"]
-        [::core::mem::offset_of!(cusae_table, sparsity_lp_dense) - 336usize];
-    ["Offset of field: cusae_table::transpose_lists"][::core::mem::offset_of!(cusae_table, transpose_lists) - 344usize];
-    ["Offset of field: cusae_table::gradient_sparse"][::core::mem::offset_of!(cusae_table, gradient_sparse) - 352usize];
-    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 360usize];
-    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 368usize];
-    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 376usize];
-    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 384usize];
-    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 392usize];
-    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 400usize];
-    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 408usize];
-    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 416usize];
-    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 424usize];
-    ["Offset of field: cusae_table::sum_of_squares"][::core::mem::offset_of!(cusae_table, sum_of_squares) - 432usize];
-    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 440usize];
-    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 448usize];
+        [::core::mem::offset_of!(cusae_table, sparsity_lp_dense) - 344usize];
+    ["Offset of field: cusae_table::transpose_lists"][::core::mem::offset_of!(cusae_table, transpose_lists) - 352usize];
+    ["Offset of field: cusae_table::gradient_sparse"][::core::mem::offset_of!(cusae_table, gradient_sparse) - 360usize];
+    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 368usize];
+    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 376usize];
+    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 384usize];
+    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 392usize];
+    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 400usize];
+    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 408usize];
+    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 416usize];
+    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 424usize];
+    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 432usize];
+    ["Offset of field: cusae_table::sum_of_squares"][::core::mem::offset_of!(cusae_table, sum_of_squares) - 440usize];
+    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 448usize];
+    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 456usize];
 };

@@ -14,6 +14,7 @@ pub(super) fn embed(native: &Native, op: Embed<'_, Native>) -> Result<()> {
         resid: op.resid.at(),
         rows: op.rows as u64,
         context: op.context as u64,
+        past: op.past as u64,
         d_model: op.d_model as u64,
         d_vocab: (op.w_e.len() / op.d_model.max(1)) as u64,
     };
@@ -74,16 +75,24 @@ pub(super) fn activate(native: &Native, op: Activate<'_, Native>) -> Result<()> 
     native.call("activate", |table| table.activate, &arguments)
 }
 
+fn dims(dims: AttentionDims) -> ffi::cusae_attention_dims {
+    ffi::cusae_attention_dims {
+        rows: dims.rows as u64,
+        context: dims.context as u64,
+        past: dims.past as u64,
+        room: dims.room as u64,
+        n_heads: dims.n_heads as u64,
+        d_head: dims.d_head as u64,
+    }
+}
+
 pub(super) fn attention(native: &Native, op: Attention<'_, Native>) -> Result<()> {
     let arguments = ffi::cusae_attention {
         q: op.q.at(),
         k: op.k.at(),
         v: op.v.at(),
         z: op.z.at(),
-        rows: op.dims.rows as u64,
-        context: op.dims.context as u64,
-        n_heads: op.dims.n_heads as u64,
-        d_head: op.dims.d_head as u64,
+        dims: dims(op.dims),
         scale: op.scale,
         unused: 0,
     };
@@ -95,10 +104,7 @@ pub(super) fn attention_pattern(native: &Native, op: AttentionPattern<'_, Native
         q: op.q.at(),
         k: op.k.at(),
         pattern: op.pattern.at(),
-        rows: op.dims.rows as u64,
-        context: op.dims.context as u64,
-        n_heads: op.dims.n_heads as u64,
-        d_head: op.dims.d_head as u64,
+        dims: dims(op.dims),
         scale: op.scale,
         unused: 0,
     };
@@ -106,15 +112,8 @@ pub(super) fn attention_pattern(native: &Native, op: AttentionPattern<'_, Native
 }
 
 pub(super) fn attention_mix(native: &Native, op: AttentionMix<'_, Native>) -> Result<()> {
-    let arguments = ffi::cusae_attention_mix {
-        pattern: op.pattern.at(),
-        v: op.v.at(),
-        z: op.z.at(),
-        rows: op.dims.rows as u64,
-        context: op.dims.context as u64,
-        n_heads: op.dims.n_heads as u64,
-        d_head: op.dims.d_head as u64,
-    };
+    let arguments =
+        ffi::cusae_attention_mix { pattern: op.pattern.at(), v: op.v.at(), z: op.z.at(), dims: dims(op.dims) };
     native.call("attention_mix", |table| table.attention_mix, &arguments)
 }
 
@@ -149,4 +148,20 @@ pub(super) fn unembed_kl_divergence(native: &Native, op: UnembedKlDivergence<'_,
         d_vocab: op.d_vocab as u64,
     };
     native.call("unembed_kl_divergence", |table| table.unembed_kl_divergence, &arguments)
+}
+
+pub(super) fn sample_token(native: &Native, op: SampleToken<'_, Native>) -> Result<()> {
+    let Sampling { temperature, top_k, top_p, seed } = op.sampling;
+    let arguments = ffi::cusae_sample_token {
+        logits: op.logits.at(),
+        tokens: op.tokens.at(),
+        rows: op.rows as u64,
+        d_vocab: op.d_vocab as u64,
+        top_k: top_k as u64,
+        seed,
+        step: op.step,
+        temperature,
+        top_p,
+    };
+    native.call("sample_token", |table| table.sample_token, &arguments)
 }

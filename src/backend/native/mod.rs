@@ -243,6 +243,7 @@ impl Backend for Native {
         add: Add => lm_ops::add,
         unembed_cross_entropy: UnembedCrossEntropy => lm_ops::unembed_cross_entropy,
         unembed_kl_divergence: UnembedKlDivergence => lm_ops::unembed_kl_divergence,
+        sample_token: SampleToken => lm_ops::sample_token,
         gather_rows: GatherRows => sae_ops::gather_rows,
         scatter_rows: ScatterRows => sae_ops::scatter_rows,
         prepare_input: PrepareInput => sae_ops::prepare_input,

@@ -8,7 +8,7 @@ pub(super) fn rows<B: Backend>(s: LmSizes, context: usize) -> [Row<B>; 3] {
 }
 
 fn dims(s: LmSizes, context: usize) -> AttentionDims {
-    AttentionDims { rows: s.rows, context, n_heads: s.n_heads, d_head: s.d_head() }
+    AttentionDims::whole(s.rows, context, s.n_heads, s.d_head())
 }
 
 fn size(s: LmSizes, context: usize) -> String {

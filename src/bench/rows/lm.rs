@@ -13,7 +13,7 @@ pub(super) fn rows<B: Backend>(s: LmSizes) -> Vec<Row<B>> {
         activate(s),
     ];
     rows.extend(s.contexts.iter().flat_map(|&context| attention::rows(s, context)));
-    rows.extend([add(s), unembed_cross_entropy(s), unembed_kl_divergence(s)]);
+    rows.extend([add(s), unembed_cross_entropy(s), unembed_kl_divergence(s), sample_token(s)]);
     rows
 }
 
@@ -35,6 +35,7 @@ pub(super) fn embed<B: Backend>(s: LmSizes) -> Row<B> {
                 w_pos: &w_pos,
                 rows,
                 context,
+                past: 0,
                 d_model,
                 embed: None,
                 pos_embed: None,
@@ -167,6 +168,20 @@ fn unembed_kl_divergence<B: Backend>(s: LmSizes) -> Row<B> {
                 d_vocab,
                 kl: &mut kl,
             })
+        }))
+    })
+}
+
+/// Nucleus sampling, which looks at every likelihood; a row holds one sequence's next token.
+fn sample_token<B: Backend>(s: LmSizes) -> Row<B> {
+    let LmSizes { d_vocab, .. } = s;
+    let rows = 32;
+    let sampling = crate::backend::Sampling { temperature: 1.0, top_k: 0, top_p: 0.9, seed: 1 };
+    let size = format!("rows {rows}, V {d_vocab}");
+    Row::new("sample_token", size, Work::bytes(4 * rows * d_vocab), move |data| {
+        let (logits, mut tokens) = (data.normal(rows * d_vocab)?, data.zeros(rows)?);
+        Ok(Box::new(move |backend: &B| {
+            backend.sample_token(SampleToken { logits: &logits, rows, d_vocab, sampling, step: 0, tokens: &mut tokens })
         }))
     })
 }

@@ -60,6 +60,9 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)(a) * b >> 64);
+}
 template <class To, class From> To emu_bits(From from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;
@@ -76,6 +79,9 @@ using std::min;
 
 // Blocks run on several OS threads, so these are real atomics.
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return __atomic_fetch_add(at, value, __ATOMIC_RELAXED); }
+inline unsigned long long atomicAdd(unsigned long long* at, unsigned long long value) {
+    return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
+}
 inline unsigned atomicOr(unsigned* at, unsigned value) { return __atomic_fetch_or(at, value, __ATOMIC_RELAXED); }
 inline unsigned atomicExch(unsigned* at, unsigned value) { return __atomic_exchange_n(at, value, __ATOMIC_RELAXED); }
 inline unsigned atomicCAS(unsigned* at, unsigned expected, unsigned value) {
