@@ -49,8 +49,9 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let sae = open_sae(backend, &args.sae)?;
     let config = sae.config();
     let rows = Rows::open(&args.activations, &Vec::from_iter(config.hook_name()), config.d_in)?;
-    common.say_device();
     let Encoded { features, reconstruction, row_scale, row_shift } = encode(&sae, &rows, args.reconstruct)?;
+    // Only now: rows that cannot be used are found on the way, and a refusal is one line.
+    common.say_device();
 
     let (n, entries) = (rows.count, features.indices().len());
     let dense = if args.dense { features.to_dense(config.d_sae) } else { Vec::new() };
