@@ -2,23 +2,19 @@
 //! `cusae::bench` in criterion's hands, timed by the device's own clock. `cusae bench` prints the same
 //! table without criterion.
 //!
-//! `cargo bench -- gpt2/encode` takes one size and operation; `CUSAE_BENCH_DEVICE` names the device,
-//! `cpu` or `cuda`, where the first GPU is not meant.
+//! `cargo bench -- gpt2/encode` takes one size and operation; `CUSAE_BENCH_DEVICE` names the device as
+//! `--device` does.
 
 use criterion::{criterion_group, criterion_main, BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
-use cusae::backend::{Backend, Cpu, Native};
+use cusae::backend::{Backend, Device};
 use cusae::bench::{table, Bench, Ceilings, Row, Sampling, Sizes};
 use std::time::Duration;
 
 fn operations(criterion: &mut Criterion) {
-    match std::env::var("CUSAE_BENCH_DEVICE").as_deref() {
-        Ok("cpu") => on(&Cpu, criterion),
-        Ok("cuda") => on(&Native::cuda(0).unwrap_or_else(|why| panic!("{why}")), criterion),
-        Ok(other) => panic!("CUSAE_BENCH_DEVICE is {other}, expected cpu or cuda"),
-        Err(_) => match Native::cuda(0) {
-            Ok(gpu) => on(&gpu, criterion),
-            Err(_) => on(&Cpu, criterion),
-        },
+    let name = std::env::var("CUSAE_BENCH_DEVICE").unwrap_or_else(|_| "auto".into());
+    match Device::open(&name).unwrap_or_else(|why| panic!("CUSAE_BENCH_DEVICE: {why}")) {
+        Device::Cpu(cpu) => on(&cpu, criterion),
+        Device::Native(native) => on(&native, criterion),
     }
 }
 

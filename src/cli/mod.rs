@@ -114,8 +114,8 @@ impl Common {
         Ok(device)
     }
 
-    /// Says on stderr what `auto` has chosen, and why. Commands do so when they begin to work: who
-    /// gets an error has nothing of it.
+    /// Says on stderr what `auto` has chosen, and why. Commands do so once their inputs cannot be refused
+    /// any more: who gets an error has nothing of it.
     pub fn say_device(&self) {
         if let (Some(chosen), false) = (self.chosen.get(), self.quiet) {
             eprintln!("{chosen}");
