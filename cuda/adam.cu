@@ -1,7 +1,8 @@
-// adam: one step of Adam over one parameter, as torch's; the factors that depend on the step come
-// from the host.
+// adam: one step of Adam over one parameter, as torch's; the factors that depend on the step are
+// the host's, in device memory.
 //
 //   parameter, exp_avg, exp_avg_sq  in and out [len] f32      gradient [len] f32      clip [1] f32
+//   scalars: step_size, root_correction
 //
 //   needs   nothing
 //   work    a thread owns an element
@@ -19,7 +20,7 @@ __global__ void __launch_bounds__(kThreads) adam_kernel(cusae_adam a) {
     const float v = a.beta2 * a.exp_avg_sq[i] + a.complement2 * (g * g);
     a.exp_avg[i] = m;
     a.exp_avg_sq[i] = v;
-    a.parameter[i] -= a.step_size * (m / (sqrtf(v) / a.root_correction + a.epsilon));
+    a.parameter[i] -= a.scalars->step_size * (m / (sqrtf(v) / a.scalars->root_correction + a.epsilon));
 }
 
 }  // namespace CUSAE_NS

@@ -230,6 +230,14 @@ typedef struct cusae_sample_token {
 
 /* ---- Operations of the SAE --------------------------------------------------------------------- */
 
+/** What changes from step to step: in device memory, so that recorded work finds it anew. */
+typedef struct cusae_step_scalars {
+    float step_size;       /**< lr / (1 - b1^t). */
+    float root_correction; /**< sqrt(1 - b2^t). */
+    float coefficient;     /**< Factor on the sparsity term. */
+    uint32_t step;         /**< t, from 1. */
+} cusae_step_scalars;
+
 /** to[i, :] = from[rows[i], :]. */
 typedef struct cusae_gather_rows {
     const float* from;    /**< [from_rows, columns] f32. */
@@ -313,14 +321,14 @@ typedef struct cusae_encode_relu_dense {
     uint32_t* counts;      /**< Out [B] u32: positive features. */
 } cusae_encode_relu_dense;
 
-/** The k dead latents with the largest h (times decoder_norm) of every row, whatever the sign. */
+/** The k dead latents, or all if they are fewer, with the largest h (times decoder_norm), whatever the sign. */
 typedef struct cusae_encode_dead_topk {
     cusae_encoder encoder;     /**< Weights and batch. */
-    cusae_lists lists;         /**< Out, S >= k; every row gets k entries. */
+    cusae_lists lists;         /**< Out, S >= k; every row gets as many entries. */
     const float* decoder_norm; /**< [F] f32; NULL: 1. */
-    const uint32_t* dead;      /**< [n_dead] u32, ascending. */
-    uint64_t n_dead;           /**< Dead latents. */
-    uint64_t k;                /**< 1 to n_dead. */
+    const uint32_t* dead;      /**< [F] u32: the first *n_dead are the dead latents, ascending. */
+    const uint32_t* n_dead;    /**< [1] u32. */
+    uint64_t k;                /**< 1 to S. */
 } cusae_encode_dead_topk;
 
 /** x_hat = (f w_dec + b_dec) row_scale + row_shift; gradient = gradient_scale row_scale (x_hat - target). */
@@ -340,11 +348,14 @@ typedef struct cusae_decoder {
     uint32_t unused;
 } cusae_decoder;
 
-/** Decodes lists; value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. */
+/** Decodes lists; value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. With n_dead (AuxK)
+ *  gradient_scale counts min(*n_dead / full_dead, 1), and where *n_dead is 0 nothing is written. */
 typedef struct cusae_decode_sparse {
-    cusae_decoder decoder; /**< Weights, target, outputs. */
-    cusae_lists lists;     /**< The features. */
-    float* value_gradient; /**< Out [B, S] f32; NULL: not wanted. */
+    cusae_decoder decoder;  /**< Weights, target, outputs. */
+    cusae_lists lists;      /**< The features. */
+    const uint32_t* n_dead; /**< [1] u32; NULL: gradient_scale counts in full. */
+    uint64_t full_dead;     /**< > 0 with n_dead. */
+    float* value_gradient;  /**< Out [B, S] f32; NULL: not wanted. */
 } cusae_decode_sparse;
 
 /** Decodes dense features; feature_gradient = gradient w_decT where the feature is positive, else 0. */
@@ -361,11 +372,10 @@ typedef struct cusae_sparsity_lp {
     float* value_gradient;     /**< In and out [B, S] f32: added to. */
     float* norm_gradient;      /**< Out [B, S] f32: with respect to each listed n_i. */
     float* loss;               /**< Out [B] f32. */
+    const cusae_step_scalars* scalars; /**< [1]: the coefficient. */
     uint64_t rows;             /**< B. */
-    float coefficient;         /**< Factor on the term. */
     float p;                   /**< > 0. */
     float gradient_scale;      /**< 1 / B for the mean over a batch. */
-    uint32_t unused;
 } cusae_sparsity_lp;
 
 /** As cusae_sparsity_lp, on dense features; norm_gradient is summed over the batch. */
@@ -375,12 +385,11 @@ typedef struct cusae_sparsity_lp_dense {
     float* feature_gradient;   /**< In and out [B, F] f32: added to. */
     float* norm_gradient;      /**< Out [F] f32. */
     float* loss;               /**< Out [B] f32. */
+    const cusae_step_scalars* scalars; /**< [1]: the coefficient. */
     uint64_t rows;             /**< B. */
     uint64_t d_sae;            /**< F. */
-    float coefficient;         /**< Factor on the term. */
     float p;                   /**< > 0. */
     float gradient_scale;      /**< 1 / B for the mean over a batch. */
-    uint32_t unused;
 } cusae_sparsity_lp_dense;
 
 /** Entries by latent: latent i owns entries[offsets[i] .. offsets[i + 1]], each b * S + j, ascending. */
@@ -472,9 +481,8 @@ typedef struct cusae_adam {
     float* exp_avg;        /**< In and out [len] f32: m. */
     float* exp_avg_sq;     /**< In and out [len] f32: v. */
     const float* clip;     /**< [1] f32. */
+    const cusae_step_scalars* scalars; /**< [1]: step_size and root_correction. */
     uint64_t len;          /**< Elements. */
-    float step_size;       /**< lr / (1 - b1^t). */
-    float root_correction; /**< sqrt(1 - b2^t). */
     float beta1;           /**< b1. */
     float beta2;           /**< b2. */
     float complement1;     /**< c1 = 1 - b1. */
@@ -482,6 +490,15 @@ typedef struct cusae_adam {
     float epsilon;         /**< Added to the root. */
     uint32_t unused;
 } cusae_adam;
+
+/** *first = step where a sum or clip[1] is not finite and *first was 0. */
+typedef struct cusae_note_non_finite {
+    const double* sums;                /**< [n_sums] f64. */
+    const float* clip;                 /**< [2] f32, of clip_scale. */
+    const cusae_step_scalars* scalars; /**< [1]: the step. */
+    uint32_t* first;                   /**< In and out [1] u32. */
+    uint64_t n_sums;                   /**< Sums. */
+} cusae_note_non_finite;
 
 /** norms[i] = |matrix[i]|. */
 typedef struct cusae_row_norms {
@@ -523,16 +540,9 @@ typedef struct cusae_update_firing {
 /** out = sum of values. */
 typedef struct cusae_sum {
     const float* values; /**< [len] f32. */
-    double* out;         /**< Out [1] f64. */
+    double* out;         /**< Out [1] f64, on a multiple of 8 bytes. */
     uint64_t len;        /**< Elements. */
 } cusae_sum;
-
-/** As cusae_sum, of the squares. */
-typedef struct cusae_sum_of_squares {
-    const float* values; /**< [len] f32. */
-    double* out;         /**< Out [1] f64. */
-    uint64_t len;        /**< Elements. */
-} cusae_sum_of_squares;
 
 /** variance[b] = |x[b] - mean row|^2. */
 typedef struct cusae_row_variance {
@@ -560,7 +570,7 @@ typedef struct cusae_fill {
     X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \
     X(transpose_lists) X(gradient_sparse) X(gradient_dense) X(gradient_b_dec) \
     X(clip_scale) X(adam) X(row_norms) X(scale) X(find_dead) X(update_firing) \
-    X(sum) X(sum_of_squares) X(row_variance) X(fill)
+    X(note_non_finite) X(sum) X(row_variance) X(fill)
 
 /* ---- The table --------------------------------------------------------------------------------- */
 

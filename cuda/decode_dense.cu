@@ -40,7 +40,7 @@ template <int N> __global__ void __launch_bounds__(kThreads) finish_rows_kernel(
     for (uint64_t column = threadIdx.x * N; column < a.d_in; column += blockDim.x * N) {
         Pack<N> y = load<N>(a.gradient + row * a.d_in + column);
         if (a.b_dec) add(y, load<N>(a.b_dec + column));
-        squares += finish_columns(a, row, column, y);
+        squares += finish_columns(a, a.gradient_scale, row, column, y);
     }
     squares = block_sum(squares, shared<FinishShared>().partial);
     if (threadIdx.x == 0) a.squared_error[row] = float(squares);

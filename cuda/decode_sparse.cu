@@ -3,13 +3,15 @@
 //
 //   lists [B, S]      w_dec [F, D] f32      b_dec [D], row_scale, row_shift [B] f32 or NULL
 //   target [B, D] f32      reconstruction out [B, D] f32 or NULL      gradient out [B, D] f32
+//   n_dead [1] u32 or NULL: AuxK's factor on the gradient, min(n_dead / full_dead, 1), is 1
 //   squared_error out [B] f32      value_gradient out [B, S] f32 or NULL: the listed places are written
 //
-//   needs   D >= 1; counts[b] <= S; indices < F
+//   needs   D >= 1; full_dead >= 1 with n_dead; counts[b] <= S; indices < F
 //   work    a block owns a row: a thread owns columns and adds the listed rows of w_dec to them in
 //           registers; then a warp owns an entry's dot product
 //   moves   4·D bytes an entry, once: the rows wait for their dot products in shared memory, as many
-//           as fit in 96 KiB (32 of width 768), the others are read again; 12·D a row
+//           as fit in 96 KiB (32 of width 768), the others are read again; 12·D a row; nothing where
+//           n_dead is 0
 //   exact   sums over the entries in their order, fused; the squared error in f64; the same bits on
 //           every run
 #include "decoder.cuh"
@@ -36,6 +38,11 @@ __global__ void __launch_bounds__(kThreads) decode_sparse_kernel(cusae_decode_sp
     auto& s = shared<DecodeShared>();
     float* const cached = reinterpret_cast<float*>(&s + 1);
     const uint64_t row = blockIdx.x, width = a.decoder.d_in;
+    float gradient_scale = a.decoder.gradient_scale;
+    if (a.n_dead) {
+        if (*a.n_dead == 0) return;
+        gradient_scale *= fminf(float(*a.n_dead) / float(a.full_dead), 1.0f);
+    }
     const uint32_t count = a.lists.counts[row], kept = min(count, n_cached);
     double squares = 0;
     for (uint64_t column = threadIdx.x * N; column < width; column += blockDim.x * N) {
@@ -43,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) decode_sparse_kernel(cusae_decode_sp
         if (a.decoder.b_dec) y = load<N>(a.decoder.b_dec + column);
         add_entries<N, true>(a, row, 0, kept, column, cached, y);
         add_entries<N, false>(a, row, kept, count, column, nullptr, y);
-        squares += finish_columns(a.decoder, row, column, y);
+        squares += finish_columns(a.decoder, gradient_scale, row, column, y);
     }
     squares = block_sum(squares, s.partial);
     if (threadIdx.x == 0) a.decoder.squared_error[row] = float(squares);
@@ -70,6 +77,7 @@ CUSAE_API(decode_sparse)(const cusae_decode_sparse* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     const uint64_t width = a->decoder.d_in;
     if (width == 0) return refuse("d_in is 0");
+    if (a->n_dead && a->full_dead == 0) return refuse("AuxK's weight is full with 0 dead latents");
     const uint64_t room = a->value_gradient ? kCacheBytes / (width * sizeof(float)) : 0;
     const uint32_t n_cached = uint32_t(a->lists.stride < room ? a->lists.stride : room);
     const size_t shared_bytes = sizeof(DecodeShared) + n_cached * width * sizeof(float);

@@ -7,28 +7,32 @@ namespace CUSAE_NS {
 
 constexpr unsigned kGroup = kGemmColumns;  // latents of a group: the columns of a tile
 
-// What an encoder reads: some rows of a batch, all latents or the `n_latents` that `latents` names.
+// What an encoder reads: some rows of a batch, all `n_latents` latents or those that `latents` names.
 struct EncoderRows {
     const float *input, *w_enc, *b_enc;
     uint64_t rows, d_in, n_latents;
     const uint32_t* latents;  // NULL: all
+    const uint32_t* chosen;   // how many `latents` there are; n_latents is a bound then
+    __device__ __forceinline__ uint64_t count() const { return chosen ? min(uint64_t(*chosen), n_latents) : n_latents; }
     __device__ __forceinline__ uint64_t latent(uint64_t column) const { return latents ? latents[column] : column; }
 };
 
 inline EncoderRows rows_of(const cusae_encoder& a) {
-    return {a.input, a.w_enc, a.b_enc, a.rows, a.d_in, a.d_sae, nullptr};
+    return {a.input, a.w_enc, a.b_enc, a.rows, a.d_in, a.d_sae, nullptr, nullptr};
 }
 
 // `keep(row * n_latents + column, column, h)` is called for every element and gives a number; what
 // Keep::combine makes of a group's numbers, starting from 0, goes to `keep.group(row, group, number)`.
 template <class Keep> __global__ void __launch_bounds__(kGemmThreads) encode_kernel(EncoderRows a, Keep keep) {
     constexpr Layout kLayout = Layout::OuterK;
-    const Operand<kLayout> input{a.input, a.rows, a.d_in}, w_enc{a.w_enc, a.n_latents, a.d_in, a.latents};
     const uint64_t first_row = uint64_t(blockIdx.x) * kGemmRows, first_column = uint64_t(blockIdx.y) * kGroup;
+    const uint64_t n_latents = a.count();
+    if (first_column >= n_latents) return;
+    const Operand<kLayout> input{a.input, a.rows, a.d_in}, w_enc{a.w_enc, n_latents, a.d_in, a.latents};
     float product[kMicro][kMicro];
     gemm_tile(shared<GemmShared<kLayout, kLayout>>(), input, w_enc, a.d_in, first_row, first_column, product);
 
-    const unsigned columns = unsigned(min(a.n_latents - first_column, uint64_t(kGroup)));
+    const unsigned columns = unsigned(min(n_latents - first_column, uint64_t(kGroup)));
     float bias[kMicro];
 #pragma unroll
     for (unsigned j = 0; j < kMicro; j++) {

@@ -2,11 +2,11 @@
 // of which each row keeps the largest, or the positive, as a list.
 //
 //   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
-//   encode_dead_topk: dead [n_dead] u32, ascending, each below F
+//   encode_dead_topk: dead [F] u32, of which the first n_dead [1] u32 count, ascending, each below F
 //   lists  out [B, S]: latents ascending, values h; what lies beyond a row's count stays as it was
 //   encode_relu: longest  out [1] u32: entries of the longest row, of which S at most are listed
 //
-//   needs   F <= 4,194,240; 1 <= k <= F, or n_dead; k <= S
+//   needs   F <= 4,194,240; 1 <= k <= F; k <= S
 //   work    encode_kernel stores h, and the largest key h·decoder_norm of every group of 64 latents. A
 //           block then selects in a row: the k-th largest group maximum is not above the k-th largest
 //           key, since k groups hold a key that large; so only the groups that reach it are read. Both
@@ -43,6 +43,8 @@ struct Chunk {
     cusae_lists lists;  // of the chunk's first row on
     uint32_t* longest;  // NULL: not wanted
     uint32_t k;         // 0: no limit
+    // Groups that have latents.
+    __device__ __forceinline__ uint64_t used_groups() const { return ceil_div(encoder.count(), kGroup); }
 };
 
 struct KeepGroupMaxima {
@@ -121,15 +123,16 @@ template <class ForEach> __device__ __forceinline__ Cut cut_after(SelectShared& 
 template <class Visit> __device__ __forceinline__ void walk(const Chunk& a, uint64_t row, uint32_t least, Visit visit) {
     const uint32_t* maxima = a.maxima + row * a.groups;
     const float* h = a.h + row * a.encoder.n_latents;
-    const uint64_t end = a.groups * (warp_index() + 1) / kWarps;
-    for (uint64_t first = a.groups * warp_index() / kWarps; first < end; first += 32) {
+    const uint64_t n_latents = a.encoder.count(), groups = a.used_groups();
+    const uint64_t end = groups * (warp_index() + 1) / kWarps;
+    for (uint64_t first = groups * warp_index() / kWarps; first < end; first += 32) {
         const uint64_t own = first + lane_index();
         unsigned reached = __ballot_sync(kAllLanes, own < end && maxima[own] >= least);
         for (; reached; reached &= reached - 1) {
             const uint64_t group = first + unsigned(__ffs(int(reached)) - 1);
             for (unsigned part = 0; part < kGroup; part += 32) {
                 const uint64_t column = group * kGroup + part + lane_index();
-                const bool exists = column < a.encoder.n_latents;
+                const bool exists = column < n_latents;
                 const float value = exists ? h[column] : 0.0f;
                 const uint32_t key = exists ? a.order(value, a.encoder.latent(column)) : 0;
                 visit(column, value, key >= least ? key : 0);
@@ -184,7 +187,7 @@ __global__ void __launch_bounds__(kThreads) select_kernel(Chunk a) {
     Cut cut{0, 0};
     if (a.k > 0) {
         const Cut of_maxima = cut_after(s, a.k, 1, [&](auto count) {
-            for (uint64_t i = threadIdx.x; i < a.groups; i += kThreads) count(a.maxima[row * a.groups + i]);
+            for (uint64_t i = threadIdx.x; i < a.used_groups(); i += kThreads) count(a.maxima[row * a.groups + i]);
         });
         const uint32_t bound = of_maxima.least();
         cut = cut_after(s, a.k, bound, [&](auto count) {
@@ -235,11 +238,11 @@ CUSAE_API(encode_topk)(const cusae_encode_topk* a, cusae_stream* stream) {
 
 CUSAE_API(encode_dead_topk)(const cusae_encode_dead_topk* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (a->k < 1 || a->k > a->n_dead) return refuse("k is not between 1 and n_dead");
+    if (a->k < 1) return refuse("k is 0");
     if (a->k > a->lists.stride) return refuse("the lists have no room for k entries in a row");
     EncoderRows encoder = rows_of(a->encoder);
     encoder.latents = a->dead;
-    encoder.n_latents = a->n_dead;
+    encoder.chosen = a->n_dead;
     return encode_lists(encoder, {a->decoder_norm, -INFINITY}, a->lists, uint32_t(a->k), nullptr, stream);
 }
 

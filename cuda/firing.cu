@@ -5,8 +5,7 @@
 //   find_dead      since_fired [F] u32      dead  out [F] u32, ascending      n_dead  out [1] u32
 //
 //   needs   update_firing: one of offsets and features, not both
-//   work    a thread per latent; dense features: a block per 32 latents; find_dead: one block, since
-//           it runs once in many steps
+//   work    a thread per latent; dense features: a block per 32 latents; find_dead: one block
 //   moves   20 bytes a latent, 4·B·F where dense
 //   exact   integers
 #include "common.cuh"

@@ -2,7 +2,7 @@
 // and its gradients. Source: SAELens standard_sae.py, (acts * |W_dec_i|).norm(p, dim=-1): the norm,
 // not its power.
 //
-//   decoder_norm [F] f32      loss out [B] f32
+//   decoder_norm [F] f32      scalars: coefficient      loss out [B] f32
 //   sparsity_lp         lists [B, S]            value_gradient in and out [B, S] f32
 //                       norm_gradient out [B, S] f32: the listed places are written
 //   sparsity_lp_dense   features [B, F] f32     feature_gradient in and out [B, F] f32
@@ -34,8 +34,9 @@ __global__ void __launch_bounds__(kThreads) sparsity_lp_kernel(cusae_sparsity_lp
     const uint64_t first = row * a.lists.stride, last = first + a.lists.counts[row];
     double sum = 0;
     for (uint64_t i = first + lane_index(); i < last; i += 32) sum += power(a.lists.values[i] * a.decoder_norm[a.lists.indices[i]], a.p);
-    const float norm = root(warp_sum(sum), a.p), factor = a.coefficient * a.gradient_scale;
-    if (lane_index() == 0) a.loss[row] = a.coefficient * norm;
+    const float norm = root(warp_sum(sum), a.p), coefficient = a.scalars->coefficient;
+    const float factor = coefficient * a.gradient_scale;
+    if (lane_index() == 0) a.loss[row] = coefficient * norm;
     for (uint64_t i = first + lane_index(); i < last; i += 32) {
         const float f = a.lists.values[i], n = a.decoder_norm[a.lists.indices[i]];
         const float gradient = factor * derivative(f * n, norm, a.p);
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) dense_norms_kernel(cusae_sparsity_lp
     const float norm = root(block_sum(sum, shared<SparsityShared>().partial), a.p);
     if (threadIdx.x > 0) return;
     norms[row] = norm;
-    a.loss[row] = a.coefficient * norm;
+    a.loss[row] = a.scalars->coefficient * norm;
 }
 
 // Adds to the feature's gradient; returns its part of norm_gradient.
@@ -64,7 +65,7 @@ struct SparsityTerm {
         const uint64_t at = row * a.d_sae + latent;
         const float f = a.features[at], n = a.decoder_norm[latent];
         if (!(f > 0.0f)) return 0.0f;
-        const float gradient = a.coefficient * a.gradient_scale * derivative(f * n, norms[row], a.p);
+        const float gradient = a.scalars->coefficient * a.gradient_scale * derivative(f * n, norms[row], a.p);
         a.feature_gradient[at] += gradient * n;
         return gradient * f;
     }

@@ -1,4 +1,4 @@
-// sum, sum_of_squares: one number from many, in f64.
+// sum: one number from many, in f64.
 //
 //   values [len] f32      out [1] f64
 //
@@ -15,20 +15,13 @@ __global__ void __launch_bounds__(kThreads) total_kernel(const double* parts, ui
     if (threadIdx.x == 0) *out = sum;
 }
 
-template <bool kSquares> int total(const float* values, uint64_t len, double* out, cusae_stream* stream) {
-    const uint64_t n = ceil_div(len, kPart);
-    double* parts = nullptr;
-    if (int error = scratch(stream, n, &parts)) return error;
-    if (int error = partial_sums<kSquares>(values, len, parts, stream)) return error;
-    return launch(total_kernel, 1, kThreads, sizeof(SumShared), stream, parts, n, out);
-}
-
 }  // namespace CUSAE_NS
 
 CUSAE_API(sum)(const cusae_sum* a, cusae_stream* stream) {
-    return CUSAE_NS::total<false>(a->values, a->len, a->out, stream);
-}
-
-CUSAE_API(sum_of_squares)(const cusae_sum_of_squares* a, cusae_stream* stream) {
-    return CUSAE_NS::total<true>(a->values, a->len, a->out, stream);
+    using namespace CUSAE_NS;
+    const uint64_t n = ceil_div(a->len, kPart);
+    double* parts = nullptr;
+    if (int error = scratch(stream, n, &parts)) return error;
+    if (int error = partial_sums<false>(a->values, a->len, parts, stream)) return error;
+    return launch(total_kernel, 1, kThreads, sizeof(SumShared), stream, parts, n, a->out);
 }

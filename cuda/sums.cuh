@@ -1,4 +1,4 @@
-// sums.cuh: f64 sums over many f32 values, for sum, sum_of_squares and clip_scale.
+// sums.cuh: f64 sums over many f32 values, for sum and clip_scale.
 //
 // A block adds a part of 65,536 values, then one block adds the parts. Which thread adds what is
 // decided by the number of values alone, so the same values give the same bits on every run.

@@ -193,11 +193,11 @@ fn a_selection_that_is_none() {
     refused(|table| table.encode_topk, topk(0, 5, 5), "k is not between 1 and d_sae");
     refused(|table| table.encode_topk, topk(6, 5, 9), "k is not between 1 and d_sae");
     refused(|table| table.encode_topk, topk(3, 5, 2), "the lists have no room for k entries in a row");
-    let dead =
-        |k, n_dead, stride| move |a: &mut cusae_encode_dead_topk| (a.k, a.n_dead, a.lists.stride) = (k, n_dead, stride);
-    refused(|table| table.encode_dead_topk, dead(0, 5, 5), "k is not between 1 and n_dead");
-    refused(|table| table.encode_dead_topk, dead(6, 5, 9), "k is not between 1 and n_dead");
-    refused(|table| table.encode_dead_topk, dead(3, 5, 2), "the lists have no room for k entries in a row");
+    let dead = |k, stride| move |a: &mut cusae_encode_dead_topk| (a.k, a.lists.stride) = (k, stride);
+    refused(|table| table.encode_dead_topk, dead(0, 5), "k is 0");
+    refused(|table| table.encode_dead_topk, dead(3, 2), "the lists have no room for k entries in a row");
+    let without_room = |a: &mut cusae_decode_sparse| (a.decoder.d_in, a.n_dead) = (1, some());
+    refused(|table| table.decode_sparse, without_room, "AuxK's weight is full with 0 dead latents");
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl<B: Backend> Run<B> {
         let coefficient = of["final_value"]
             .as_f64()
             .map_or(0.0, |last| coefficient(last, of["warm_up_steps"].as_u64().unwrap(), step));
-        StepSettings { lr: self.schedule.at(step), coefficient, with_variance: false }
+        StepSettings { lr: self.schedule.at(step), coefficient }
     }
 
     /// Final weights, moments and counts. The row of a latent that crossed zero is left out.
@@ -169,7 +169,8 @@ fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) ->
         let lr = expected["lr"].as_f64().unwrap();
         assert!((settings.lr - lr).abs() < 1e-12, "{name} step {step}: lr {} for {lr}", settings.lr);
         let batch = run.backend.upload(&run.batches[step]).unwrap();
-        let report = run.sae.step(&batch, &settings).unwrap();
+        run.sae.step(&batch, &settings).unwrap();
+        let report = run.sae.report(false).unwrap();
         let terms = expected["losses"].as_object().unwrap();
         assert_eq!(terms.len(), report.losses.len(), "{name}");
         for (term, ours) in &report.losses {
@@ -267,8 +268,9 @@ fn explained_variance_is_that_of_saelens() {
         dead_feature_window: 10,
     };
     let mut sae = TrainingSae::new(&Cpu, config, &weights).unwrap();
-    let settings = StepSettings { lr: 0.0, coefficient: 0.0, with_variance: true };
-    let report = sae.step(&vec![0.0, 0.0, 2.0, 0.0, 4.0, 3.0], &settings).unwrap();
+    let settings = StepSettings { lr: 0.0, coefficient: 0.0 };
+    sae.step(&vec![0.0, 0.0, 2.0, 0.0, 4.0, 3.0], &settings).unwrap();
+    let report = sae.report(true).unwrap();
     assert_eq!(report.losses[0], ("mse_loss", 20.0 / 3.0));
     let variance = report.explained_variance.unwrap();
     assert_eq!(variance.pooled, 1.0 - 20.0 / 14.0);

@@ -41,7 +41,8 @@ pub trait Buffer: Send + Sync {
 /// A device that can train and run: memory, and the operations of the language model and the SAE.
 ///
 /// All numbers are f32 unless said otherwise; sums that are read by people are f64. Every operation
-/// is deterministic: the same inputs give the same bits, for any number of threads.
+/// is deterministic: the same inputs give the same bits, for any number of threads. Operations write
+/// to buffers only; nothing comes to the host but by `read`.
 pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// A buffer of `T` on this device.
     type Buffer<T: Element>: Buffer;
@@ -80,6 +81,13 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// Seconds that the device takes for the work that a function gives it, by its own clock.
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;
 
+    /// One element of a buffer, on the host.
+    fn read_element<T: Element>(&self, from: &Self::Buffer<T>, at: usize) -> Result<T> {
+        let mut element = [T::default()];
+        self.read(from, at, &mut element)?;
+        Ok(element[0])
+    }
+
     // The language model: see lm_ops.rs.
     /// Token plus position embedding.
     fn embed(&self, op: Embed<'_, Self>) -> Result<()>;
@@ -114,8 +122,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn prepare_input(&self, op: PrepareInput<'_, Self>) -> Result<()>;
     /// The k largest rectified pre-activations of every row, exactly.
     fn encode_topk(&self, op: EncodeTopk<'_, Self>) -> Result<()>;
-    /// The positive pre-activations of every row as lists, or their overflow.
-    fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<ListsFit>;
+    /// The positive pre-activations of every row as lists, and how long the longest is.
+    fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<()>;
     /// The rectified pre-activations of every row, dense.
     fn encode_relu_dense(&self, op: EncodeReluDense<'_, Self>) -> Result<()>;
     /// The k dead latents with the largest pre-activations of every row (AuxK), signed.
@@ -144,14 +152,14 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn row_norms(&self, op: RowNorms<'_, Self>) -> Result<()>;
     /// `to = factor * from`.
     fn scale(&self, op: Scale<'_, Self>) -> Result<()>;
-    /// The latents that have not fired for too long; returns how many.
-    fn find_dead(&self, op: FindDead<'_, Self>) -> Result<usize>;
+    /// The latents that have not fired for too long.
+    fn find_dead(&self, op: FindDead<'_, Self>) -> Result<()>;
     /// How often each latent fired in a batch, and since when it has not.
     fn update_firing(&self, op: UpdateFiring<'_, Self>) -> Result<()>;
-    /// Sum of squares of all values, in f64.
-    fn sum_of_squares(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
-    /// Sum of all values, in f64.
-    fn sum(&self, values: &Self::Buffer<f32>, len: usize) -> Result<f64>;
+    /// The first step whose numbers are not finite.
+    fn note_non_finite(&self, op: NoteNonFinite<'_, Self>) -> Result<()>;
+    /// Sum of values, in f64.
+    fn sum(&self, op: Sum<'_, Self>) -> Result<()>;
     /// Squared distance of every row to the batch's mean row.
     fn row_variance(&self, op: RowVariance<'_, Self>) -> Result<()>;
 }

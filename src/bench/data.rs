@@ -2,12 +2,14 @@
 //! weights are normal; how often a latent is active is log-normal, so that lists by latent have very
 //! different lengths; tokens follow Zipf's law.
 
-use crate::backend::{Backend, Element, FeatureLists};
+use crate::backend::{Backend, DeadLatents, Element, FeatureLists, StepScalars};
 use crate::error::Result;
 use crate::random::{philox, Random, Stream};
 use rayon::prelude::*;
 
 const SEED: u64 = 20;
+/// Adam's usual decays.
+pub(super) const ADAM_BETAS: [f64; 2] = [0.9, 0.999];
 /// Deviation of the logarithm of latents' frequencies: trained SAEs have 1 to 2.
 const LOG_FREQUENCY_DEVIATION: f32 = 1.5;
 /// Values that one parallel task makes.
@@ -94,9 +96,20 @@ impl<'a, B: Backend> Data<'a, B> {
         })
     }
 
-    /// `0, step, 2 step …` below `limit`.
-    pub(super) fn every(&mut self, step: usize, limit: usize) -> Result<B::Buffer<u32>> {
-        self.buffer(limit.div_ceil(step), |_| (0..limit as u32).step_by(step).collect())
+    /// Of `d_sae` latents every `step`-th is dead.
+    pub(super) fn dead(&mut self, step: usize, d_sae: usize) -> Result<DeadLatents<B>> {
+        let count = self.buffer(1, |_| vec![d_sae.div_ceil(step) as u32])?;
+        let latents = self.buffer(d_sae, |_| {
+            let mut latents: Vec<u32> = (0..d_sae as u32).step_by(step).collect();
+            latents.resize(d_sae, 0);
+            latents
+        })?;
+        Ok(DeadLatents { count, latents })
+    }
+
+    /// The numbers of the thousandth step, with a coefficient of 1.
+    pub(super) fn scalars(&mut self) -> Result<B::Buffer<StepScalars>> {
+        self.buffer(1, |_| vec![StepScalars::new(1000, 1e-4, ADAM_BETAS, 1.0)])
     }
 
     /// Token ids: the n-th most frequent word is n times as rare as the first.

@@ -2,6 +2,7 @@
 //! one with a type that implements [`Architecture`]; [`build`] is the only list of them.
 
 use super::parameters::Named;
+use super::report::Measurements;
 use super::standard::{Standard, StandardConfig};
 use super::topk::{TopK, TopKConfig};
 use crate::backend::*;
@@ -51,12 +52,10 @@ pub struct Batch<'a, B: Backend> {
     pub target: &'a B::Buffer<f32>,
     /// Scale and shift that undo a row-by-row normalisation, if there is one.
     pub denormalize: Option<[&'a B::Buffer<f32>; 2]>,
-    /// The dead latents, ascending: the first `n_dead` of it.
-    pub dead: &'a B::Buffer<u32>,
-    /// How many latents were dead before this step.
-    pub n_dead: usize,
-    /// The coefficient of this step's sparsity term, after its warm-up.
-    pub coefficient: f64,
+    /// The latents that were dead before this step.
+    pub dead: &'a DeadLatents<B>,
+    /// The step's numbers, among them the coefficient of the sparsity term, after its warm-up.
+    pub scalars: &'a B::Buffer<StepScalars>,
     /// Out: the parameters' gradients; b_dec's is the caller's work.
     pub gradients: &'a mut Named<B>,
     /// Out: the gradient with respect to the decoder's output `[B, D]`.
@@ -65,6 +64,8 @@ pub struct Batch<'a, B: Backend> {
     pub squared_error: &'a mut B::Buffer<f32>,
     /// In and out: firing statistics.
     pub firing: &'a mut Firing<B>,
+    /// Out: the active latents, and the sums of the architecture's terms.
+    pub measurements: &'a mut Measurements<B>,
 }
 
 /// Firing statistics on the device.
@@ -75,19 +76,19 @@ pub struct Firing<B: Backend> {
     pub since_fired: B::Buffer<u32>,
 }
 
-/// What a step's architecture reports; only scalars leave the device.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Terms {
-    /// Loss terms besides `mse_loss`, by SAELens' names, coefficients multiplied in.
-    pub losses: Vec<(&'static str, f64)>,
-    /// Active latents in the whole batch.
-    pub active: u64,
-}
-
 /// One architecture's forward and backward pass over a batch.
 pub trait Architecture<B: Backend>: Send {
-    /// Encodes, decodes, and writes all gradients but b_dec's.
-    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<Terms>;
+    /// What the host has to know, and to wait for, before it can queue the step.
+    fn begin(&mut self, _batch: &mut Batch<'_, B>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Encodes, decodes, measures, and writes all gradients but b_dec's.
+    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()>;
+
+    /// Loss terms besides `mse_loss`, by SAELens' names, coefficients multiplied in: from the sums that
+    /// the step left with [`Batch::sum_term`], and how many latents were dead before it.
+    fn losses(&self, sums: &[f64], n_dead: usize) -> Vec<(&'static str, f64)>;
 
     /// State that a resumed run needs besides the parameters, as numbers.
     fn state(&self) -> Vec<f64> {
@@ -130,6 +131,17 @@ impl<'a, B: Backend> Batch<'a, B> {
             gradient: self.output_gradient,
             squared_error: self.squared_error,
         }
+    }
+
+    /// Sums a loss term over the batch's rows, for [`Architecture::losses`].
+    pub fn sum_term(&mut self, term: usize, of_rows: &B::Buffer<f32>) -> Result<()> {
+        let (out, slot) = (&mut self.measurements.sums, 1 + term);
+        self.backend.sum(Sum { values: of_rows, len: self.dims.rows, out, slot })
+    }
+
+    /// Notes how many latents are active in the whole batch.
+    pub fn count_active(&mut self, by_latent: &LatentLists<B>) -> Result<()> {
+        self.backend.copy(&by_latent.offsets, self.dims.d_sae, &mut self.measurements.active, 0, 1)
     }
 
     /// Counts what fired.

@@ -70,6 +70,7 @@ impl<B: Backend> Sae<B> {
             row_scale: backend.zeros(max_rows)?,
             row_shift: backend.zeros(max_rows)?,
             lists: FeatureLists::new(backend, max_rows, stride)?,
+            longest: backend.zeros(1)?,
             gradient: backend.zeros(max_rows * d_in)?,
             squared_error: backend.zeros(max_rows)?,
             reconstruction: backend.zeros(max_rows * d_in)?,
@@ -102,6 +103,7 @@ pub struct Pass<B: Backend> {
     row_scale: B::Buffer<f32>,
     row_shift: B::Buffer<f32>,
     lists: FeatureLists<B>,
+    longest: B::Buffer<u32>,
     gradient: B::Buffer<f32>,
     squared_error: B::Buffer<f32>,
     reconstruction: B::Buffer<f32>,
@@ -173,6 +175,7 @@ impl<B: Backend> Pass<B> {
                 squared_error: &mut self.squared_error,
             },
             lists: &self.lists,
+            dead_weight: None,
             value_gradient: None,
         })
     }
@@ -261,11 +264,13 @@ impl<B: Backend> Pass<B> {
     /// made longer, and the batch is encoded again.
     fn encode_relu(&mut self, sae: &Sae<B>) -> Result<()> {
         loop {
-            let encoder = encoder(sae, &self.input, self.rows);
-            match sae.backend.encode_relu(EncodeRelu { encoder, lists: &mut self.lists })? {
-                ListsFit::All => return Ok(()),
-                ListsFit::Overflow(longest) => self.make_room(sae, longest)?,
+            let (encoder, lists) = (encoder(sae, &self.input, self.rows), &mut self.lists);
+            sae.backend.encode_relu(EncodeRelu { encoder, lists, longest: &mut self.longest })?;
+            let longest = sae.backend.read_element(&self.longest, 0)? as usize;
+            if longest <= self.lists.stride {
+                return Ok(());
             }
+            self.make_room(sae, longest)?;
         }
     }
 

@@ -6,6 +6,7 @@ pub mod features;
 pub mod inference;
 pub mod init;
 pub mod parameters;
+pub mod report;
 pub mod standard;
 pub mod step;
 pub mod topk;

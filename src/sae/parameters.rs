@@ -69,6 +69,13 @@ impl<B: Backend> Named<B> {
         &mut self.buffers[position].1
     }
 
+    /// The buffers of two names, the second to be changed.
+    pub fn get_beside(&mut self, read: &str, write: &str) -> (&B::Buffer<f32>, &mut B::Buffer<f32>) {
+        let positions = [read, write].map(|name| self.position(name));
+        let [read, write] = self.buffers.get_disjoint_mut(positions).expect("two different names");
+        (&read.1, &mut write.1)
+    }
+
     /// Where the gradients of the encoder's and decoder's weights go.
     pub fn weight_gradients(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
         let positions = ["W_enc", "b_enc", "W_dec"].map(|name| self.position(name));

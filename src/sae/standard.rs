@@ -5,7 +5,7 @@
 //! a row has a few dozen. The step goes over to lists when the last batch was sparse enough, and back
 //! when a row does not fit any more.
 
-use super::architecture::{Architecture, Batch, Dims, Terms};
+use super::architecture::{Architecture, Batch, Dims};
 use crate::backend::*;
 use crate::error::Result;
 
@@ -44,6 +44,7 @@ enum Form<B: Backend> {
         by_latent: LatentLists<B>,
         value_gradient: B::Buffer<f32>,
         norm_gradient: B::Buffer<f32>,
+        longest: B::Buffer<u32>,
     },
 }
 
@@ -64,6 +65,7 @@ impl<B: Backend> Form<B> {
             by_latent: LatentLists::new(backend, dims.d_sae, rows * stride)?,
             value_gradient: backend.zeros(rows * stride)?,
             norm_gradient: backend.zeros(rows * stride)?,
+            longest: backend.zeros(1)?,
         })
     }
 }
@@ -78,23 +80,21 @@ impl<B: Backend> Standard<B> {
         Ok(Standard { config, dims, form: Form::dense(backend, dims)?, row_loss: backend.zeros(dims.rows)? })
     }
 
-    /// Encodes into lists if they are in use and every row fits.
-    fn fits_in_lists(&mut self, batch: &Batch<'_, B>) -> Result<bool> {
-        let Form::Lists { lists, .. } = &mut self.form else { return Ok(false) };
-        Ok(batch.backend.encode_relu(EncodeRelu { encoder: batch.encoder(), lists })? == ListsFit::All)
-    }
-
-    fn step_on_lists(&mut self, batch: &mut Batch<'_, B>) -> Result<u64> {
+    fn step_on_lists(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_sae, .. }) = (batch.backend, batch.dims);
-        let Form::Lists { lists, by_latent, value_gradient, norm_gradient } = &mut self.form else {
-            unreachable!("called after fits_in_lists")
+        let Form::Lists { lists, by_latent, value_gradient, norm_gradient, .. } = &mut self.form else {
+            unreachable!("the form is lists")
         };
-        let wanted = Some(&mut *value_gradient);
-        backend.decode_sparse(DecodeSparse { decoder: batch.decoder(), lists, value_gradient: wanted })?;
+        backend.decode_sparse(DecodeSparse {
+            decoder: batch.decoder(),
+            lists,
+            dead_weight: None,
+            value_gradient: Some(&mut *value_gradient),
+        })?;
         backend.sparsity_lp(SparsityLp {
             lists,
             decoder_norm: batch.decoder_norm,
-            coefficient: batch.coefficient as f32,
+            scalars: batch.scalars,
             p: self.config.lp_norm as f32,
             gradient_scale: 1.0 / rows as f32,
             rows,
@@ -105,25 +105,21 @@ impl<B: Backend> Standard<B> {
         backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent })?;
         batch.gradient_from_lists(lists, by_latent, value_gradient, None, Some(norm_gradient), false)?;
         batch.update_firing(Features::Lists(by_latent))?;
-        let mut active = [0];
-        backend.read(&by_latent.offsets, d_sae, &mut active)?;
-        Ok(active[0].into())
+        batch.count_active(by_latent)
     }
 
-    fn step_dense(&mut self, batch: &mut Batch<'_, B>) -> Result<u64> {
+    /// Waits for the counts of active latents, which decide about the next step's form.
+    fn step_dense(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dims);
-        if matches!(self.form, Form::Lists { .. }) {
-            self.form = Form::dense(backend, self.dims)?;
-        }
         let Form::Dense { features, gradient, norm_gradient, counts } = &mut self.form else {
-            unreachable!("made dense above")
+            unreachable!("the form is dense")
         };
         backend.encode_relu_dense(EncodeReluDense { encoder: batch.encoder(), features, counts })?;
         backend.decode_dense(DecodeDense { decoder: batch.decoder(), features, feature_gradient: gradient })?;
         backend.sparsity_lp_dense(SparsityLpDense {
             features,
             decoder_norm: batch.decoder_norm,
-            coefficient: batch.coefficient as f32,
+            scalars: batch.scalars,
             p: self.config.lp_norm as f32,
             gradient_scale: 1.0 / rows as f32,
             rows,
@@ -147,20 +143,39 @@ impl<B: Backend> Standard<B> {
         batch.update_firing(Features::Dense(features))?;
         let counts = backend.download(counts)?;
         let active: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+        backend.write(&mut batch.measurements.active, 0, &[u32::try_from(active).unwrap_or(u32::MAX)])?;
         let largest = counts.iter().copied().max().unwrap_or(0) as usize;
         // Some room is left, so that the form does not change back and forth.
         if largest <= list_room(self.dims) * 3 / 4 && active <= (rows * d_sae / SPARSE_PART) as u64 {
             self.form = Form::lists(backend, self.dims)?;
         }
-        Ok(active)
+        Ok(())
     }
 }
 
 impl<B: Backend> Architecture<B> for Standard<B> {
-    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<Terms> {
-        let active = if self.fits_in_lists(batch)? { self.step_on_lists(batch)? } else { self.step_dense(batch)? };
-        let l1 = batch.backend.sum(&self.row_loss, batch.dims.rows)? / batch.dims.rows as f64;
-        Ok(Terms { losses: vec![("l1_loss", l1)], active })
+    /// Where lists are in use, encodes into them. Whether every row fits decides about the rest of the
+    /// step, so that 4 bytes are waited for here.
+    fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
+        let Form::Lists { lists, longest, .. } = &mut self.form else { return Ok(()) };
+        let backend = batch.backend;
+        backend.encode_relu(EncodeRelu { encoder: batch.encoder(), lists, longest })?;
+        if backend.read_element(longest, 0)? as usize > lists.stride {
+            self.form = Form::dense(backend, self.dims)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
+        match self.form {
+            Form::Lists { .. } => self.step_on_lists(batch)?,
+            Form::Dense { .. } => self.step_dense(batch)?,
+        }
+        batch.sum_term(0, &self.row_loss)
+    }
+
+    fn losses(&self, sums: &[f64], _n_dead: usize) -> Vec<(&'static str, f64)> {
+        vec![("l1_loss", sums[0] / self.dims.rows as f64)]
     }
 
     /// Dense or lists: they round differently, so a resumed run must go on in the same form.

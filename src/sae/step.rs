@@ -8,9 +8,14 @@
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
 //! 7. The decoder's new row norms.
+//! 8. Was everything finite?
+//!
+//! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
+//! what a step measures is written to the device's memory, and [`TrainingSae::report`] reads it.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, Firing};
 use super::parameters::Named;
+use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::weights::Weights;
 use crate::backend::*;
 use crate::config::NormalizeActivations;
@@ -50,41 +55,6 @@ pub struct StepSettings {
     pub lr: f64,
     /// Coefficient of the architecture's sparsity term.
     pub coefficient: f64,
-    /// Whether the explained variance is wanted.
-    pub with_variance: bool,
-}
-
-/// What a step leaves behind, by SAELens' names.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepReport {
-    /// `mse_loss` first, then the architecture's terms.
-    pub losses: Vec<(&'static str, f64)>,
-    /// Mean number of active latents in a row.
-    pub l0: f64,
-    /// Latents that were dead before the step.
-    pub n_dead: usize,
-    /// Global norm of the gradients before clipping.
-    pub grad_norm: f64,
-    /// How much of the batch's variance is explained, where it was wanted.
-    pub explained_variance: Option<ExplainedVariance>,
-}
-
-/// SAELens' two measures of the variance that the reconstruction explains.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ExplainedVariance {
-    /// `1 - Σ |x_hat - x|² / Σ |x - mean|²`.
-    pub pooled: f64,
-    /// Mean over rows of `1 - |x_hat - x|² / |x - mean|²`: `explained_variance_legacy`.
-    pub legacy_mean: f64,
-    /// Its standard deviation over rows (n - 1).
-    pub legacy_std: f64,
-}
-
-impl StepReport {
-    /// The sum of all terms: SAELens' `overall_loss`.
-    pub fn overall_loss(&self) -> f64 {
-        self.losses.iter().map(|(_, loss)| loss).sum()
-    }
 }
 
 /// An SAE in training: parameters, optimizer state, statistics and work space on a device.
@@ -106,6 +76,7 @@ pub struct TrainingSae<B: Backend> {
     /// Factor on the activations (`expected_average_only_in`); 1 without.
     pub input_scale: f32,
     decoder_norm: B::Buffer<f32>,
+    measurements: Measurements<B>,
     work: WorkSpace<B>,
 }
 
@@ -116,8 +87,8 @@ struct WorkSpace<B: Backend> {
     row_shift: B::Buffer<f32>,
     output_gradient: B::Buffer<f32>,
     squared_error: B::Buffer<f32>,
-    dead: B::Buffer<u32>,
-    clip: B::Buffer<f32>,
+    dead: DeadLatents<B>,
+    scalars: B::Buffer<StepScalars>,
 }
 
 impl<B: Backend> TrainingSae<B> {
@@ -133,8 +104,8 @@ impl<B: Backend> TrainingSae<B> {
             row_shift: backend.zeros(rows)?,
             output_gradient: backend.zeros(rows * d_in)?,
             squared_error: backend.zeros(rows)?,
-            dead: backend.zeros(d_sae)?,
-            clip: backend.zeros(2)?,
+            dead: DeadLatents::none(backend, d_sae)?,
+            scalars: backend.zeros(1)?,
         };
         let mut sae = TrainingSae {
             backend: backend.clone(),
@@ -145,6 +116,7 @@ impl<B: Backend> TrainingSae<B> {
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
+            measurements: Measurements::none(backend)?,
             config,
             architecture,
             values,
@@ -166,64 +138,88 @@ impl<B: Backend> TrainingSae<B> {
 
     /// Latents that have not fired for longer than the window.
     pub fn count_dead(&mut self) -> Result<usize> {
+        self.find_dead()?;
+        Ok(self.backend.read_element(&self.work.dead.count, 0)? as usize)
+    }
+
+    fn find_dead(&mut self) -> Result<()> {
         let (window, d_sae) = (self.config.dead_feature_window, self.config.d_sae);
         let since_fired = &self.firing.since_fired;
         self.backend.find_dead(FindDead { since_fired, window, d_sae, dead: &mut self.work.dead })
     }
 
     /// Trains on one batch `[B, D]` of activations.
-    pub fn step(&mut self, x: &B::Buffer<f32>, settings: &StepSettings) -> Result<StepReport> {
-        let n_dead = self.count_dead()?;
+    pub fn step(&mut self, x: &B::Buffer<f32>, settings: &StepSettings) -> Result<()> {
+        let step = self.n_training_steps + 1;
+        let betas = [self.config.adam_beta1, self.config.adam_beta2];
+        let scalars = StepScalars::new(step, settings.lr, betas, settings.coefficient);
+        self.backend.write(&mut self.work.scalars, 0, &[scalars])?;
+        self.find_dead()?;
         self.prepare(x)?;
-        let rows = self.config.train_batch_size_tokens;
-        let terms = self.architecture.step(&mut Batch {
+        self.of_architecture(|architecture, batch| {
+            architecture.begin(batch)?;
+            architecture.step(batch)
+        })?;
+        self.finish_gradients()?;
+        self.update()?;
+        self.measure()?;
+        self.n_training_steps = step;
+        Ok(())
+    }
+
+    fn of_architecture(
+        &mut self,
+        work: impl FnOnce(&mut dyn Architecture<B>, &mut Batch<'_, B>) -> Result<()>,
+    ) -> Result<()> {
+        let TrainingConfig { train_batch_size_tokens: rows, d_in, d_sae, .. } = self.config;
+        let normalizes = self.normalization() != RowNormalization::None;
+        let mut batch = Batch {
             backend: &self.backend,
-            dims: Dims { rows, d_in: self.config.d_in, d_sae: self.config.d_sae },
+            dims: Dims { rows, d_in, d_sae },
             values: &self.values,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
             target: &self.work.target,
-            denormalize: (self.normalization() != RowNormalization::None)
-                .then_some([&self.work.row_scale, &self.work.row_shift]),
+            denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
-            n_dead,
-            coefficient: settings.coefficient,
+            scalars: &self.work.scalars,
             gradients: &mut self.gradients,
             output_gradient: &mut self.work.output_gradient,
             squared_error: &mut self.work.squared_error,
             firing: &mut self.firing,
-        })?;
-        self.finish_gradients()?;
-        self.update(settings.lr)?;
-        self.n_training_steps += 1;
-
-        let squared_error = self.backend.sum(&self.work.squared_error, rows)?;
-        let explained_variance = settings.with_variance.then(|| self.explained_variance()).transpose()?;
-        let mut clip = [0.0; 2];
-        self.backend.read(&self.work.clip, 0, &mut clip)?;
-        let mut losses = vec![("mse_loss", squared_error / rows as f64)];
-        losses.extend(terms.losses);
-        let l0 = terms.active as f64 / rows as f64;
-        Ok(StepReport { losses, l0, n_dead, grad_norm: clip[1].into(), explained_variance })
+            measurements: &mut self.measurements,
+        };
+        work(self.architecture.as_mut(), &mut batch)
     }
 
-    fn explained_variance(&mut self) -> Result<ExplainedVariance> {
-        let (rows, d_in) = (self.config.train_batch_size_tokens, self.config.d_in);
+    fn measure(&mut self) -> Result<()> {
+        let (values, len) = (&self.work.squared_error, self.config.train_batch_size_tokens);
+        self.backend.sum(Sum { values, len, out: &mut self.measurements.sums, slot: 0 })?;
+        self.measurements.watch(&self.backend, &self.work.scalars)
+    }
+
+    /// What the latest step measured. Waits for the device.
+    pub fn report(&mut self, with_variance: bool) -> Result<StepReport> {
+        let (backend, dims) = (&self.backend, [self.config.train_batch_size_tokens, self.config.d_in]);
+        let rows = dims[0] as f64;
+        let sums = backend.download(&self.measurements.sums)?;
+        let n_dead = backend.read_element(&self.work.dead.count, 0)? as usize;
+        let l0 = f64::from(backend.read_element(&self.measurements.active, 0)?) / rows;
+        let grad_norm = backend.read_element(&self.measurements.clip, 1)?.into();
+        let mut losses = vec![("mse_loss", sums[0] / rows)];
+        losses.extend(self.architecture.losses(&sums[1..], n_dead));
+        let of_batch = [&self.work.target, &self.work.squared_error];
         // The input is not needed any more: its place takes the variances.
-        let (x, variance) = (&self.work.target, &mut self.work.input);
-        self.backend.row_variance(RowVariance { x, rows, d_in, variance })?;
-        let (mut variance, mut error) = (vec![0.0f32; rows], vec![0.0f32; rows]);
-        self.backend.read(&self.work.input, 0, &mut variance)?;
-        self.backend.read(&self.work.squared_error, 0, &mut error)?;
-        let total = |values: &[f32]| values.iter().map(|&x| f64::from(x)).sum::<f64>();
-        let ratios = || error.iter().zip(&variance).map(|(&e, &v)| 1.0 - f64::from(e) / f64::from(v));
-        let mean = ratios().sum::<f64>() / rows as f64;
-        let spread = ratios().map(|ratio| (ratio - mean).powi(2)).sum::<f64>();
-        Ok(ExplainedVariance {
-            pooled: 1.0 - total(&error) / total(&variance),
-            legacy_mean: mean,
-            legacy_std: (spread / (rows as f64 - 1.0)).sqrt(),
-        })
+        let variance = &mut self.work.input;
+        let explained_variance =
+            with_variance.then(|| ExplainedVariance::of(backend, of_batch, variance, dims)).transpose()?;
+        Ok(StepReport { losses, l0, n_dead, grad_norm, explained_variance })
+    }
+
+    /// The first step since this SAE was made whose loss or gradient norm was not finite. Waits for the
+    /// device.
+    pub fn first_non_finite_step(&self) -> Result<Option<u64>> {
+        self.measurements.first_non_finite_step(&self.backend)
     }
 
     fn normalization(&self) -> RowNormalization {
@@ -251,25 +247,24 @@ impl<B: Backend> TrainingSae<B> {
 
     /// b_dec's gradient needs b_enc's; the clip needs all.
     fn finish_gradients(&mut self) -> Result<()> {
-        let mut b_dec = self.backend.zeros(self.config.d_in)?;
+        let (b_enc_gradient, out) = self.gradients.get_beside("b_enc", "b_dec");
         self.backend.gradient_b_dec(GradientBDec {
             gradient: &self.work.output_gradient,
-            through_encoder: self.config.apply_b_dec_to_input.then(|| ThroughEncoder {
-                w_enc: self.values.get("W_enc"),
-                b_enc_gradient: self.gradients.get("b_enc"),
-            }),
+            through_encoder: self
+                .config
+                .apply_b_dec_to_input
+                .then(|| ThroughEncoder { w_enc: self.values.get("W_enc"), b_enc_gradient }),
             rows: self.config.train_batch_size_tokens,
             d_in: self.config.d_in,
             d_sae: self.config.d_sae,
-            out: &mut b_dec,
+            out,
         })?;
-        *self.gradients.get_mut("b_dec") = b_dec;
         let gradients: Vec<_> = self.gradients.iter().map(|(_, gradient)| gradient).collect();
-        let max_norm = self.config.max_grad_norm;
-        self.backend.clip_scale(ClipScale { gradients: &gradients, max_norm, out: &mut self.work.clip })
+        let (max_norm, out) = (self.config.max_grad_norm, &mut self.measurements.clip);
+        self.backend.clip_scale(ClipScale { gradients: &gradients, max_norm, out })
     }
 
-    fn update(&mut self, lr: f64) -> Result<()> {
+    fn update(&mut self) -> Result<()> {
         let states = self.exp_avg.iter_mut().zip(self.exp_avg_sq.iter_mut());
         for (((_, parameter), (_, gradient)), ((_, exp_avg), (_, exp_avg_sq))) in
             self.values.iter_mut().zip(self.gradients.iter()).zip(states)
@@ -279,12 +274,11 @@ impl<B: Backend> TrainingSae<B> {
                 gradient,
                 exp_avg,
                 exp_avg_sq,
-                clip: &self.work.clip,
-                lr,
+                clip: &self.measurements.clip,
+                scalars: &self.work.scalars,
                 beta1: self.config.adam_beta1,
                 beta2: self.config.adam_beta2,
                 epsilon: self.config.adam_epsilon,
-                step: self.n_training_steps + 1,
             })?;
         }
         self.refresh_decoder_norm()

@@ -4,7 +4,8 @@
 use super::log::Metrics;
 use crate::eval::Report;
 use crate::formats::saelens::log_sparsity;
-use crate::sae::step::{StepReport, StepSettings};
+use crate::sae::report::StepReport;
+use crate::sae::step::StepSettings;
 use serde_json::{json, Value};
 
 /// SAELens' name of the coefficient that `architecture` warms up, if it has one.
@@ -88,7 +89,7 @@ pub fn of_evaluation(report: &Report) -> impl Iterator<Item = (String, Value)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sae::step::ExplainedVariance;
+    use crate::sae::report::ExplainedVariance;
 
     fn line_of(architecture: &str, term: &'static str) -> Metrics {
         let report = StepReport {
@@ -98,7 +99,7 @@ mod tests {
             grad_norm: 4.0,
             explained_variance: Some(ExplainedVariance { pooled: 0.9, legacy_mean: 0.8, legacy_std: 0.1 }),
         };
-        let settings = StepSettings { lr: 0.001, coefficient: 0.25, with_variance: true };
+        let settings = StepSettings { lr: 0.001, coefficient: 0.25 };
         // Dead is what has not fired for more steps than the window: 11 alone.
         of_step(4096, architecture, &report, &settings, Firing::of(&[0, 10, 11, 3], 10))
     }

@@ -12,7 +12,8 @@ use crate::eval::Report;
 use crate::formats::saelens::{self, TrainingNotes};
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
-use crate::sae::step::{StepReport, StepSettings, TrainingSae};
+use crate::sae::report::StepReport;
+use crate::sae::step::{StepSettings, TrainingSae};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -31,6 +32,9 @@ pub fn run<B: Backend>(
     run.finish(reporter)
 }
 
+/// How many steps at most go by until somebody looks whether they were finite.
+const FINITE_EVERY: u64 = 100;
+
 /// A run between its files and its next step.
 struct Run<'a, B: Backend> {
     backend: &'a B,
@@ -48,7 +52,7 @@ struct Run<'a, B: Backend> {
     log: Log,
     schedule: LearningRate,
     progress: checkpoint::Progress,
-    /// The last step's report, if a step was done.
+    /// The report of the last logged step, which the last step of a run is.
     last: Option<StepReport>,
     started: Instant,
     first_step: u64,
@@ -111,14 +115,15 @@ impl<'a, B: Backend> Run<'a, B> {
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
             let settings = self.settings();
-            let report = self.sae.step(&self.batch, &settings)?;
+            self.sae.step(&self.batch, &settings)?;
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;
             self.progress.n_frac_active_samples += rows as u64;
-            self.check_finite(&report)?;
             reporter.step(self.progress.n_training_samples);
-            self.log_step(&report, &settings, reporter)?;
-            self.last = Some(report);
+            if self.progress.n_training_steps.is_multiple_of(FINITE_EVERY) {
+                self.check_finite()?;
+            }
+            self.log_step(&settings, reporter)?;
             self.save_if_due(reporter)?;
             if self.progress.n_training_steps < total {
                 self.next_batch(reporter)?;
@@ -151,17 +156,17 @@ impl<'a, B: Backend> Run<'a, B> {
             }
             Architecture::TopK => 0.0,
         };
-        StepSettings { lr: self.schedule.at(step), coefficient, with_variance: self.is_logged(step + 1) }
+        StepSettings { lr: self.schedule.at(step), coefficient }
     }
 
     fn is_logged(&self, step: u64) -> bool {
         step.is_multiple_of(self.recipe.log_every as u64) || step == self.total_steps()
     }
 
-    fn check_finite(&self, report: &StepReport) -> Result<()> {
-        if report.overall_loss().is_finite() && report.grad_norm.is_finite() {
-            return Ok(());
-        }
+    /// Fails if a step so far was not finite. It is asked before numbers are logged and weights saved.
+    fn check_finite(&mut self) -> Result<()> {
+        let Some(step) = self.sae.first_non_finite_step()? else { return Ok(()) };
+        let report = self.sae.report(false)?;
         let terms: Vec<String> = report.losses.iter().map(|(name, loss)| format!("{name} {loss}")).collect();
         let folder = self.out.join("checkpoints");
         let good = match checkpoint::all(&folder)?.last() {
@@ -169,15 +174,15 @@ impl<'a, B: Backend> Run<'a, B> {
             None => "there is no checkpoint yet".into(),
         };
         Err(Error::NonFinite(format!(
-            "step {}: the loss is not finite ({}, gradient norm {}); {good}; try a lower lr, or look for extreme \
-             activations",
+            "step {step}: the loss is not finite (after step {}: {}, gradient norm {}); {good}; try a lower lr, or \
+             look for extreme activations",
             self.progress.n_training_steps,
             terms.join(", "),
             report.grad_norm
         )))
     }
 
-    fn log_step(&mut self, report: &StepReport, settings: &StepSettings, reporter: &mut dyn Reporter) -> Result<()> {
+    fn log_step(&mut self, settings: &StepSettings, reporter: &mut dyn Reporter) -> Result<()> {
         let step = self.progress.n_training_steps;
         let window_ends = step.is_multiple_of(self.recipe.feature_sampling_window as u64);
         let evaluates = self.evaluator.is_some()
@@ -185,11 +190,13 @@ impl<'a, B: Backend> Run<'a, B> {
         if !(self.is_logged(step) || window_ends || evaluates) {
             return Ok(());
         }
+        self.check_finite()?;
+        let report = self.sae.report(self.is_logged(step))?;
         let since = self.backend.download(&self.sae.firing.since_fired)?;
         let firing = metrics::Firing::of(&since, self.recipe.dead_feature_window);
         let architecture = self.recipe.architecture.name();
         let samples = self.progress.n_training_samples;
-        let mut line = metrics::of_step(samples, architecture, report, settings, firing);
+        let mut line = metrics::of_step(samples, architecture, &report, settings, firing);
         if window_ends {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
             let n_samples = self.progress.n_frac_active_samples;
@@ -216,6 +223,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 explained_variance: variance.pooled,
                 dead_features: firing.dead_features,
             });
+            self.last = Some(report);
         }
         Ok(())
     }
@@ -251,6 +259,7 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn save_checkpoint(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        self.check_finite()?;
         self.log.sync()?;
         let folder = self.out.join("checkpoints");
         let state = checkpoint::State {

@@ -2,7 +2,7 @@
 
 use super::progress::Reporter;
 use super::schedule::LearningRate;
-use crate::backend::{Backend, RowNorms};
+use crate::backend::{Backend, RowNorms, Sum};
 use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
 use crate::data::tokenizer::excluded_ids;
 use crate::data::{
@@ -298,11 +298,12 @@ pub fn input_scale<B: Backend>(
     let (rows, columns) = (recipe.train_batch_size_tokens, source.width());
     reporter.message(&format!("measuring the norm of {} batches", recipe.n_batches_for_norm_estimate));
     let (mut batch, mut norms) = (backend.zeros(rows * columns)?, backend.zeros(rows)?);
-    let mut sum = 0.0;
+    let (mut sum, mut of_batch) = (0.0, backend.zeros(1)?);
     for _ in 0..recipe.n_batches_for_norm_estimate {
         source.next_batch(&mut batch)?;
         backend.row_norms(RowNorms { matrix: &batch, rows, columns, norms: &mut norms })?;
-        sum += backend.sum(&norms, rows)? / rows as f64;
+        backend.sum(Sum { values: &norms, len: rows, out: &mut of_batch, slot: 0 })?;
+        sum += backend.read_element(&of_batch, 0)? / rows as f64;
     }
     Ok(((columns as f64).sqrt() / (sum / recipe.n_batches_for_norm_estimate as f64)) as f32)
 }

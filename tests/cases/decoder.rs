@@ -44,7 +44,11 @@ pub struct DecodeCase {
     pub reconstruction: bool,
     pub value_gradient: bool,
     pub dense: bool,
+    /// Of AuxK, whose loss counts in full with [`FULL`] dead latents.
+    pub n_dead: Option<u32>,
 }
+
+const FULL: usize = 7;
 
 fn decode_case(lists: Lists, d_in: usize) -> DecodeCase {
     DecodeCase {
@@ -55,11 +59,13 @@ fn decode_case(lists: Lists, d_in: usize) -> DecodeCase {
         reconstruction: true,
         value_gradient: true,
         dense: false,
+        n_dead: None,
     }
 }
 
 /// Widths that are and are not a multiple of 4, around a warp's packs and a block's 1,024 columns;
-/// more entries than are kept in shared memory; with and without each of what may be missing.
+/// more entries than are kept in shared memory; with and without each of what may be missing;
+/// no dead latent, some, enough, more.
 pub fn decode_sparse() -> Vec<DecodeCase> {
     let mut cases: Vec<DecodeCase> = Lists::cases()
         .into_iter()
@@ -73,7 +79,8 @@ pub fn decode_sparse() -> Vec<DecodeCase> {
     let plain = decode_case(Lists::random(5, 6, 9, 20), 36);
     cases.push(DecodeCase { denormalize: true, ..plain.clone() });
     cases.push(DecodeCase { b_dec: false, reconstruction: false, ..plain.clone() });
-    cases.push(DecodeCase { value_gradient: false, ..plain });
+    cases.push(DecodeCase { value_gradient: false, ..plain.clone() });
+    cases.extend([0, 3, 7, 8].map(|n_dead| DecodeCase { n_dead: Some(n_dead), ..plain.clone() }));
     cases
 }
 
@@ -101,6 +108,12 @@ struct DecodeBounds {
 const GRADIENT_SCALE: f32 = 0.3;
 
 impl DecodeCase {
+    /// Without a dead latent nothing is written.
+    fn gradient_scale(&self) -> f64 {
+        let weight = |n_dead: u32| (f64::from(n_dead) / FULL as f64).min(1.0);
+        f64::from(GRADIENT_SCALE) * self.n_dead.map_or(1.0, weight)
+    }
+
     fn arrays(&self) -> [Vec<f32>; 6] {
         let (rows, d_in) = (self.lists.rows.len(), self.d_in);
         [
@@ -136,7 +149,7 @@ impl DecodeCase {
             let row = at / d_in;
             let (scale, shift) =
                 if self.denormalize { (f64::from(row_scale[row]), f64::from(row_shift[row])) } else { (1.0, 0.0) };
-            let factor = f64::from(GRADIENT_SCALE) * scale;
+            let factor = self.gradient_scale() * scale;
             let error = y[at] * scale + shift - f64::from(target[at]);
             let of_x_hat = sum_bound(terms, magnitude[at]) * scale.abs()
                 + 4.0 * ROUNDING * (magnitude[at] * scale.abs() + shift.abs());
@@ -197,7 +210,9 @@ impl Case for DecodeCase {
         } else {
             let lists = self.lists.upload(backend)?;
             let value_gradient = self.value_gradient.then_some(&mut value_gradient);
-            backend.decode_sparse(DecodeSparse { decoder, lists: &lists, value_gradient })?;
+            let n_dead = backend.upload(&[self.n_dead.unwrap_or_default()])?;
+            let dead_weight = self.n_dead.map(|_| DeadWeight { n_dead: &n_dead, full: FULL });
+            backend.decode_sparse(DecodeSparse { decoder, lists: &lists, dead_weight, value_gradient })?;
         }
         let mut outputs = Outputs::default();
         outputs.f32(backend, "reconstruction", &reconstruction, rows * d_in, Agree::Within(bounds.reconstruction))?;
@@ -235,6 +250,7 @@ impl Case for SparsityCase {
         let places = rows * if is_dense { d_sae } else { lists.stride };
         let before = values(3, places);
         let decoder_norm = &backend.upload(&norms)?;
+        let scalars = &backend.upload(&[StepScalars { coefficient, ..StepScalars::default() }])?;
         let mut gradient = backend.upload(&before)?;
         let mut norm_gradient = unwritten(backend, if is_dense { d_sae } else { places })?;
         let mut loss = unwritten(backend, rows)?;
@@ -243,7 +259,7 @@ impl Case for SparsityCase {
             backend.sparsity_lp_dense(SparsityLpDense {
                 features,
                 decoder_norm,
-                coefficient,
+                scalars,
                 p,
                 gradient_scale,
                 rows,
@@ -258,7 +274,7 @@ impl Case for SparsityCase {
             backend.sparsity_lp(SparsityLp {
                 lists: &uploaded,
                 decoder_norm,
-                coefficient,
+                scalars,
                 p,
                 gradient_scale,
                 rows,

@@ -156,7 +156,7 @@ pub struct TopkCase {
     pub shape: Shape,
     pub k: usize,
     pub stride: usize,
-    /// Every so many-th latent is dead; 0: all are selected from.
+    /// Every so many-th latent is dead, from the last of these on; 0: all are selected from.
     pub dead_every: usize,
 }
 
@@ -186,12 +186,16 @@ pub fn topk() -> Vec<TopkCase> {
     cases.into_iter().map(case).collect()
 }
 
-/// As [`topk`], of every second or third latent; whatever their sign, so that every row has k entries.
+/// As [`topk`], of every second or third latent, whatever their sign, so that every row has k entries;
+/// fewer dead latents than k, one, none.
 pub fn dead_topk() -> Vec<TopkCase> {
     use Numbers::*;
     let case = |(shape, k, dead_every)| TopkCase { shape, k, stride: k + 1, dead_every };
     let mut cases = vec![
         (shape(3, 2, 5, Integers, false), 2, 2),
+        (shape(3, 2, 5, Integers, false), 3, 2),
+        (shape(129, 2, 70, Integers, true), 64, 70),
+        (shape(129, 2, 70, Integers, true), 64, 71),
         (shape(130, 3, 130, Integers, true), 65, 2),
         (shape(2, 4, 200, Equal(-1.0), false), 67, 1),
         (shape(2, 4, 4000, Integers, true), 20, 2),
@@ -202,11 +206,16 @@ pub fn dead_topk() -> Vec<TopkCase> {
 }
 
 impl TopkCase {
+    fn dead(&self) -> impl Iterator<Item = u32> {
+        let every = self.dead_every.max(1);
+        (every as u32 - 1..self.shape.d_sae as u32).step_by(every)
+    }
+
     /// Rounding must not be able to change what is selected.
     fn check_gaps(&self, exact: &[(f64, f64)], norm: &[f32]) {
         for row in exact.chunks_exact(self.shape.d_sae) {
             let norm = |i: usize| if self.shape.norms { f64::from(norm[i]) } else { 1.0 };
-            let selectable = (0..self.shape.d_sae).step_by(self.dead_every.max(1));
+            let selectable = self.dead().map(|latent| latent as usize);
             let mut keys: Vec<(f64, f64)> = selectable.map(|i| (row[i].0 * norm(i), row[i].1 * norm(i))).collect();
             keys.sort_by(|a, b| b.0.total_cmp(&a.0));
             let (last, next) = (keys[self.k - 1], keys[self.k]);
@@ -231,10 +240,11 @@ impl Case for TopkCase {
         if self.dead_every == 0 {
             backend.encode_topk(EncodeTopk { encoder, decoder_norm, k, lists: &mut lists })?;
         } else {
-            let dead: Vec<u32> = (0..d_sae as u32).step_by(self.dead_every).collect();
-            let (n_dead, dead) = (dead.len(), backend.upload(&dead)?);
+            let mut latents = vec![u32::MAX; d_sae];
+            let n_dead = self.dead().zip(&mut latents).map(|(dead, to)| *to = dead).count() as u32;
+            let dead = DeadLatents { count: backend.upload(&[n_dead])?, latents: backend.upload(&latents)? };
             let lists = &mut lists;
-            backend.encode_dead_topk(EncodeDeadTopk { encoder, decoder_norm, dead: &dead, n_dead, k, lists })?;
+            backend.encode_dead_topk(EncodeDeadTopk { encoder, decoder_norm, dead: &dead, k, lists })?;
         }
         outputs_of_lists(backend, &lists, agree)
     }
@@ -283,14 +293,13 @@ impl Case for ReluCase {
         let uploaded = self.shape.upload(backend)?;
         let mut lists = empty_lists(backend, rows, self.stride)?;
         let encoder = uploaded.encoder();
-        match backend.encode_relu(EncodeRelu { encoder, lists: &mut lists })? {
-            ListsFit::All => outputs_of_lists(backend, &lists, agree),
-            ListsFit::Overflow(longest) => {
-                let mut outputs = Outputs::default();
-                outputs.number("longest row", longest as f64, Agree::Bits);
-                Ok(outputs)
-            }
-        }
+        let mut longest = unwritten(backend, 1)?;
+        backend.encode_relu(EncodeRelu { encoder, lists: &mut lists, longest: &mut longest })?;
+        let fits = backend.read_element(&longest, 0)? as usize <= self.stride;
+        // Lists that are too short are not valid.
+        let mut outputs = if fits { outputs_of_lists(backend, &lists, agree)? } else { Outputs::default() };
+        outputs.u32(backend, "longest", &longest, 1)?;
+        Ok(outputs)
     }
 }
 

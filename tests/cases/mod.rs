@@ -75,9 +75,19 @@ impl Outputs {
         Ok(())
     }
 
-    /// A number that the operation returned.
-    pub fn number(&mut self, name: &'static str, value: f64, agree: Agree) {
-        self.0.push(Output { name, values: Values::F64(vec![value]), agree });
+    /// The first `len` elements of a buffer of f64.
+    pub fn f64<B: Backend>(
+        &mut self,
+        backend: &B,
+        name: &'static str,
+        buffer: &B::Buffer<f64>,
+        len: usize,
+        agree: Agree,
+    ) -> Result<()> {
+        let mut values = vec![0.0; len];
+        backend.read(buffer, 0, &mut values)?;
+        self.0.push(Output { name, values: Values::F64(values), agree });
+        Ok(())
     }
 }
 

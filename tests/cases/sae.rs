@@ -275,12 +275,12 @@ pub fn find_dead() -> Vec<FindDeadCase> {
 impl Case for FindDeadCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let since_fired = backend.upload(&indices(1, self.d_sae, 10))?;
-        let mut dead = unwritten(backend, self.d_sae)?;
+        let mut dead = DeadLatents { count: unwritten(backend, 1)?, latents: unwritten(backend, self.d_sae)? };
         let op = FindDead { since_fired: &since_fired, window: self.window, d_sae: self.d_sae, dead: &mut dead };
-        let n_dead = backend.find_dead(op)?;
+        backend.find_dead(op)?;
         let mut outputs = Outputs::default();
-        outputs.number("n_dead", n_dead as f64, Agree::Bits);
-        outputs.u32(backend, "dead", &dead, n_dead)?;
+        outputs.u32(backend, "n_dead", &dead.count, 1)?;
+        outputs.u32(backend, "dead", &dead.latents, self.d_sae)?;
         Ok(outputs)
     }
 }
@@ -340,17 +340,18 @@ impl Case for AdamCase {
         let mut exp_avg = backend.upload(&values(3, self.len))?;
         let mut exp_avg_sq = backend.upload(&squares)?;
         let clip = backend.upload(&[self.clip, 0.0])?;
+        let (beta1, beta2) = (0.9, 0.999);
+        let scalars = backend.upload(&[StepScalars::new(self.step, 4e-4, [beta1, beta2], 0.0)])?;
         backend.adam(Adam {
             parameter: &mut parameter,
             gradient: &gradient,
             exp_avg: &mut exp_avg,
             exp_avg_sq: &mut exp_avg_sq,
             clip: &clip,
-            lr: 4e-4,
-            beta1: 0.9,
-            beta2: 0.999,
+            scalars: &scalars,
+            beta1,
+            beta2,
             epsilon: 1e-8,
-            step: self.step,
         })?;
         let mut outputs = Outputs::default();
         outputs.f32(backend, "parameter", &parameter, self.len, Agree::Bits)?;
@@ -432,7 +433,7 @@ impl Case for ScaleCase {
     }
 }
 
-/// [`Backend::sum`] and [`Backend::sum_of_squares`].
+/// [`Backend::sum`].
 #[derive(Clone, Debug)]
 pub struct SumCase {
     pub len: usize,
@@ -448,11 +449,50 @@ impl Case for SumCase {
         let host = values(1, self.len + 1);
         let magnitude: f64 = host.iter().map(|&x| f64::from(x.abs())).sum();
         let buffer = backend.upload(&host)?;
-        // Two orders of adding n numbers in f64 differ by at most n roundings of the sum of magnitudes.
-        let roundings = self.len as f64 * f64::EPSILON;
+        let mut out = unwritten(backend, 3)?;
+        backend.sum(Sum { values: &buffer, len: self.len, out: &mut out, slot: 1 })?;
+        // Two orders of adding n numbers in f64 differ by at most n roundings of the sum of magnitudes;
+        // the slots beside stay as they were.
+        let bound = self.len as f64 * f64::EPSILON * magnitude;
         let mut outputs = Outputs::default();
-        outputs.number("sum", backend.sum(&buffer, self.len)?, Agree::Within(vec![roundings * magnitude]));
-        outputs.number("squares", backend.sum_of_squares(&buffer, self.len)?, Agree::Relative(roundings));
+        outputs.f64(backend, "out", &out, 3, Agree::Within(vec![0.0, bound, 0.0]))?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::note_non_finite`].
+#[derive(Clone, Debug)]
+pub struct NoteNonFiniteCase {
+    pub sums: Vec<f64>,
+    pub norm: f32,
+    /// What was noted before.
+    pub first: u32,
+}
+
+/// All finite; one sum that is not, the first or the last; the norm; a second time; no sums.
+pub fn note_non_finite() -> Vec<NoteNonFiniteCase> {
+    let case = |(sums, norm, first): (&[f64], _, _)| NoteNonFiniteCase { sums: sums.to_vec(), norm, first };
+    [
+        (&[1.0, -2.0, 0.0, 1e300][..], 3.0, 0),
+        (&[f64::NAN, 0.0], 3.0, 0),
+        (&[0.0, 0.0, f64::INFINITY], 3.0, 0),
+        (&[0.0], f32::NEG_INFINITY, 0),
+        (&[], f32::NAN, 0),
+        (&[f64::NAN], 1.0, 5),
+        (&[1.0], 1.0, 5),
+    ]
+    .map(case)
+    .to_vec()
+}
+
+impl Case for NoteNonFiniteCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let (sums, clip) = (backend.upload(&self.sums)?, backend.upload(&[f32::NAN, self.norm])?);
+        let scalars = backend.upload(&[StepScalars { step: 9, ..StepScalars::default() }])?;
+        let mut first = backend.upload(&[self.first])?;
+        backend.note_non_finite(NoteNonFinite { sums: &sums, clip: &clip, scalars: &scalars, first: &mut first })?;
+        let mut outputs = Outputs::default();
+        outputs.u32(backend, "first", &first, 1)?;
         Ok(outputs)
     }
 }

@@ -6,9 +6,9 @@ use rayon::prelude::*;
 const CHUNK: usize = 1 << 14;
 
 pub(super) fn run(op: Adam<'_, Cpu>) -> Result<()> {
-    let AdamFactors { step_size, root_correction, beta1, beta2, complement1, complement2, epsilon } = op.factors();
-    let Adam { parameter, gradient, exp_avg, exp_avg_sq, clip, .. } = op;
-    let clip = clip[0];
+    let AdamFactors { beta1, beta2, complement1, complement2, epsilon } = op.factors();
+    let Adam { parameter, gradient, exp_avg, exp_avg_sq, clip, scalars, .. } = op;
+    let (clip, StepScalars { step_size, root_correction, .. }) = (clip[0], scalars[0]);
     let n = parameter.len();
     (
         parameter.par_chunks_mut(CHUNK),

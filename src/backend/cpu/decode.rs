@@ -95,7 +95,13 @@ fn start(b_dec: Option<&Vec<f32>>, y: &mut [f32]) {
 }
 
 pub(super) fn sparse(op: DecodeSparse<'_, Cpu>) -> Result<()> {
-    let DecodeSparse { mut decoder, lists, value_gradient } = op;
+    let DecodeSparse { mut decoder, lists, dead_weight, value_gradient } = op;
+    if let Some(DeadWeight { n_dead, full }) = dead_weight {
+        if n_dead[0] == 0 {
+            return Ok(());
+        }
+        decoder.gradient_scale *= (n_dead[0] as f32 / full as f32).min(1.0);
+    }
     let (w_dec, b_dec) = (decoder.w_dec, decoder.b_dec);
     let value_gradient = value_gradient.map_or(&mut [][..], |out| &mut out[..]);
     for_each_row(&mut decoder, value_gradient, lists.stride, |b, about, out| {

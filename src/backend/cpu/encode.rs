@@ -147,8 +147,13 @@ pub(super) fn topk(op: EncodeTopk<'_, Cpu>) -> Result<()> {
 }
 
 pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
-    let EncodeDeadTopk { encoder, decoder_norm, dead, n_dead, k, lists } = op;
-    let dead = &dead[..n_dead];
+    let EncodeDeadTopk { encoder, decoder_norm, dead, k, lists } = op;
+    let n_dead = dead.count[0] as usize;
+    if n_dead == 0 {
+        lists.counts[..encoder.rows].fill(0);
+        return Ok(());
+    }
+    let (dead, k) = (&dead.latents[..n_dead], k.min(n_dead));
     let gather = |vector: &[f32]| dead.iter().map(|&latent| vector[latent as usize]).collect::<Vec<f32>>();
     let d_in = encoder.d_in;
     let w_enc = dead.iter().flat_map(|&latent| &encoder.w_enc[latent as usize * d_in..][..d_in]).copied().collect();
@@ -164,8 +169,8 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<ListsFit> {
-    let EncodeRelu { encoder, lists } = op;
+pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
+    let EncodeRelu { encoder, lists, longest } = op;
     let (rows, stride) = (encoder.rows, lists.stride);
     let outputs = (
         lists.counts[..rows].par_chunks_mut(TILE_ROWS),
@@ -192,8 +197,8 @@ pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<ListsFit> {
             }
         });
     });
-    let largest = lists.counts[..rows].iter().copied().max().unwrap_or(0) as usize;
-    Ok(if largest > stride { ListsFit::Overflow(largest) } else { ListsFit::All })
+    longest[0] = lists.counts[..rows].iter().copied().max().unwrap_or(0);
+    Ok(())
 }
 
 pub(super) fn relu_dense(op: EncodeReluDense<'_, Cpu>) -> Result<()> {
@@ -294,7 +299,10 @@ mod tests {
         Cpu.encode_relu_dense(EncodeReluDense { encoder: encoder(), features: &mut dense, counts: &mut counts })
             .unwrap();
         let mut lists = FeatureLists::new(&Cpu, rows, d_sae).unwrap();
-        assert_eq!(Cpu.encode_relu(EncodeRelu { encoder: encoder(), lists: &mut lists }).unwrap(), ListsFit::All);
+        let largest = counts.iter().copied().max().unwrap();
+        let mut longest = vec![0];
+        Cpu.encode_relu(EncodeRelu { encoder: encoder(), lists: &mut lists, longest: &mut longest }).unwrap();
+        assert_eq!(longest, [largest]);
         assert_eq!(lists.counts, counts);
         for row in 0..rows {
             for slot in row * d_sae..row * d_sae + counts[row] as usize {
@@ -303,9 +311,9 @@ mod tests {
             }
         }
         let mut short = FeatureLists::new(&Cpu, rows, 8).unwrap();
-        let largest = *counts.iter().max().unwrap() as usize;
-        let fit = Cpu.encode_relu(EncodeRelu { encoder: encoder(), lists: &mut short }).unwrap();
-        assert_eq!(fit, ListsFit::Overflow(largest));
+        longest[0] = 0;
+        Cpu.encode_relu(EncodeRelu { encoder: encoder(), lists: &mut short, longest: &mut longest }).unwrap();
+        assert_eq!(longest, [largest]);
     }
 
     #[test]
@@ -313,7 +321,9 @@ mod tests {
         let (input, w_enc, b_enc) = (vec![1.0], vec![1.0], vec![0.0]);
         let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows: 1, d_in: 1, d_sae: 1 };
         let mut lists = FeatureLists::new(&Cpu, 1, 0).unwrap();
-        let message = Cpu.encode_relu(EncodeRelu { encoder, lists: &mut lists }).unwrap_err().to_string();
+        let mut longest = vec![0];
+        let op = EncodeRelu { encoder, lists: &mut lists, longest: &mut longest };
+        let message = Cpu.encode_relu(op).unwrap_err().to_string();
         assert_eq!(message, "encode_relu: lists of stride 0 have no room for entries");
     }
 
@@ -324,10 +334,10 @@ mod tests {
         let mut w_enc = vec![0.0; d * d];
         (0..d).for_each(|i| w_enc[i * d + i] = 1.0);
         let b_enc = vec![0.0; d];
-        let dead = vec![0, 2, 3];
+        let dead = DeadLatents { count: vec![3], latents: vec![0, 2, 3, 9, 9, 9, 9, 9] };
         let mut lists = FeatureLists::new(&Cpu, rows, 2).unwrap();
         let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
-        let op = EncodeDeadTopk { encoder, decoder_norm: None, dead: &dead, n_dead: 3, k: 2, lists: &mut lists };
+        let op = EncodeDeadTopk { encoder, decoder_norm: None, dead: &dead, k: 2, lists: &mut lists };
         Cpu.encode_dead_topk(op).unwrap();
         assert_eq!(lists.counts, [2, 2]);
         assert_eq!(lists.indices, [0, 2, 0, 2]);

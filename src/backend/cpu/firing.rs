@@ -44,13 +44,14 @@ pub(super) fn run(op: UpdateFiring<'_, Cpu>) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn find_dead(op: FindDead<'_, Cpu>) -> usize {
+pub(super) fn find_dead(op: FindDead<'_, Cpu>) -> Result<()> {
     let mut n_dead = 0;
     for (latent, &since) in op.since_fired[..op.d_sae].iter().enumerate() {
         if since > op.window {
-            op.dead[n_dead] = latent as u32;
+            op.dead.latents[n_dead] = latent as u32;
             n_dead += 1;
         }
     }
-    n_dead
+    op.dead.count[0] = n_dead as u32;
+    Ok(())
 }

@@ -118,6 +118,7 @@ impl Backend for Cpu {
         scatter_rows: ScatterRows => prepare::scatter_rows,
         prepare_input: PrepareInput => prepare::run,
         encode_topk: EncodeTopk => encode::topk,
+        encode_relu: EncodeRelu => encode::relu,
         encode_relu_dense: EncodeReluDense => encode::relu_dense,
         encode_dead_topk: EncodeDeadTopk => encode::dead_topk,
         decode_sparse: DecodeSparse => decode::sparse,
@@ -133,26 +134,9 @@ impl Backend for Cpu {
         row_norms: RowNorms => reduce::row_norms,
         row_variance: RowVariance => reduce::row_variance,
         scale: Scale => reduce::scale,
+        find_dead: FindDead => firing::find_dead,
         update_firing: UpdateFiring => firing::run,
-    }
-
-    fn find_dead(&self, op: FindDead<'_, Self>) -> Result<usize> {
-        op.check()?;
-        Ok(firing::find_dead(op))
-    }
-
-    fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<ListsFit> {
-        op.check()?;
-        encode::relu(op)
-    }
-
-    fn sum_of_squares(&self, values: &Vec<f32>, len: usize) -> Result<f64> {
-        need("sum_of_squares", "values", values.len(), len)?;
-        Ok(reduce::sum_of_squares(&values[..len]))
-    }
-
-    fn sum(&self, values: &Vec<f32>, len: usize) -> Result<f64> {
-        need("sum", "values", values.len(), len)?;
-        Ok(reduce::sum(&values[..len]))
+        note_non_finite: NoteNonFinite => clip::note_non_finite,
+        sum: Sum => reduce::sum,
     }
 }

@@ -10,8 +10,9 @@ fn by_chunks(values: &[f32], chunk_sum: impl Fn(&[f32]) -> f64 + Sync + Send) ->
 }
 
 /// Σ x in f64.
-pub(super) fn sum(values: &[f32]) -> f64 {
-    by_chunks(values, |chunk| chunk.iter().map(|&x| f64::from(x)).sum())
+pub(super) fn sum(op: Sum<'_, Cpu>) -> Result<()> {
+    op.out[op.slot] = by_chunks(&op.values[..op.len], |chunk| chunk.iter().map(|&x| f64::from(x)).sum());
+    Ok(())
 }
 
 /// Σ x² in f64.

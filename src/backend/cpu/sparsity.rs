@@ -33,8 +33,8 @@ impl PNorm {
 }
 
 pub(super) fn lists(op: SparsityLp<'_, Cpu>) -> Result<()> {
-    let SparsityLp { lists, decoder_norm, coefficient, p, gradient_scale, rows, value_gradient, norm_gradient, loss } =
-        op;
+    let SparsityLp { lists, decoder_norm, scalars, p, gradient_scale, rows, value_gradient, norm_gradient, loss } = op;
+    let coefficient = scalars[0].coefficient;
     let (stride, p_norm, factor) = (lists.stride, PNorm { p }, coefficient * gradient_scale);
     (
         value_gradient[..rows * stride].par_chunks_mut(stride),
@@ -63,7 +63,7 @@ pub(super) fn dense(op: SparsityLpDense<'_, Cpu>) -> Result<()> {
     let SparsityLpDense {
         features,
         decoder_norm,
-        coefficient,
+        scalars,
         p,
         gradient_scale,
         rows,
@@ -72,6 +72,7 @@ pub(super) fn dense(op: SparsityLpDense<'_, Cpu>) -> Result<()> {
         norm_gradient,
         loss,
     } = op;
+    let coefficient = scalars[0].coefficient;
     let (p_norm, factor, n) = (PNorm { p }, coefficient * gradient_scale, rows * d_sae);
     let partial: Vec<Vec<f32>> = (
         features[..n].par_chunks(ROWS * d_sae),

@@ -122,18 +122,14 @@ impl Native {
         let mut stream = Stream {
             table,
             handle: std::ptr::null_mut(),
-            number: std::ptr::null_mut(),
             wait_for_each: std::env::var_os("CUSAE_SYNC").is_some_and(|value| value == "1"),
         };
         // SAFETY: the table is complete; what is written to belongs to `stream`.
-        unsafe {
-            let status = table.stream_create.expect(COMPLETE)(&mut stream.handle, ordinal as c_int);
-            if let Err(failed) = check(table, status) {
-                // Nothing has been made that could be given back.
-                std::mem::forget(stream);
-                return Err(failed);
-            }
-            check(table, table.memory_allocate.expect(COMPLETE)(&mut stream.number, 8, stream.handle))?;
+        let status = unsafe { table.stream_create.expect(COMPLETE)(&mut stream.handle, ordinal as c_int) };
+        if let Err(failed) = check(table, status) {
+            // Nothing has been made that could be given back.
+            std::mem::forget(stream);
+            return Err(failed);
         }
         Ok(Native { engine: Arc::new(Engine { properties, stream: Mutex::new(stream) }) })
     }

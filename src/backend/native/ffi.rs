@@ -400,6 +400,25 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct cusae_step_scalars {
+    pub step_size: f32,
+    pub root_correction: f32,
+    pub coefficient: f32,
+    pub step: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_step_scalars"][::core::mem::size_of::<cusae_step_scalars>() - 16usize];
+    ["Alignment of cusae_step_scalars"][::core::mem::align_of::<cusae_step_scalars>() - 4usize];
+    ["Offset of field: cusae_step_scalars::step_size"][::core::mem::offset_of!(cusae_step_scalars, step_size) - 0usize];
+    ["Offset of field: cusae_step_scalars::root_correction"]
+        [::core::mem::offset_of!(cusae_step_scalars, root_correction) - 4usize];
+    ["Offset of field: cusae_step_scalars::coefficient"]
+        [::core::mem::offset_of!(cusae_step_scalars, coefficient) - 8usize];
+    ["Offset of field: cusae_step_scalars::step"][::core::mem::offset_of!(cusae_step_scalars, step) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct cusae_gather_rows {
     pub from: *const f32,
     pub rows: *const u32,
@@ -577,7 +596,7 @@ pub struct cusae_encode_dead_topk {
     pub lists: cusae_lists,
     pub decoder_norm: *const f32,
     pub dead: *const u32,
-    pub n_dead: u64,
+    pub n_dead: *const u32,
     pub k: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -637,16 +656,21 @@ const _: () = {
 pub struct cusae_decode_sparse {
     pub decoder: cusae_decoder,
     pub lists: cusae_lists,
+    pub n_dead: *const u32,
+    pub full_dead: u64,
     pub value_gradient: *mut f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_decode_sparse"][::core::mem::size_of::<cusae_decode_sparse>() - 136usize];
+    ["Size of cusae_decode_sparse"][::core::mem::size_of::<cusae_decode_sparse>() - 152usize];
     ["Alignment of cusae_decode_sparse"][::core::mem::align_of::<cusae_decode_sparse>() - 8usize];
     ["Offset of field: cusae_decode_sparse::decoder"][::core::mem::offset_of!(cusae_decode_sparse, decoder) - 0usize];
     ["Offset of field: cusae_decode_sparse::lists"][::core::mem::offset_of!(cusae_decode_sparse, lists) - 96usize];
+    ["Offset of field: cusae_decode_sparse::n_dead"][::core::mem::offset_of!(cusae_decode_sparse, n_dead) - 128usize];
+    ["Offset of field: cusae_decode_sparse::full_dead"]
+        [::core::mem::offset_of!(cusae_decode_sparse, full_dead) - 136usize];
     ["Offset of field: cusae_decode_sparse::value_gradient"]
-        [::core::mem::offset_of!(cusae_decode_sparse, value_gradient) - 128usize];
+        [::core::mem::offset_of!(cusae_decode_sparse, value_gradient) - 144usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -672,11 +696,10 @@ pub struct cusae_sparsity_lp {
     pub value_gradient: *mut f32,
     pub norm_gradient: *mut f32,
     pub loss: *mut f32,
+    pub scalars: *const cusae_step_scalars,
     pub rows: u64,
-    pub coefficient: f32,
     pub p: f32,
     pub gradient_scale: f32,
-    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -690,13 +713,11 @@ const _: () = {
     ["Offset of field: cusae_sparsity_lp::norm_gradient"]
         [::core::mem::offset_of!(cusae_sparsity_lp, norm_gradient) - 48usize];
     ["Offset of field: cusae_sparsity_lp::loss"][::core::mem::offset_of!(cusae_sparsity_lp, loss) - 56usize];
-    ["Offset of field: cusae_sparsity_lp::rows"][::core::mem::offset_of!(cusae_sparsity_lp, rows) - 64usize];
-    ["Offset of field: cusae_sparsity_lp::coefficient"]
-        [::core::mem::offset_of!(cusae_sparsity_lp, coefficient) - 72usize];
-    ["Offset of field: cusae_sparsity_lp::p"][::core::mem::offset_of!(cusae_sparsity_lp, p) - 76usize];
+    ["Offset of field: cusae_sparsity_lp::scalars"][::core::mem::offset_of!(cusae_sparsity_lp, scalars) - 64usize];
+    ["Offset of field: cusae_sparsity_lp::rows"][::core::mem::offset_of!(cusae_sparsity_lp, rows) - 72usize];
+    ["Offset of field: cusae_sparsity_lp::p"][::core::mem::offset_of!(cusae_sparsity_lp, p) - 80usize];
     ["Offset of field: cusae_sparsity_lp::gradient_scale"]
-        [::core::mem::offset_of!(cusae_sparsity_lp, gradient_scale) - 80usize];
-    ["Offset of field: cusae_sparsity_lp::unused"][::core::mem::offset_of!(cusae_sparsity_lp, unused) - 84usize];
+        [::core::mem::offset_of!(cusae_sparsity_lp, gradient_scale) - 84usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -706,12 +727,11 @@ pub struct cusae_sparsity_lp_dense {
     pub feature_gradient: *mut f32,
     pub norm_gradient: *mut f32,
     pub loss: *mut f32,
+    pub scalars: *const cusae_step_scalars,
     pub rows: u64,
     pub d_sae: u64,
-    pub coefficient: f32,
     pub p: f32,
     pub gradient_scale: f32,
-    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -727,17 +747,15 @@ const _: () = {
         [::core::mem::offset_of!(cusae_sparsity_lp_dense, norm_gradient) - 24usize];
     ["Offset of field: cusae_sparsity_lp_dense::loss"]
         [::core::mem::offset_of!(cusae_sparsity_lp_dense, loss) - 32usize];
+    ["Offset of field: cusae_sparsity_lp_dense::scalars"]
+        [::core::mem::offset_of!(cusae_sparsity_lp_dense, scalars) - 40usize];
     ["Offset of field: cusae_sparsity_lp_dense::rows"]
-        [::core::mem::offset_of!(cusae_sparsity_lp_dense, rows) - 40usize];
+        [::core::mem::offset_of!(cusae_sparsity_lp_dense, rows) - 48usize];
     ["Offset of field: cusae_sparsity_lp_dense::d_sae"]
-        [::core::mem::offset_of!(cusae_sparsity_lp_dense, d_sae) - 48usize];
-    ["Offset of field: cusae_sparsity_lp_dense::coefficient"]
-        [::core::mem::offset_of!(cusae_sparsity_lp_dense, coefficient) - 56usize];
-    ["Offset of field: cusae_sparsity_lp_dense::p"][::core::mem::offset_of!(cusae_sparsity_lp_dense, p) - 60usize];
+        [::core::mem::offset_of!(cusae_sparsity_lp_dense, d_sae) - 56usize];
+    ["Offset of field: cusae_sparsity_lp_dense::p"][::core::mem::offset_of!(cusae_sparsity_lp_dense, p) - 64usize];
     ["Offset of field: cusae_sparsity_lp_dense::gradient_scale"]
-        [::core::mem::offset_of!(cusae_sparsity_lp_dense, gradient_scale) - 64usize];
-    ["Offset of field: cusae_sparsity_lp_dense::unused"]
-        [::core::mem::offset_of!(cusae_sparsity_lp_dense, unused) - 68usize];
+        [::core::mem::offset_of!(cusae_sparsity_lp_dense, gradient_scale) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -928,9 +946,8 @@ pub struct cusae_adam {
     pub exp_avg: *mut f32,
     pub exp_avg_sq: *mut f32,
     pub clip: *const f32,
+    pub scalars: *const cusae_step_scalars,
     pub len: u64,
-    pub step_size: f32,
-    pub root_correction: f32,
     pub beta1: f32,
     pub beta2: f32,
     pub complement1: f32,
@@ -947,15 +964,35 @@ const _: () = {
     ["Offset of field: cusae_adam::exp_avg"][::core::mem::offset_of!(cusae_adam, exp_avg) - 16usize];
     ["Offset of field: cusae_adam::exp_avg_sq"][::core::mem::offset_of!(cusae_adam, exp_avg_sq) - 24usize];
     ["Offset of field: cusae_adam::clip"][::core::mem::offset_of!(cusae_adam, clip) - 32usize];
-    ["Offset of field: cusae_adam::len"][::core::mem::offset_of!(cusae_adam, len) - 40usize];
-    ["Offset of field: cusae_adam::step_size"][::core::mem::offset_of!(cusae_adam, step_size) - 48usize];
-    ["Offset of field: cusae_adam::root_correction"][::core::mem::offset_of!(cusae_adam, root_correction) - 52usize];
+    ["Offset of field: cusae_adam::scalars"][::core::mem::offset_of!(cusae_adam, scalars) - 40usize];
+    ["Offset of field: cusae_adam::len"][::core::mem::offset_of!(cusae_adam, len) - 48usize];
     ["Offset of field: cusae_adam::beta1"][::core::mem::offset_of!(cusae_adam, beta1) - 56usize];
     ["Offset of field: cusae_adam::beta2"][::core::mem::offset_of!(cusae_adam, beta2) - 60usize];
     ["Offset of field: cusae_adam::complement1"][::core::mem::offset_of!(cusae_adam, complement1) - 64usize];
     ["Offset of field: cusae_adam::complement2"][::core::mem::offset_of!(cusae_adam, complement2) - 68usize];
     ["Offset of field: cusae_adam::epsilon"][::core::mem::offset_of!(cusae_adam, epsilon) - 72usize];
     ["Offset of field: cusae_adam::unused"][::core::mem::offset_of!(cusae_adam, unused) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_note_non_finite {
+    pub sums: *const f64,
+    pub clip: *const f32,
+    pub scalars: *const cusae_step_scalars,
+    pub first: *mut u32,
+    pub n_sums: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_note_non_finite"][::core::mem::size_of::<cusae_note_non_finite>() - 40usize];
+    ["Alignment of cusae_note_non_finite"][::core::mem::align_of::<cusae_note_non_finite>() - 8usize];
+    ["Offset of field: cusae_note_non_finite::sums"][::core::mem::offset_of!(cusae_note_non_finite, sums) - 0usize];
+    ["Offset of field: cusae_note_non_finite::clip"][::core::mem::offset_of!(cusae_note_non_finite, clip) - 8usize];
+    ["Offset of field: cusae_note_non_finite::scalars"]
+        [::core::mem::offset_of!(cusae_note_non_finite, scalars) - 16usize];
+    ["Offset of field: cusae_note_non_finite::first"][::core::mem::offset_of!(cusae_note_non_finite, first) - 24usize];
+    ["Offset of field: cusae_note_non_finite::n_sums"]
+        [::core::mem::offset_of!(cusae_note_non_finite, n_sums) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1051,21 +1088,6 @@ const _: () = {
     ["Offset of field: cusae_sum::values"][::core::mem::offset_of!(cusae_sum, values) - 0usize];
     ["Offset of field: cusae_sum::out"][::core::mem::offset_of!(cusae_sum, out) - 8usize];
     ["Offset of field: cusae_sum::len"][::core::mem::offset_of!(cusae_sum, len) - 16usize];
-};
-#[repr(C)]
-#[derive(Debug, Copy, Clone)]
-pub struct cusae_sum_of_squares {
-    pub values: *const f32,
-    pub out: *mut f64,
-    pub len: u64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of cusae_sum_of_squares"][::core::mem::size_of::<cusae_sum_of_squares>() - 24usize];
-    ["Alignment of cusae_sum_of_squares"][::core::mem::align_of::<cusae_sum_of_squares>() - 8usize];
-    ["Offset of field: cusae_sum_of_squares::values"][::core::mem::offset_of!(cusae_sum_of_squares, values) - 0usize];
-    ["Offset of field: cusae_sum_of_squares::out"][::core::mem::offset_of!(cusae_sum_of_squares, out) - 8usize];
-    ["Offset of field: cusae_sum_of_squares::len"][::core::mem::offset_of!(cusae_sum_of_squares, len) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1293,11 +1315,11 @@ pub struct cusae_table {
     pub update_firing: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_update_firing, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
+    pub note_non_finite: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_note_non_finite, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub sum: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_sum, stream: *mut cusae_stream) -> ::core::ffi::c_int,
-    >,
-    pub sum_of_squares: ::core::option::Option<
-        unsafe extern "C" fn(arguments: *const cusae_sum_of_squares, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
     pub row_variance: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_row_variance, stream: *mut cusae_stream) -> ::core::ffi::c_int,
@@ -1372,8 +1394,8 @@ const _: () = {
     ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 408usize];
     ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 416usize];
     ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 424usize];
-    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 432usize];
-    ["Offset of field: cusae_table::sum_of_squares"][::core::mem::offset_of!(cusae_table, sum_of_squares) - 440usize];
+    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 432usize];
+    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 440usize];
     ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 448usize];
     ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 456usize];
 };

@@ -40,11 +40,10 @@ impl Engine {
 /// A C function that queues an operation with arguments `A`.
 type Operation<A> = Option<unsafe extern "C" fn(*const A, *mut ffi::cusae_stream) -> c_int>;
 
-/// The stream of an engine and 8 bytes of its device's memory, for operations whose result is one number.
+/// The stream of an engine.
 struct Stream {
     table: &'static ffi::cusae_table,
     handle: *mut ffi::cusae_stream,
-    number: *mut c_void,
     wait_for_each: bool,
 }
 
@@ -126,11 +125,8 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // An error here is one that the work before should have reported; there is nobody to tell.
-        // SAFETY: the engine is gone, so nobody uses the memory or the stream any more.
-        unsafe {
-            self.table.memory_free.expect(COMPLETE)(self.number, self.handle);
-            self.table.stream_destroy.expect(COMPLETE)(self.handle);
-        }
+        // SAFETY: the engine is gone, so nobody uses the stream any more.
+        unsafe { self.table.stream_destroy.expect(COMPLETE)(self.handle) };
     }
 }
 
@@ -154,33 +150,16 @@ impl Native {
         let stream = self.engine.stream();
         stream.call(name, operation(stream.table), arguments)
     }
-
-    /// Runs an operation whose result is one number, and waits for it.
-    fn number<T: Element, A>(
-        &self,
-        name: &'static str,
-        operation: impl Fn(&ffi::cusae_table) -> Operation<A>,
-        arguments: impl FnOnce(*mut T) -> A,
-    ) -> Result<T> {
-        let stream = self.engine.stream();
-        let number = stream.number.cast();
-        stream.call(name, operation(stream.table), &arguments(number))?;
-        let mut value = [T::default()];
-        stream.read(name, number, &mut value)?;
-        Ok(value[0])
-    }
 }
 
 /// Checks the arguments, then queues the operation.
 macro_rules! operations {
-    ($($name:ident: $args:ident => $run:path $(=> $ret:ty)?,)*) => {
-        $(fn $name(&self, op: $args<'_, Self>) -> Result<operations!(@ $($ret)?)> {
+    ($($name:ident: $args:ident => $run:path,)*) => {
+        $(fn $name(&self, op: $args<'_, Self>) -> Result<()> {
             op.check()?;
             $run(self, op)
         })*
     };
-    (@) => { () };
-    (@ $ret:ty) => { $ret };
 }
 
 impl Backend for Native {
@@ -248,7 +227,7 @@ impl Backend for Native {
         scatter_rows: ScatterRows => sae_ops::scatter_rows,
         prepare_input: PrepareInput => sae_ops::prepare_input,
         encode_topk: EncodeTopk => sae_ops::encode_topk,
-        encode_relu: EncodeRelu => sae_ops::encode_relu => ListsFit,
+        encode_relu: EncodeRelu => sae_ops::encode_relu,
         encode_relu_dense: EncodeReluDense => sae_ops::encode_relu_dense,
         encode_dead_topk: EncodeDeadTopk => sae_ops::encode_dead_topk,
         decode_sparse: DecodeSparse => sae_ops::decode_sparse,
@@ -263,18 +242,10 @@ impl Backend for Native {
         adam: Adam => sae_ops::adam,
         row_norms: RowNorms => sae_ops::row_norms,
         scale: Scale => sae_ops::scale,
-        find_dead: FindDead => sae_ops::find_dead => usize,
+        find_dead: FindDead => sae_ops::find_dead,
         update_firing: UpdateFiring => sae_ops::update_firing,
+        note_non_finite: NoteNonFinite => sae_ops::note_non_finite,
+        sum: Sum => sae_ops::sum,
         row_variance: RowVariance => sae_ops::row_variance,
-    }
-
-    fn sum_of_squares(&self, values: &NativeBuffer<f32>, len: usize) -> Result<f64> {
-        need("sum_of_squares", "values", values.len(), len)?;
-        sae_ops::sum_of_squares(self, values, len)
-    }
-
-    fn sum(&self, values: &NativeBuffer<f32>, len: usize) -> Result<f64> {
-        need("sum", "values", values.len(), len)?;
-        sae_ops::sum(self, values, len)
     }
 }

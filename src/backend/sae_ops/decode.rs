@@ -12,6 +12,15 @@ pub struct Denormalize<'a, B: Backend> {
     pub row_shift: &'a B::Buffer<f32>,
 }
 
+/// AuxK's loss counts `min(n_dead / full, 1)`: few dead latents cannot explain much of an error.
+/// Where none is dead, nothing is decoded or written.
+pub struct DeadWeight<'a, B: Backend> {
+    /// How many latents are dead `[1]`.
+    pub n_dead: &'a B::Buffer<u32>,
+    /// With so many, from 1, the loss counts in full.
+    pub full: usize,
+}
+
 /// The decoder's weights, the target and what comes of it:
 /// `x_hat = denormalise(f · w_dec + b_dec)`, `squared_error[b] = |x_hat - target|²`,
 /// `gradient = gradient_scale * row_scale * (x_hat - target)`: the gradient of
@@ -66,6 +75,8 @@ pub struct DecodeSparse<'a, B: Backend> {
     pub decoder: Decoder<'a, B>,
     /// The features.
     pub lists: &'a FeatureLists<B>,
+    /// In AuxK: a factor on the gradient.
+    pub dead_weight: Option<DeadWeight<'a, B>>,
     /// Out `[B, stride]`; none to decode only.
     pub value_gradient: Option<&'a mut B::Buffer<f32>>,
 }
@@ -77,6 +88,10 @@ impl<B: Backend> DecodeSparse<'_, B> {
         self.decoder.check("decode_sparse")?;
         self.lists.check("decode_sparse")?;
         need("decode_sparse", "lists", self.lists.rows, self.decoder.rows)?;
+        if let Some(weight) = &self.dead_weight {
+            need("decode_sparse", "n_dead", weight.n_dead.len(), 1)?;
+            require("decode_sparse", weight.full > 0, || "AuxK's weight is full with 0 dead latents".into())?;
+        }
         self.value_gradient.as_ref().map_or(Ok(()), |out| {
             need("decode_sparse", "value_gradient", out.len(), self.decoder.rows * self.lists.stride)
         })

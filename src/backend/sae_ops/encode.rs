@@ -4,15 +4,6 @@ use super::*;
 use crate::backend::{need, require, Backend, Buffer};
 use crate::error::Result;
 
-/// What [`Backend::encode_relu`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListsFit {
-    /// Every row's entries are in the lists.
-    All,
-    /// Some row has this many entries, more than the stride: the lists are not valid.
-    Overflow(usize),
-}
-
 /// The encoder's weights and one batch: `h = input · w_encᵀ + b_enc`.
 pub struct Encoder<'a, B: Backend> {
     /// The encoder's input `[B, D]`.
@@ -74,8 +65,10 @@ impl<B: Backend> EncodeTopk<'_, B> {
 pub struct EncodeRelu<'a, B: Backend> {
     /// Weights and batch.
     pub encoder: Encoder<'a, B>,
-    /// Out: any stride from 1; too small a one is reported, not an error.
+    /// Out: any stride from 1.
     pub lists: &'a mut FeatureLists<B>,
+    /// Out `[1]`: entries of the longest row, listed or not. More than the stride: the lists are not valid.
+    pub longest: &'a mut B::Buffer<u32>,
 }
 
 impl<B: Backend> EncodeRelu<'_, B> {
@@ -84,7 +77,8 @@ impl<B: Backend> EncodeRelu<'_, B> {
         self.encoder.check("encode_relu")?;
         self.lists.check("encode_relu")?;
         require("encode_relu", self.lists.stride > 0, || "lists of stride 0 have no room for entries".into())?;
-        need("encode_relu", "lists", self.lists.rows, self.encoder.rows)
+        need("encode_relu", "lists", self.lists.rows, self.encoder.rows)?;
+        need("encode_relu", "longest", self.longest.len(), 1)
     }
 }
 
@@ -107,34 +101,32 @@ impl<B: Backend> EncodeReluDense<'_, B> {
     }
 }
 
-/// AuxK's selection: for every row the `k` of the `n_dead` dead latents with the largest `h`
-/// (times the decoder norm, where given), whatever its sign; value `h`.
+/// AuxK's selection: for every row the `k` dead latents, or all if they are fewer, with the largest
+/// `h` (times the decoder norm, where given), whatever its sign; value `h`.
 pub struct EncodeDeadTopk<'a, B: Backend> {
     /// Weights and batch.
     pub encoder: Encoder<'a, B>,
     /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
     pub decoder_norm: Option<&'a B::Buffer<f32>>,
-    /// The dead latents, ascending `[n_dead]`.
-    pub dead: &'a B::Buffer<u32>,
-    /// How many are dead.
-    pub n_dead: usize,
-    /// Latents selected in each row, 1 to n_dead.
+    /// The dead latents; without any the lists become empty.
+    pub dead: &'a DeadLatents<B>,
+    /// Latents selected in each row at most, from 1.
     pub k: usize,
-    /// Out: stride >= k; every row gets exactly k entries.
+    /// Out: stride >= k; every row gets as many entries.
     pub lists: &'a mut FeatureLists<B>,
 }
 
 impl<B: Backend> EncodeDeadTopk<'_, B> {
-    /// Whether the buffers fit the dimensions and 1 <= k <= n_dead.
+    /// Whether the buffers fit the dimensions and 1 <= k <= stride.
     pub fn check(&self) -> Result<()> {
         let op = "encode_dead_topk";
         self.encoder.check(op)?;
         self.lists.check(op)?;
-        need(op, "dead", self.dead.len(), self.n_dead)?;
+        self.dead.check(op, self.encoder.d_sae)?;
         need(op, "lists", self.lists.rows, self.encoder.rows)?;
-        self.decoder_norm.map_or(Ok(()), |norm| need(op, "decoder_norm", norm.len(), self.encoder.d_sae))?;
-        require(op, (1..=self.n_dead).contains(&self.k) && self.lists.stride >= self.k, || {
-            format!("k = {} is not between 1 and n_dead = {} or the stride {}", self.k, self.n_dead, self.lists.stride)
-        })
+        require(op, (1..=self.lists.stride).contains(&self.k), || {
+            format!("k = {} is not between 1 and the stride of the lists, {}", self.k, self.lists.stride)
+        })?;
+        self.decoder_norm.map_or(Ok(()), |norm| need(op, "decoder_norm", norm.len(), self.encoder.d_sae))
     }
 }

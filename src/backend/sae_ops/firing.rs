@@ -31,7 +31,27 @@ impl<B: Backend> UpdateFiring<'_, B> {
     }
 }
 
-/// The latents with `since_fired > window` (SAELens' `dead_neurons`), ascending.
+/// The dead latents, on the device: how many they are is not known to the host.
+pub struct DeadLatents<B: Backend> {
+    /// `[1]`: how many.
+    pub count: B::Buffer<u32>,
+    /// `[F]`: the first so many are theirs, ascending.
+    pub latents: B::Buffer<u32>,
+}
+
+impl<B: Backend> DeadLatents<B> {
+    /// None of `d_sae`.
+    pub fn none(backend: &B, d_sae: usize) -> Result<Self> {
+        Ok(DeadLatents { count: backend.zeros(1)?, latents: backend.zeros(d_sae)? })
+    }
+
+    pub(super) fn check(&self, op: &'static str, d_sae: usize) -> Result<()> {
+        need(op, "count of dead latents", self.count.len(), 1)?;
+        need(op, "dead latents", self.latents.len(), d_sae)
+    }
+}
+
+/// The latents with `since_fired > window` (SAELens' `dead_neurons`).
 pub struct FindDead<'a, B: Backend> {
     /// Steps since each latent fired `[F]`.
     pub since_fired: &'a B::Buffer<u32>,
@@ -39,14 +59,14 @@ pub struct FindDead<'a, B: Backend> {
     pub window: u32,
     /// Latents (`F`).
     pub d_sae: usize,
-    /// Out `[F]`: the first so many hold the dead latents.
-    pub dead: &'a mut B::Buffer<u32>,
+    /// Out.
+    pub dead: &'a mut DeadLatents<B>,
 }
 
 impl<B: Backend> FindDead<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         need("find_dead", "since_fired", self.since_fired.len(), self.d_sae)?;
-        need("find_dead", "dead", self.dead.len(), self.d_sae)
+        self.dead.check("find_dead", self.d_sae)
     }
 }

@@ -160,3 +160,23 @@ impl<B: Backend> RowVariance<'_, B> {
         need("row_variance", "variance", self.variance.len(), self.rows)
     }
 }
+
+/// `out[slot] = Σ values` in f64.
+pub struct Sum<'a, B: Backend> {
+    /// `[len]`.
+    pub values: &'a B::Buffer<f32>,
+    /// Elements.
+    pub len: usize,
+    /// Out: one element is written.
+    pub out: &'a mut B::Buffer<f64>,
+    /// Which.
+    pub slot: usize,
+}
+
+impl<B: Backend> Sum<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("sum", "values", self.values.len(), self.len)?;
+        need("sum", "out", self.out.len(), self.slot + 1)
+    }
+}

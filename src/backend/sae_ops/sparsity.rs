@@ -12,8 +12,8 @@ pub struct SparsityLp<'a, B: Backend> {
     pub lists: &'a FeatureLists<B>,
     /// `[F]`.
     pub decoder_norm: &'a B::Buffer<f32>,
-    /// Factor on the term.
-    pub coefficient: f32,
+    /// Where the factor on the term is: its `coefficient`.
+    pub scalars: &'a B::Buffer<StepScalars>,
     /// The norm's `p` (SAELens' `lp_norm`), > 0.
     pub p: f32,
     /// `1 / B` for the mean over a batch.
@@ -35,6 +35,7 @@ impl<B: Backend> SparsityLp<'_, B> {
         require(op, self.p > 0.0, || "p is not greater than 0".into())?;
         self.lists.check(op)?;
         need(op, "lists", self.lists.rows, self.rows)?;
+        need(op, "scalars", self.scalars.len(), 1)?;
         need(op, "value_gradient", self.value_gradient.len(), n)?;
         need(op, "norm_gradient", self.norm_gradient.len(), n)?;
         need(op, "loss", self.loss.len(), self.rows)
@@ -47,8 +48,8 @@ pub struct SparsityLpDense<'a, B: Backend> {
     pub features: &'a B::Buffer<f32>,
     /// `[F]`.
     pub decoder_norm: &'a B::Buffer<f32>,
-    /// Factor on the term.
-    pub coefficient: f32,
+    /// Where the factor on the term is: its `coefficient`.
+    pub scalars: &'a B::Buffer<StepScalars>,
     /// The norm's `p`, > 0.
     pub p: f32,
     /// `1 / B` for the mean over a batch.
@@ -70,6 +71,7 @@ impl<B: Backend> SparsityLpDense<'_, B> {
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("sparsity_lp_dense", self.rows * self.d_sae);
         require(op, self.p > 0.0, || "p is not greater than 0".into())?;
+        need(op, "scalars", self.scalars.len(), 1)?;
         need(op, "features", self.features.len(), n)?;
         need(op, "feature_gradient", self.feature_gradient.len(), n)?;
         need(op, "decoder_norm", self.decoder_norm.len(), self.d_sae)?;

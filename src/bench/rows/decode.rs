@@ -55,7 +55,8 @@ pub(super) fn decode_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
         let (lists, mut value_gradient) = (data.lists(s.rows, s.d_sae, k)?, data.zeros(entries)?);
         Ok(Box::new(move |backend: &B| {
             let value_gradient = Some(&mut value_gradient);
-            backend.decode_sparse(DecodeSparse { decoder: operands.decoder(), lists: &lists, value_gradient })
+            let decoder = operands.decoder();
+            backend.decode_sparse(DecodeSparse { decoder, lists: &lists, dead_weight: None, value_gradient })
         }))
     })
 }
@@ -79,12 +80,12 @@ pub(super) fn sparsity_lp<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
     Row::new("sparsity_lp", s.size_k(k), Work::bytes(20 * entries), move |data| {
         let (lists, norm) = (data.lists(rows, s.d_sae, k)?, data.positive(s.d_sae)?);
         let (mut value_gradient, mut norm_gradient) = (data.zeros(entries)?, data.zeros(entries)?);
-        let mut loss = data.zeros(rows)?;
+        let (mut loss, scalars) = (data.zeros(rows)?, data.scalars()?);
         Ok(Box::new(move |backend: &B| {
             backend.sparsity_lp(SparsityLp {
                 lists: &lists,
                 decoder_norm: &norm,
-                coefficient: 1.0,
+                scalars: &scalars,
                 p: 1.0,
                 gradient_scale: 1.0 / rows as f32,
                 rows,
@@ -101,12 +102,12 @@ pub(super) fn sparsity_lp_dense<B: Backend>(s: SaeSizes) -> Row<B> {
     Row::new("sparsity_lp_dense", s.size(), Work::bytes(16 * s.dense()), move |data| {
         let (features, norm) = (data.rectified(s.dense())?, data.positive(d_sae)?);
         let (mut feature_gradient, mut norm_gradient) = (data.zeros(s.dense())?, data.zeros(d_sae)?);
-        let mut loss = data.zeros(rows)?;
+        let (mut loss, scalars) = (data.zeros(rows)?, data.scalars()?);
         Ok(Box::new(move |backend: &B| {
             backend.sparsity_lp_dense(SparsityLpDense {
                 features: &features,
                 decoder_norm: &norm,
-                coefficient: 1.0,
+                scalars: &scalars,
                 p: 1.0,
                 gradient_scale: 1.0 / rows as f32,
                 rows,

@@ -64,10 +64,10 @@ pub(super) fn encode_relu<B: Backend>(s: SaeSizes) -> Row<B> {
     Row::new("encode_relu", size, work(s, s.d_sae, s.rows * s.active()), move |data| {
         let operands = Operands::new(data, s, sparse_bias())?;
         // The room that a training step gives.
-        let mut lists = data.empty_lists(s.rows, (s.d_sae / 4).max(1))?;
+        let (mut lists, mut longest) = (data.empty_lists(s.rows, (s.d_sae / 4).max(1))?, data.zeros(1)?);
         Ok(Box::new(move |backend: &B| {
             let encoder = operands.encoder();
-            backend.encode_relu(EncodeRelu { encoder, lists: &mut lists }).map(|_| ())
+            backend.encode_relu(EncodeRelu { encoder, lists: &mut lists, longest: &mut longest })
         }))
     })
 }
@@ -90,14 +90,13 @@ fn encode_dead_topk<B: Backend>(s: SaeSizes) -> Row<B> {
     let work = work(s, n_dead, s.rows * k) + Work::bytes(8 * n_dead);
     Row::new("encode_dead_topk", size, work, move |data| {
         let operands = Operands::new(data, s, 0.0)?;
-        let (norm, dead) = (data.positive(s.d_sae)?, data.every(DEAD_PART, s.d_sae)?);
+        let (norm, dead) = (data.positive(s.d_sae)?, data.dead(DEAD_PART, s.d_sae)?);
         let mut lists = data.empty_lists(s.rows, k)?;
         Ok(Box::new(move |backend: &B| {
             backend.encode_dead_topk(EncodeDeadTopk {
                 encoder: operands.encoder(),
                 decoder_norm: Some(&norm),
                 dead: &dead,
-                n_dead,
                 k,
                 lists: &mut lists,
             })

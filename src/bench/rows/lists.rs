@@ -33,10 +33,11 @@ pub(super) fn find_dead<B: Backend>(s: SaeSizes) -> Row<B> {
     let work = Work::bytes(4 * d_sae + 4 * s.dead());
     Row::new("find_dead", format!("F {d_sae}, {} dead", s.dead()), work, move |data| {
         // One of sixteen numbers below 16 is above 14.
-        let (since_fired, mut dead) = (data.below(d_sae, DEAD_PART)?, data.zeros(d_sae)?);
+        let since_fired = data.below(d_sae, DEAD_PART)?;
+        let mut dead = DeadLatents { count: data.zeros(1)?, latents: data.zeros(d_sae)? };
         Ok(Box::new(move |backend: &B| {
             let window = DEAD_PART as u32 - 2;
-            backend.find_dead(FindDead { since_fired: &since_fired, window, d_sae, dead: &mut dead }).map(|_| ())
+            backend.find_dead(FindDead { since_fired: &since_fired, window, d_sae, dead: &mut dead })
         }))
     })
 }

@@ -93,14 +93,11 @@ pub(super) fn fill<B: Backend>(s: SaeSizes) -> Row<B> {
     })
 }
 
-pub(super) fn sum<B: Backend>(s: SaeSizes, squares: bool) -> Row<B> {
-    let (name, len) = (if squares { "sum_of_squares" } else { "sum" }, s.weights());
-    Row::new(name, format!("{len} numbers"), Work::bytes(4 * len), move |data| {
-        let values = data.normal(len)?;
-        Ok(Box::new(move |backend: &B| {
-            let total = if squares { backend.sum_of_squares(&values, len) } else { backend.sum(&values, len) };
-            total.map(|_| ())
-        }))
+pub(super) fn sum<B: Backend>(s: SaeSizes) -> Row<B> {
+    let len = s.weights();
+    Row::new("sum", format!("{len} numbers"), Work::bytes(4 * len), move |data| {
+        let (values, mut out) = (data.normal(len)?, data.zeros(1)?);
+        Ok(Box::new(move |backend: &B| backend.sum(Sum { values: &values, len, out: &mut out, slot: 0 })))
     })
 }
 

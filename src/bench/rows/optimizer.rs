@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backend::*;
+use crate::bench::data::ADAM_BETAS;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
@@ -12,8 +13,8 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
         lists::find_dead(s),
         lists::update_firing(s),
         lists::update_firing_dense(s),
-        matrix::sum(s, false),
-        matrix::sum(s, true),
+        note_non_finite(),
+        matrix::sum(s),
         matrix::row_variance(s),
         matrix::fill(s),
     ]
@@ -33,25 +34,34 @@ pub(super) fn clip_scale<B: Backend>(s: SaeSizes) -> Row<B> {
     })
 }
 
+/// Of the squared error and three terms.
+fn note_non_finite<B: Backend>() -> Row<B> {
+    Row::new("note_non_finite", "4 sums".into(), Work::bytes(4 * 8 + 4 + 4 + 4), |data| {
+        let (sums, clip, scalars, mut first) = (data.zeros(4)?, data.zeros(2)?, data.scalars()?, data.zeros(1)?);
+        Ok(Box::new(move |backend: &B| {
+            backend.note_non_finite(NoteNonFinite { sums: &sums, clip: &clip, scalars: &scalars, first: &mut first })
+        }))
+    })
+}
+
 /// Of one weight matrix.
 pub(super) fn adam<B: Backend>(s: SaeSizes) -> Row<B> {
     let len = s.weights();
     Row::new("adam", format!("{len} numbers"), Work::bytes(28 * len), move |data| {
         let (mut parameter, gradient) = (data.normal(len)?, data.normal(len)?);
         let (mut exp_avg, mut exp_avg_sq) = (data.normal(len)?, data.positive(len)?);
-        let clip = data.made(4, |backend: &B| backend.upload(&[1.0f32]))?;
+        let (clip, scalars, [beta1, beta2]) = (data.positive(1)?, data.scalars()?, ADAM_BETAS);
         Ok(Box::new(move |backend: &B| {
             backend.adam(Adam {
                 parameter: &mut parameter,
                 gradient: &gradient,
                 exp_avg: &mut exp_avg,
                 exp_avg_sq: &mut exp_avg_sq,
-                clip: clip.as_ref().expect("what runs was made"),
-                lr: 1e-4,
-                beta1: 0.9,
-                beta2: 0.999,
+                clip: &clip,
+                scalars: &scalars,
+                beta1,
+                beta2,
                 epsilon: 1e-8,
-                step: 1000,
             })
         }))
     })

@@ -1,6 +1,6 @@
 //! How fast this machine is: a measurement of a fraction of a second.
 
-use crate::backend::{ActivationFunction, Adam, Backend, Linear};
+use crate::backend::{ActivationFunction, Adam, Backend, Linear, StepScalars};
 use crate::error::Result;
 use serde::Serialize;
 use std::time::Instant;
@@ -60,6 +60,8 @@ fn adam_rate<B: Backend>(backend: &B) -> Result<f64> {
     let gradient = backend.zeros(n)?;
     let [mut parameter, mut exp_avg, mut exp_avg_sq] = [backend.zeros(n)?, backend.zeros(n)?, backend.zeros(n)?];
     let clip = backend.upload(&[1.0, 0.0])?;
+    let (beta1, beta2) = (0.9, 0.999);
+    let scalars = backend.upload(&[StepScalars::new(1, 1e-3, [beta1, beta2], 0.0)])?;
     let seconds = best_of_five(|| {
         backend.adam(Adam {
             parameter: &mut parameter,
@@ -67,11 +69,10 @@ fn adam_rate<B: Backend>(backend: &B) -> Result<f64> {
             exp_avg: &mut exp_avg,
             exp_avg_sq: &mut exp_avg_sq,
             clip: &clip,
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
+            scalars: &scalars,
+            beta1,
+            beta2,
             epsilon: 1e-8,
-            step: 1,
         })?;
         backend.read(&parameter, 0, &mut [0.0])
     })?;

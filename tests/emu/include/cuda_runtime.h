@@ -74,6 +74,7 @@ inline float __uint_as_float(unsigned x) { return emu_bits<float>(x); }
 inline int __float_as_int(float x) { return emu_bits<int>(x); }
 inline float __int_as_float(int x) { return emu_bits<float>(x); }
 template <class T> T __ldg(const T* from) { return *from; }
+using std::isfinite;
 using std::max;
 using std::min;
 

@@ -26,6 +26,8 @@ pub(in super::super) fn decode_sparse(native: &Native, op: DecodeSparse<'_, Nati
     let arguments = ffi::cusae_decode_sparse {
         decoder: decoder(&op.decoder),
         lists: lists(op.lists),
+        n_dead: or_null(op.dead_weight.as_ref().map(|weight| weight.n_dead)),
+        full_dead: op.dead_weight.as_ref().map_or(0, |weight| weight.full as u64),
         value_gradient: or_null(op.value_gradient.as_deref()),
     };
     native.call("decode_sparse", |table| table.decode_sparse, &arguments)
@@ -47,11 +49,10 @@ pub(in super::super) fn sparsity_lp(native: &Native, op: SparsityLp<'_, Native>)
         value_gradient: op.value_gradient.at(),
         norm_gradient: op.norm_gradient.at(),
         loss: op.loss.at(),
+        scalars: op.scalars.at().cast(),
         rows: op.rows as u64,
-        coefficient: op.coefficient,
         p: op.p,
         gradient_scale: op.gradient_scale,
-        unused: 0,
     };
     native.call("sparsity_lp", |table| table.sparsity_lp, &arguments)
 }
@@ -64,11 +65,10 @@ pub(in super::super) fn sparsity_lp_dense(native: &Native, op: SparsityLpDense<'
         norm_gradient: op.norm_gradient.at(),
         loss: op.loss.at(),
         rows: op.rows as u64,
+        scalars: op.scalars.at().cast(),
         d_sae: op.d_sae as u64,
-        coefficient: op.coefficient,
         p: op.p,
         gradient_scale: op.gradient_scale,
-        unused: 0,
     };
     native.call("sparsity_lp_dense", |table| table.sparsity_lp_dense, &arguments)
 }

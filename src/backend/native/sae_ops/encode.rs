@@ -25,14 +25,10 @@ pub(in super::super) fn encode_topk(native: &Native, op: EncodeTopk<'_, Native>)
     native.call("encode_topk", |table| table.encode_topk, &arguments)
 }
 
-pub(in super::super) fn encode_relu(native: &Native, op: EncodeRelu<'_, Native>) -> Result<ListsFit> {
-    let longest: u32 = native.number(
-        "encode_relu",
-        |table| table.encode_relu,
-        |longest| ffi::cusae_encode_relu { encoder: encoder(&op.encoder), lists: lists(op.lists), longest },
-    )?;
-    let longest = longest as usize;
-    Ok(if longest > op.lists.stride { ListsFit::Overflow(longest) } else { ListsFit::All })
+pub(in super::super) fn encode_relu(native: &Native, op: EncodeRelu<'_, Native>) -> Result<()> {
+    let arguments =
+        ffi::cusae_encode_relu { encoder: encoder(&op.encoder), lists: lists(op.lists), longest: op.longest.at() };
+    native.call("encode_relu", |table| table.encode_relu, &arguments)
 }
 
 pub(in super::super) fn encode_relu_dense(native: &Native, op: EncodeReluDense<'_, Native>) -> Result<()> {
@@ -49,8 +45,8 @@ pub(in super::super) fn encode_dead_topk(native: &Native, op: EncodeDeadTopk<'_,
         encoder: encoder(&op.encoder),
         lists: lists(op.lists),
         decoder_norm: or_null(op.decoder_norm),
-        dead: op.dead.at(),
-        n_dead: op.n_dead as u64,
+        dead: op.dead.latents.at(),
+        n_dead: op.dead.count.at(),
         k: op.k as u64,
     };
     native.call("encode_dead_topk", |table| table.encode_dead_topk, &arguments)

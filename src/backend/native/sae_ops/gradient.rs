@@ -94,9 +94,8 @@ pub(in super::super) fn adam(native: &Native, op: Adam<'_, Native>) -> Result<()
         exp_avg: op.exp_avg.at(),
         exp_avg_sq: op.exp_avg_sq.at(),
         clip: op.clip.at(),
+        scalars: op.scalars.at().cast(),
         len: op.parameter.len() as u64,
-        step_size: factors.step_size,
-        root_correction: factors.root_correction,
         beta1: factors.beta1,
         beta2: factors.beta2,
         complement1: factors.complement1,
@@ -105,4 +104,15 @@ pub(in super::super) fn adam(native: &Native, op: Adam<'_, Native>) -> Result<()
         unused: 0,
     };
     native.call("adam", |table| table.adam, &arguments)
+}
+
+pub(in super::super) fn note_non_finite(native: &Native, op: NoteNonFinite<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_note_non_finite {
+        sums: op.sums.at(),
+        clip: op.clip.at(),
+        scalars: op.scalars.at().cast(),
+        first: op.first.at(),
+        n_sums: op.sums.len() as u64,
+    };
+    native.call("note_non_finite", |table| table.note_non_finite, &arguments)
 }

@@ -26,20 +26,16 @@ pub(in super::super) fn transpose_lists(native: &Native, op: TransposeLists<'_, 
     native.call("transpose_lists", |table| table.transpose_lists, &arguments)
 }
 
-pub(in super::super) fn find_dead(native: &Native, op: FindDead<'_, Native>) -> Result<usize> {
-    let n_dead: u32 = native.number(
-        "find_dead",
-        |table| table.find_dead,
-        |n_dead| ffi::cusae_find_dead {
-            since_fired: op.since_fired.at(),
-            dead: op.dead.at(),
-            n_dead,
-            d_sae: op.d_sae as u64,
-            window: op.window,
-            unused: 0,
-        },
-    )?;
-    Ok(n_dead as usize)
+pub(in super::super) fn find_dead(native: &Native, op: FindDead<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_find_dead {
+        since_fired: op.since_fired.at(),
+        dead: op.dead.latents.at(),
+        n_dead: op.dead.count.at(),
+        d_sae: op.d_sae as u64,
+        window: op.window,
+        unused: 0,
+    };
+    native.call("find_dead", |table| table.find_dead, &arguments)
 }
 
 pub(in super::super) fn update_firing(native: &Native, op: UpdateFiring<'_, Native>) -> Result<()> {

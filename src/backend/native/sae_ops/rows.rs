@@ -75,12 +75,8 @@ pub(in super::super) fn row_variance(native: &Native, op: RowVariance<'_, Native
     native.call("row_variance", |table| table.row_variance, &arguments)
 }
 
-pub(in super::super) fn sum(native: &Native, values: &NativeBuffer<f32>, len: usize) -> Result<f64> {
-    let arguments = |out| ffi::cusae_sum { values: values.at(), out, len: len as u64 };
-    native.number("sum", |table| table.sum, arguments)
-}
-
-pub(in super::super) fn sum_of_squares(native: &Native, values: &NativeBuffer<f32>, len: usize) -> Result<f64> {
-    let arguments = |out| ffi::cusae_sum_of_squares { values: values.at(), out, len: len as u64 };
-    native.number("sum_of_squares", |table| table.sum_of_squares, arguments)
+pub(in super::super) fn sum(native: &Native, op: Sum<'_, Native>) -> Result<()> {
+    let out = op.out.at().wrapping_add(op.slot);
+    let arguments = ffi::cusae_sum { values: op.values.at(), out, len: op.len as u64 };
+    native.call("sum", |table| table.sum, &arguments)
 }
