@@ -13,5 +13,6 @@ pub mod formats;
 pub mod lm;
 pub mod machine;
 pub mod random;
+pub mod registry;
 pub mod sae;
 pub mod train;

@@ -9,6 +9,7 @@ mod eval;
 mod flags;
 mod info;
 mod inputs;
+mod list;
 mod train;
 
 use anyhow::Context;
@@ -38,6 +39,8 @@ enum Command {
     Compute(Box<Compute>),
     /// Show what this build and this machine can do, and why not.
     Info(info::Args),
+    /// Search the SAEs of SAELens' registry by model, hook, width, L0 or name.
+    List(list::Args),
 }
 
 /// The commands that need a device.
@@ -60,6 +63,7 @@ enum Compute {
 fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
         Command::Info(args) => info::run(args, common),
+        Command::List(args) => list::run(args, common),
         Command::Compute(command) => match common.open_device()? {
             Device::Cpu(cpu) => compute(*command, common, &cpu),
             Device::Native(native) => compute(*command, common, &native),
