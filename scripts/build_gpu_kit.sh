@@ -1,0 +1,47 @@
+#!/bin/sh
+# Builds a folder (default: target/gpu_kit) for a machine with an NVIDIA driver and Python, but without
+# Rust: the program, the kernel tests with their data, the benches, and run_gpu_kit.sh, which runs them.
+#   export CUDA_HOME=$(scripts/install_nvcc.sh); scripts/build_gpu_kit.sh [FOLDER]
+# CUSAE_KIT_PROFILE names another profile of Cargo's than release.
+set -eu
+cd "$(dirname "$0")/.."
+kit=${1:-target/gpu_kit}
+profile=${CUSAE_KIT_PROFILE:-release}
+limit_mb=60
+export CUSAE_REQUIRE_CUDA=1
+
+# The path of the one program that `cargo ARGUMENTS` makes for a target of this kind and name.
+program() {
+    kind=$1 name=$2
+    shift 2
+    cargo "$@" --profile "$profile" --message-format json |
+        sed -n "s/.*\"kind\":\[\"$kind\"\][^}]*\"name\":\"$name\".*\"executable\":\"\([^\"]*\)\".*/\1/p"
+}
+
+rm -rf "$kit"
+mkdir -p "$kit/bin" "$kit/tests/data"
+cp "$(program bin cusae build)" "$kit/bin/cusae"
+for test in kernels gpt2_native training_traces; do
+    cp "$(program test "$test" test --no-run --test "$test")" "$kit/bin/$test"
+done
+cp "$(program bench kernels bench --no-run --bench kernels)" "$kit/bin/bench"
+strip "$kit"/bin/*
+cp -r tests/data/train tests/data/gpt2-rand-tiny "$kit/tests/data"
+cp scripts/run_gpu_kit.sh scripts/gpu_kit.py scripts/gpu_peers.py "$kit"
+
+glibc=$(objdump -T "$kit"/bin/* | grep -o 'GLIBC_2\.[0-9]*' | sort -u -t. -k2 -n | tail -1)
+cat >"$kit/kit.json" <<END
+{
+  "commit": "$(git describe --always --dirty --abbrev=40)",
+  "built": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
+  "profile": "$profile",
+  "rustc": "$(rustc --version)",
+  "needs": "x86-64 with FMA, $glibc"
+}
+END
+size_mb=$(du -sm "$kit" | cut -f1)
+echo "$kit: $size_mb MB, needs $glibc"
+if [ "$size_mb" -gt "$limit_mb" ]; then
+    echo "error: the kit is larger than $limit_mb MB" >&2
+    exit 1
+fi
