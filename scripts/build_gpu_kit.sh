@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds a folder (default: target/gpu_kit) for a machine with an NVIDIA driver and Python, but without
-# Rust: the program, the kernel tests with their data, the benches, and run_gpu_kit.sh, which runs them.
+# Rust: the program, the tests that run kernels with their data, and run_gpu_kit.sh, which runs them.
 #   export CUDA_HOME=$(scripts/install_nvcc.sh); scripts/build_gpu_kit.sh [FOLDER]
 # CUSAE_KIT_PROFILE names another profile of Cargo's than release.
 set -eu
@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 kit=${1:-target/gpu_kit}
 profile=${CUSAE_KIT_PROFILE:-release}
 limit_mb=60
-export CUSAE_REQUIRE_CUDA=1
+CUSAE_COMMIT=$(git describe --always --dirty --abbrev=40)
+export CUSAE_COMMIT CUSAE_REQUIRE_CUDA=1
 
 # The path of the one program that `cargo ARGUMENTS` makes for a target of this kind and name.
 program() {
@@ -20,25 +21,23 @@ program() {
 
 rm -rf "$kit"
 mkdir -p "$kit/bin" "$kit/tests/data"
-cp "$(program bin cusae build)" "$kit/bin/cusae"
-for test in kernels gpt2_native training_traces; do
-    cp "$(program test "$test" test --no-run --test "$test")" "$kit/bin/$test"
-done
-cp "$(program bench kernels bench --no-run --bench kernels)" "$kit/bin/bench"
+cp "$(program bin cusae build --bin cusae)" "$kit/bin/cusae"
+cp "$(program test gpu_kit test --no-run --test gpu_kit)" "$kit/bin/tests"
 strip "$kit"/bin/*
 cp -r tests/data/train tests/data/gpt2-rand-tiny "$kit/tests/data"
 cp scripts/run_gpu_kit.sh scripts/gpu_kit.py scripts/gpu_peers.py "$kit"
 
 glibc=$(objdump -T "$kit"/bin/* | grep -o 'GLIBC_2\.[0-9]*' | sort -u -t. -k2 -n | tail -1)
-cat >"$kit/kit.json" <<END
+cat >"$kit/kit.json" <<JSON
 {
-  "commit": "$(git describe --always --dirty --abbrev=40)",
+  "version": "$("$kit/bin/cusae" --version | cut -d' ' -f2)",
+  "commit": "$CUSAE_COMMIT",
   "built": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "profile": "$profile",
   "rustc": "$(rustc --version)",
   "needs": "x86-64 with FMA, $glibc"
 }
-END
+JSON
 size_mb=$(du -sm "$kit" | cut -f1)
 echo "$kit: $size_mb MB, needs $glibc"
 if [ "$size_mb" -gt "$limit_mb" ]; then

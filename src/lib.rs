@@ -6,6 +6,7 @@ pub mod backend;
 pub mod bench;
 pub mod config;
 pub mod data;
+pub mod date;
 pub mod embedded;
 pub mod error;
 pub mod eval;

@@ -1,6 +1,36 @@
-//! What this machine has: threads, memory, CPU features.
+//! What this machine has: its CPU, threads and memory.
 
 use std::fs;
+
+/// What figures measured on this machine depend on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Machine {
+    /// The CPU's name, where the system tells.
+    pub cpu: Option<String>,
+    /// Those of its vector instructions that matter here.
+    pub cpu_features: Vec<&'static str>,
+    /// Threads that rayon computes with.
+    pub threads: usize,
+    /// Its memory.
+    pub memory: Option<Memory>,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Machine {
+        Machine { cpu: cpu_name(), cpu_features: cpu_features(), threads: threads(), memory: memory() }
+    }
+}
+
+/// As Linux' /proc has it.
+fn cpu_name() -> Option<String> {
+    parse_cpuinfo(&fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+fn parse_cpuinfo(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
 
 /// Threads that rayon computes with.
 pub fn threads() -> usize {
@@ -56,6 +86,13 @@ pub fn cpu_features() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cpu_is_named_as_the_system_does() {
+        let text = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Processor\nstepping\t: 8\nmodel name\t: B\n";
+        assert_eq!(parse_cpuinfo(text).as_deref(), Some("Intel(R) Xeon(R) Processor"));
+        assert_eq!(parse_cpuinfo("processor\t: 0\n"), None);
+    }
 
     #[test]
     fn memory_is_read_in_bytes() {

@@ -171,10 +171,27 @@ fn the_command_times_what_it_is_asked_for() {
     let done = cusae(&["bench", "--device", "cpu", "--sizes", "small", "--quick", "--filter", "norm", "--json"]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    let keys: Vec<_> = json.as_object().unwrap().keys().collect();
+    let documented = ["version", "commit", "date", "command", "machine", "device", "sizes", "ceilings", "rows"];
+    assert_eq!(keys, documented);
     assert_eq!(json["sizes"], "small");
+    assert_eq!(json["command"], "cusae bench --device cpu --sizes small --quick --filter norm --json");
+    assert!(json["machine"]["threads"].as_u64() > Some(0), "{}", json["machine"]);
     let names: Vec<_> = json["rows"].as_array().unwrap().iter().map(|row| row["operation"].clone()).collect();
     assert_eq!(names, ["layer_norm", "row_norms"]);
     assert!(json["rows"][0]["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn rows_for_which_no_time_is_left_are_listed() {
+    let flags = ["--sizes", "small", "--quick", "--filter", "norm", "--seconds", "0", "--json"];
+    let done = cusae(&[&["bench", "--device", "cpu"], &flags[..]].concat());
+    let json: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    for (row, operation) in json["rows"].as_array().unwrap().iter().zip(["layer_norm", "row_norms"]) {
+        assert_eq!((&row["operation"], &row["skipped"]), (&operation.into(), &"no time was left".into()));
+        assert!(row.get("seconds").is_none(), "{row}");
+    }
+    assert_eq!(json["rows"].as_array().unwrap().len(), 2);
 }
 
 #[test]

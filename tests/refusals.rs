@@ -1,5 +1,6 @@
 //! Every `needs` line of cuda/*.cu, asked of the C functions themselves: what the Rust side's `check()`
-//! would refuse first is refused by them too, before any pointer is looked at.
+//! would refuse first is refused by them too, before any pointer is looked at. The emulator's functions
+//! are asked or, with CUSAE_TEST_DEVICE=cuda, those for a GPU, of which there must be one.
 
 #[path = "../src/backend/native/ffi.rs"]
 mod ffi;
@@ -11,7 +12,22 @@ use std::ptr::{null_mut, NonNull};
 
 type Operation<A> = Option<unsafe extern "C" fn(*const A, *mut cusae_stream) -> c_int>;
 
-/// The emulator's table and a stream on it.
+/// The functions for a GPU, in a build that has them.
+#[cfg(has_cuda)]
+fn cuda_table() -> *const cusae_table {
+    use cusae as _; // which has them linked in
+    unsafe extern "C" {
+        safe fn cusae_cuda_table() -> *const cusae_table;
+    }
+    cusae_cuda_table()
+}
+
+#[cfg(not(has_cuda))]
+fn cuda_table() -> *const cusae_table {
+    panic!("CUSAE_TEST_DEVICE is cuda, but this build has no CUDA kernels")
+}
+
+/// A table of functions and a stream on its first device.
 struct Device {
     table: &'static cusae_table,
     stream: *mut cusae_stream,
@@ -19,12 +35,16 @@ struct Device {
 
 impl Device {
     fn new() -> Device {
-        // SAFETY: the emulator's table is complete and constant.
-        let table = unsafe { &*cusae_emu::table().cast::<cusae_table>() };
+        let on_a_gpu = std::env::var("CUSAE_TEST_DEVICE").is_ok_and(|device| device == "cuda");
+        let table = if on_a_gpu { cuda_table() } else { cusae_emu::table().cast() };
+        // SAFETY: both tables are complete and constant.
+        let table = unsafe { &*table };
         let mut stream = null_mut();
         // SAFETY: `stream` can be written.
-        assert_eq!(unsafe { table.stream_create.unwrap()(&mut stream, 0) }, CUSAE_OK as c_int);
-        Device { table, stream }
+        let status = unsafe { table.stream_create.unwrap()(&mut stream, 0) };
+        let device = Device { table, stream };
+        assert_eq!(status, CUSAE_OK as c_int, "{}", device.text(status));
+        device
     }
 
     fn status<A>(&self, operation: Operation<A>, arguments: &A) -> c_int {
@@ -40,8 +60,10 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // SAFETY: nobody uses the stream any more.
-        unsafe { self.table.stream_destroy.unwrap()(self.stream) };
+        if !self.stream.is_null() {
+            // SAFETY: nobody uses the stream any more.
+            unsafe { self.table.stream_destroy.unwrap()(self.stream) };
+        }
     }
 }
 

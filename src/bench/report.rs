@@ -3,6 +3,8 @@
 use super::measure::Times;
 use super::{Ceilings, Row, Sizes};
 use crate::backend::Backend;
+use crate::date;
+use crate::machine::Machine;
 use indicatif::HumanCount;
 use serde::Serialize;
 use std::fmt;
@@ -80,16 +82,25 @@ impl Outcome {
         Outcome::new(row, Some(measured), None)
     }
 
-    pub(super) fn skipped<B: Backend>(row: &Row<B>, why: String) -> Outcome {
+    /// A row that was not measured, and why.
+    pub fn skipped<B: Backend>(row: &Row<B>, why: String) -> Outcome {
         Outcome::new(row, None, Some(why))
     }
 }
 
-/// The whole table.
+/// The whole table. benches/results/README.md describes its JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// The version of this program.
     pub version: &'static str,
+    /// What it was compiled from, where CUSAE_COMMIT said so to the compiler.
+    pub commit: Option<&'static str>,
+    /// When the table was begun, in UTC.
+    pub date: String,
+    /// The command line.
+    pub command: String,
+    /// Where it ran.
+    pub machine: Machine,
     /// What computed.
     pub device: String,
     /// The name of the sizes.
@@ -103,9 +114,25 @@ pub struct Report {
 impl Report {
     /// A table without rows yet.
     pub fn new<B: Backend>(backend: &B, sizes: &Sizes, ceilings: Ceilings) -> Report {
-        let (version, device) = (env!("CARGO_PKG_VERSION"), backend.describe());
-        Report { version, device, sizes: sizes.name, ceilings, rows: Vec::new() }
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            commit: option_env!("CUSAE_COMMIT"),
+            date: date::now(),
+            command: command(std::env::args()),
+            machine: Machine::here(),
+            device: backend.describe(),
+            sizes: sizes.name,
+            ceilings,
+            rows: Vec::new(),
+        }
     }
+}
+
+/// A command line, the program without its folder.
+fn command(mut words: impl Iterator<Item = String>) -> String {
+    let program = words.next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default().to_owned();
+    std::iter::once(name).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Report {

@@ -2,8 +2,9 @@
 
 use super::Common;
 use cusae::backend::Backend;
-use cusae::bench::{table, Bench, Ceilings, Report, Row, Sampling, Sizes};
+use cusae::bench::{table, Bench, Ceilings, Outcome, Report, Row, Sampling, Sizes};
 use cusae::error::{Error, Result};
+use std::time::{Duration, Instant};
 
 /// What to time.
 #[derive(clap::Args)]
@@ -17,10 +18,14 @@ pub struct Args {
     /// Few samples, for a first look.
     #[arg(long)]
     quick: bool,
+    /// Begin no more rows after so long; they are listed as not measured.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
 }
 
 /// Times and prints the table.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let begun = Instant::now();
     let sizes = Sizes::named(&args.sizes).expect("clap allows no other");
     let rows = args.rows::<B>(&sizes)?;
     common.say_device();
@@ -29,7 +34,11 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let ceilings = Ceilings::measure(&mut bench, &sizes)?;
     let mut report = Report::new(backend, &sizes, ceilings);
     for row in &rows {
-        report.rows.push(bench.measure(row, &ceilings)?);
+        let late = args.seconds.is_some_and(|seconds| begun.elapsed() >= Duration::from_secs(seconds));
+        report.rows.push(match late {
+            true => Outcome::skipped(row, "no time was left".into()),
+            false => bench.measure(row, &ceilings)?,
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -2,7 +2,7 @@
 
 use super::Common;
 use cusae::backend::{Backend, Device, Native};
-use cusae::machine;
+use cusae::machine::Machine;
 use indicatif::BinaryBytes;
 use serde::Serialize;
 use std::fmt;
@@ -17,9 +17,8 @@ struct Info {
     target: String,
     devices: Vec<String>,
     device: String,
-    cpu_features: Vec<&'static str>,
-    threads: usize,
-    memory: Option<machine::Memory>,
+    #[serde(flatten)]
+    machine: Machine,
     cuda: bool,
     gpus: Vec<String>,
     why_no_cuda: Option<String>,
@@ -40,9 +39,7 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
             Device::Cpu(cpu) => cpu.describe(),
             Device::Native(native) => native.describe(),
         },
-        cpu_features: machine::cpu_features(),
-        threads: machine::threads(),
-        memory: machine::memory(),
+        machine: Machine::here(),
         cuda: why_no_cuda.is_none(),
         gpus: gpus.unwrap_or_default().iter().map(ToString::to_string).collect(),
         why_no_cuda,
@@ -51,13 +48,14 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let memory = self.memory.map_or("unknown".into(), |memory| {
+        let memory = self.machine.memory.map_or("unknown".into(), |memory| {
             format!("{} of {} free", BinaryBytes(memory.available), BinaryBytes(memory.total))
         });
         writeln!(f, "cusae {} for {}", self.version, self.target)?;
         writeln!(f, "devices       {}", self.devices.join(", "))?;
         writeln!(f, "used          {}", self.device)?;
-        writeln!(f, "CPU features  {}", self.cpu_features.join(", "))?;
+        writeln!(f, "CPU           {}", self.machine.cpu.as_deref().unwrap_or("unknown"))?;
+        writeln!(f, "CPU features  {}", self.machine.cpu_features.join(", "))?;
         writeln!(f, "memory        {memory}")?;
         for gpu in &self.gpus {
             writeln!(f, "GPU           {gpu}")?;

@@ -99,7 +99,7 @@ pub trait Case: Debug {
 
 /// Every device that can be had here: the emulator with its threads in three orders, and a GPU.
 pub fn devices() -> Vec<Native> {
-    crate::devices::devices(&[0, 1, 2])
+    super::devices::devices(&[0, 1, 2])
 }
 
 /// Runs cases on every device and compares with the CPU backend; the emulator's thread orders must
