@@ -20,14 +20,20 @@ program() {
 }
 
 rm -rf "$kit"
-mkdir -p "$kit/bin" "$kit/tests/data"
+mkdir -p "$kit/bin" "$kit/tests/data/train" "$kit/tests/data/gpt2-rand-tiny"
 cp "$(program bin cusae build --bin cusae)" "$kit/bin/cusae"
 cp "$(program test gpu_kit test --no-run --test gpu_kit)" "$kit/bin/tests"
 strip "$kit"/bin/*
-cp -r tests/data/train tests/data/gpt2-rand-tiny "$kit/tests/data"
+cp tests/data/gpt2-rand-tiny/config.json tests/data/gpt2-rand-tiny/model.safetensors "$kit/tests/data/gpt2-rand-tiny"
+cp tests/data/train/data.safetensors "$kit/tests/data/train"
+for trace in $(sed -n 's/^ *kernels_.*("\(.*\)");/\1/p' tests/training_traces.rs | sort -u); do
+    cp -r "tests/data/train/$trace" "$kit/tests/data/train"
+done
 cp scripts/run_gpu_kit.sh scripts/gpu_kit.py scripts/gpu_peers.py "$kit"
 
-glibc=$(objdump -T "$kit"/bin/* | grep -o 'GLIBC_2\.[0-9]*' | sort -u -t. -k2 -n | tail -1)
+# The newest version of a library that the programs ask for.
+newest() { objdump -T "$kit"/bin/* | grep -o "$1"'_[0-9.]*' | sort -u -V | tail -1; }
+needs="x86-64 with FMA, $(newest GLIBC), $(newest GLIBCXX)"
 cat >"$kit/kit.json" <<JSON
 {
   "version": "$("$kit/bin/cusae" --version | cut -d' ' -f2)",
@@ -35,11 +41,12 @@ cat >"$kit/kit.json" <<JSON
   "built": "$(date -u +%Y-%m-%dT%H:%M:%SZ)",
   "profile": "$profile",
   "rustc": "$(rustc --version)",
-  "needs": "x86-64 with FMA, $glibc"
+  "needs": "$needs"
 }
 JSON
+gzip -9 "$kit"/bin/* # gpu_kit.py unpacks them
 size_mb=$(du -sm "$kit" | cut -f1)
-echo "$kit: $size_mb MB, needs $glibc"
+echo "$kit: $size_mb MB, needs $needs"
 if [ "$size_mb" -gt "$limit_mb" ]; then
     echo "error: the kit is larger than $limit_mb MB" >&2
     exit 1

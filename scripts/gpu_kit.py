@@ -8,6 +8,7 @@ after each. Needs only Python's standard library; PyTorch is gpu_peers.py's matt
 
 import argparse
 import concurrent.futures
+import gzip
 import hashlib
 import json
 import os
@@ -401,10 +402,22 @@ PARTS = [
 ]
 
 
+def unpack(folder):
+    """The programs of a kit as it was built."""
+    for packed in (folder / "bin").glob("*.gz"):
+        program = packed.with_suffix("")
+        with gzip.open(packed) as source, program.open("wb") as to:
+            shutil.copyfileobj(source, to)
+        program.chmod(0o755)
+        packed.unlink()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="the JSON file to write")
-    kit = Kit(Path(__file__).parent, parser.parse_args().out)
+    out, folder = parser.parse_args().out, Path(__file__).parent
+    unpack(folder)
+    kit = Kit(folder, out)
     for name, limit, work in PARTS:
         kit.part(name, limit, work)
     states = [part["status"] for part in kit.report["parts"].values()]
