@@ -25,9 +25,10 @@ try:
 except ImportError:
     triton = None
 
-SAE_SIZES = {"tiny": (8, 32, 64, 4), "gpt2": (4096, 768, 24576, 32), "gemma": (4096, 2304, 65536, 64)}
+# Rows, width, latents, k: those of src/bench/sizes.rs.
+SAE_SIZES = {"small": (2048, 128, 2048, 32), "gpt2": (4096, 768, 24576, 32), "gemma": (4096, 2304, 65536, 64)}
 # Rows, contexts, layers to the hook, width, heads, vocabulary.
-LM_SIZES = {"tiny": (16, (8,), 2, 32, 2, 50), "gpt2": (4096, (128, 1024), 8, 768, 12, 50257)}
+LM_SIZES = {"small": (4096, (128,), 2, 128, 4, 4096), "gpt2": (4096, (128, 1024), 8, 768, 12, 50257)}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -98,17 +99,17 @@ def lm_peers(rows, contexts, layers, d, heads, vocabulary, device):
 
 
 def linear_peers(rows, d, device):
-    for d_input, d_output, activation in ((d, 4 * d, True), (4 * d, d, False), (d, d, False)):
+    for d_input, d_output, after in ((d, d, " + residual"), (d, 4 * d, ", GeluTanh"), (4 * d, d, " + residual")):
         for name, dtype in DTYPES.items():
             x = torch.randn(rows, d_input, device=device, dtype=dtype)
             w = torch.randn(d_output, d_input, device=device, dtype=dtype) * 0.02
             b = torch.randn(d_output, device=device, dtype=dtype)
             residual = torch.randn(rows, d_output, device=device, dtype=dtype)
-            if activation:
-                run = lambda x=x, w=w, b=b: F.gelu(F.linear(x, w, b), approximate="tanh")
-            else:
+            if after == " + residual":
                 run = lambda x=x, w=w, b=b, r=residual: F.linear(x, w, b) + r
-            yield "linear", f"{d_input} to {d_output}", f"F.linear {'+ gelu ' if activation else '+ residual '}{name}", run
+            else:
+                run = lambda x=x, w=w, b=b: F.gelu(F.linear(x, w, b), approximate="tanh")
+            yield "linear", f"{d_input} to {d_output}{after}", f"F.linear{after} {name}", run
 
 
 def block_weights(d, device, dtype):
@@ -290,11 +291,11 @@ if triton is not None:
 # ---- ceilings and the whole ----
 
 
-def ceilings(device, tiny):
-    n = 1 << 12 if tiny else 1 << 28
+def ceilings(device, small):
+    n = 1 << 20 if small else 1 << 28
     source, to = torch.zeros(n, device=device), torch.empty(n, device=device)
     yield "ceiling", f"copy, {8 * n} bytes", "Tensor.copy_", lambda: to.copy_(source)
-    side = 64 if tiny else 8192
+    side = 512 if small else 8192
     for name, dtype in DTYPES.items():
         a = torch.randn(side, side, device=device, dtype=dtype)
         yield "ceiling", f"product, {2 * side**3} FLOP", f"torch.matmul {name}", lambda a=a: a @ a
@@ -303,7 +304,7 @@ def ceilings(device, tiny):
 def peers(sizes, device):
     """Everything for one name of sizes."""
     if sizes != "gemma":
-        yield from ceilings(device, sizes == "tiny")
+        yield from ceilings(device, sizes == "small")
         yield from lm_peers(*LM_SIZES[sizes], device)
     yield from sae_peers(*SAE_SIZES[sizes], device)
 
@@ -340,7 +341,7 @@ def main():
     if arguments.device != "cpu" and not torch.cuda.is_available():
         sys.exit("PyTorch finds no GPU")
     torch.manual_seed(1)
-    timer = Timer(arguments.device, deadline, 1 << 12 if arguments.sizes == ["tiny"] else 1 << 27)
+    timer = Timer(arguments.device, deadline, 1 << 20 if arguments.sizes == ["small"] else 1 << 27)
     for sizes in arguments.sizes:
         time_all(timer, sizes, arguments.device)
 
