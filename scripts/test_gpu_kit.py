@@ -233,7 +233,7 @@ class Peers(unittest.TestCase):
     def test_every_peer_is_like_one_row(self):
         bench = [CUSAE, "bench", "--device", "cpu", "--sizes", "small", "--quick", "--json", "--quiet"]
         rows = json.loads(subprocess.run(bench, check=True, capture_output=True).stdout)["rows"]
-        peers = [sys.executable, SCRIPTS / "gpu_peers.py", "--device", "cpu", "--sizes", "small", "--seconds", "60"]
+        peers = [sys.executable, SCRIPTS / "gpu_peers.py", "--device", "cpu", "--sizes", "small", "--seconds", "600"]
         lines = subprocess.run(peers, check=True, capture_output=True, text=True).stdout.splitlines()
         self.assertGreater(len(lines), 30)
         for peer in map(json.loads, lines):
