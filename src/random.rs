@@ -18,6 +18,8 @@ pub enum Stream {
     Sampling = 4,
     /// Order of activations that are written to disk.
     Store = 5,
+    /// Divisions of prompts into groups, for a permutation test.
+    Permutations = 6,
 }
 
 /// The ten-round Philox 4x32 bijection: 128 random bits for a 128-bit counter and a 64-bit key.

@@ -86,7 +86,7 @@ fn no_rows(part: &str) -> Error {
 }
 
 /// The hook that the SAE's metadata names, checked against the model.
-fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
+pub(crate) fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
     let config = sae.config();
     let what = "the SAE's cfg.json does not name one under metadata; add it, such as blocks.8.hook_resid_pre";
     let hook = config.hook_name().ok_or_else(|| Error::config("hook_name", what))?;

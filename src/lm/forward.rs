@@ -230,6 +230,23 @@ impl<B: Backend> Forward<B> {
         Ok(loss.chunks_exact(self.context).flat_map(|row| &row[..self.context - 1]).copied().collect())
     }
 
+    /// Logits `[rows, V]` of some rows `sequence * T + position` of the last run, which must have been a
+    /// whole one.
+    pub fn logits_of_rows(&mut self, model: &LanguageModel<B>, rows: &[usize]) -> Result<Vec<f32>> {
+        let (backend, d_model, there) = (&model.backend, model.config.d_model, self.whole_run("logits")?);
+        let mut normed = backend.zeros(rows.len() * d_model)?;
+        for (to, &row) in rows.iter().enumerate() {
+            if row >= there {
+                let what = format!("row {row} of {there}");
+                return Err(Error::Shape { operation: "logits", what });
+            }
+            backend.copy(&self.normed, row * d_model, &mut normed, to * d_model, d_model)?;
+        }
+        let mut logits = backend.zeros(rows.len() * model.config.d_vocab)?;
+        unembed(model, &normed, rows.len(), &mut logits)?;
+        backend.download(&logits)
+    }
+
     /// KL(first || last run) in nats of the next-token distribution at every position
     /// `[sequences, T]`; `first` is the `ln_final.output` of another run on the same tokens.
     pub fn kl_divergence_from(&mut self, model: &LanguageModel<B>, first: &B::Buffer<f32>) -> Result<Vec<f32>> {

@@ -1,6 +1,7 @@
 //! Language models: a GPT-2 family forward pass whose every TransformerLens hook can be read and
 //! edited, from the files that Hugging Face's `transformers` writes; and generation with it.
 
+mod backward;
 mod cache;
 mod checkpoint;
 mod config;
@@ -11,6 +12,7 @@ mod model;
 mod processing;
 mod weights;
 
+pub use backward::LogitSum;
 pub use checkpoint::Checkpoint;
 pub use config::ModelConfig;
 pub use forward::Forward;

@@ -55,6 +55,24 @@ impl<B: Backend> Sae<B> {
         self.values.download(&self.backend, self.config.d_in)
     }
 
+    /// What one unit of a feature adds to the reconstruction `[d_in]`, before a normalisation of
+    /// activations is undone: its row of W_dec, of length 1 where decoder norms are part of the value.
+    /// Error: there is no such feature.
+    pub fn decoder_direction(&self, feature: u32) -> Result<Vec<f32>> {
+        let (d_in, d_sae, at) = (self.config.d_in, self.config.d_sae, feature as usize);
+        if at >= d_sae {
+            return Err(Error::config("feature", format!("{feature}, this SAE has features 0 to {}", d_sae - 1)));
+        }
+        let mut row = vec![0.0; d_in];
+        self.backend.read(self.values.get("W_dec"), at * d_in, &mut row)?;
+        if self.config.architecture.rescales_by_decoder_norm() {
+            let mut norm = [0.0];
+            self.backend.read(&self.decoder_norm, at, &mut norm)?;
+            row.iter_mut().for_each(|x| *x /= norm[0]);
+        }
+        Ok(row)
+    }
+
     /// Work buffers for batches of up to `max_rows` rows.
     pub fn pass(&self, max_rows: usize) -> Result<Pass<B>> {
         let (backend, d_in) = (&self.backend, self.config.d_in);
@@ -125,6 +143,11 @@ impl<B: Backend> Pass<B> {
         &self.reconstruction
     }
 
+    /// The latest reconstruction `[rows, d_in]`, to be edited.
+    pub fn reconstruction_mut(&mut self) -> &mut B::Buffer<f32> {
+        &mut self.reconstruction
+    }
+
     /// Encodes and decodes `x [rows, d_in]`.
     pub fn forward(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>, rows: usize) -> Result<()> {
         self.encode(sae, x, rows)?;
@@ -158,8 +181,28 @@ impl<B: Backend> Pass<B> {
 
     /// Decodes the latest features.
     pub fn decode(&mut self, sae: &Sae<B>) -> Result<()> {
-        let denormalize = (sae.normalization() != RowNormalization::None)
-            .then_some(Denormalize { row_scale: &self.row_scale, row_shift: &self.row_shift });
+        self.decode_with(sae, sae.normalization() != RowNormalization::None)
+    }
+
+    /// Decodes the latest features and leaves the reconstruction normalised as the SAE's input was.
+    pub fn decode_normalized(&mut self, sae: &Sae<B>) -> Result<()> {
+        self.decode_with(sae, false)
+    }
+
+    /// Gives a normalised reconstruction its size back: `x * row_scale + row_shift`.
+    pub fn denormalize(&mut self, sae: &Sae<B>) -> Result<()> {
+        let Some((scale, shift)) = self.row_normalization(sae)? else { return Ok(()) };
+        let d_in = sae.config.d_in;
+        let mut rows = vec![0.0; self.rows * d_in];
+        sae.backend.read(&self.reconstruction, 0, &mut rows)?;
+        for (row, (scale, shift)) in rows.chunks_exact_mut(d_in).zip(scale.iter().zip(&shift)) {
+            row.iter_mut().for_each(|x| *x = *x * scale + shift);
+        }
+        sae.backend.write(&mut self.reconstruction, 0, &rows)
+    }
+
+    fn decode_with(&mut self, sae: &Sae<B>, denormalize: bool) -> Result<()> {
+        let denormalize = denormalize.then_some(Denormalize { row_scale: &self.row_scale, row_shift: &self.row_shift });
         sae.backend.decode_sparse(DecodeSparse {
             decoder: Decoder {
                 w_dec: sae.values.get("W_dec"),
@@ -178,6 +221,47 @@ impl<B: Backend> Pass<B> {
             dead_weight: None,
             value_gradient: None,
         })
+    }
+
+    /// What the activation function of the latest batch was given `[rows, d_sae]`, SAELens'
+    /// `hook_sae_acts_pre`, on the host.
+    pub fn pre_activations(&self, sae: &Sae<B>) -> Result<Vec<f32>> {
+        let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
+        let mut pre = sae.backend.zeros(self.rows * d_sae)?;
+        sae.backend.linear(Linear {
+            x: &self.input,
+            w: sae.values.get("W_enc"),
+            w_is_transposed: true,
+            bias: Some(sae.values.get("b_enc")),
+            function: ActivationFunction::Identity,
+            residual: None,
+            rows: self.rows,
+            d_input: d_in,
+            d_output: d_sae,
+            out: &mut pre,
+        })?;
+        sae.backend.download(&pre)
+    }
+
+    /// The features that the activation function makes of pre-activations `[rows, d_sae]`, by the
+    /// definition: for values that somebody has edited.
+    pub fn activate(&self, sae: &Sae<B>, pre: &[f32]) -> Result<SparseFeatures> {
+        let d_sae = sae.config.d_sae;
+        let scale = sae.feature_scale()?;
+        let mut features = SparseFeatures::default();
+        for row in pre.chunks_exact(d_sae) {
+            let scaled = |latent: usize| row[latent] * scale.as_ref().map_or(1.0, |norm| norm[latent]);
+            let mut latents: Vec<usize> = (0..d_sae).collect();
+            if let InferenceArchitecture::TopK { k, .. } = sae.config.architecture {
+                latents.sort_by(|&a, &b| scaled(b).total_cmp(&scaled(a)));
+                latents.truncate(k);
+                latents.sort_unstable();
+            }
+            let active = latents.into_iter().filter(|&latent| scaled(latent) > 0.0);
+            let (indices, values): (Vec<u32>, Vec<f32>) = active.map(|latent| (latent as u32, scaled(latent))).unzip();
+            features.push_row(&indices, &values);
+        }
+        Ok(features)
     }
 
     /// The latest features as SAELens has them, on the host.

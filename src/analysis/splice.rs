@@ -1,0 +1,251 @@
+//! A model run with SAEs in the place of its hooks, as SAELens' `HookedSAETransformer`. Inside of an SAE
+//! a [`Visitor`] reads and edits, under the hook's name:
+//!
+//! | name | value |
+//! |---|---|
+//! | `HOOK.hook_sae_input` | what is encoded, heads joined `[sequences, T, d_in]` |
+//! | `HOOK.hook_sae_acts_pre` | before the activation function `[sequences, T, d_sae]` |
+//! | `HOOK.hook_sae_acts_post` | the features `[sequences, T, d_sae]` |
+//! | `HOOK.hook_sae_recons` | decoded, before a normalisation is undone `[sequences, T, d_in]` |
+//! | `HOOK.hook_sae_error` | with the error term: input less clean reconstruction `[sequences, T, d_in]` |
+//! | `HOOK.hook_sae_output` | what the model goes on with `[sequences, T, …]` |
+//!
+//! What nobody looks at stays on the device and sparse.
+
+use crate::backend::{Add, Backend, Scale};
+use crate::error::{Error, Result};
+use crate::lm::{LanguageModel, Visitor};
+use crate::sae::features::SparseFeatures;
+use crate::sae::inference::{Pass, Sae};
+use std::collections::BTreeMap;
+
+/// What happens to a feature's activation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// It is so much higher; activations may become negative.
+    Add(f32),
+    /// It is this.
+    Set(f32),
+}
+
+impl Change {
+    /// The activation afterwards.
+    pub fn of(self, activation: f32) -> f32 {
+        match self {
+            Change::Add(more) => activation + more,
+            Change::Set(value) => value,
+        }
+    }
+}
+
+/// A change of one feature at one position of the batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeatureEdit {
+    /// Row `sequence * T + position` of the run.
+    pub row: usize,
+    /// Which feature.
+    pub feature: u32,
+    /// What happens to it.
+    pub change: Change,
+}
+
+/// An SAE in the place of its hook.
+pub struct Splice<'a, B: Backend> {
+    sae: &'a Sae<B>,
+    hook: &'a str,
+    use_error_term: bool,
+    /// Changes in the next run, in this order.
+    pub edits: Vec<FeatureEdit>,
+    /// Rows of the next run where the SAE is bypassed; none where there are fewer.
+    pub excluded: Vec<bool>,
+    pass: Pass<B>,
+    input: B::Buffer<f32>,
+    delta: B::Buffer<f32>,
+}
+
+impl<'a, B: Backend> Splice<'a, B> {
+    /// An SAE where its metadata says that it belongs, for runs of up to `max_rows` tokens. With the
+    /// error term the model goes on with its own activation, changed only by what is edited. Error: the
+    /// SAE names no hook, or does not fit there.
+    pub fn new(model: &LanguageModel<B>, sae: &'a Sae<B>, use_error_term: bool, max_rows: usize) -> Result<Self> {
+        let hook = crate::eval::hook_of(model, sae)?;
+        let zeros = || sae.backend().zeros(max_rows * sae.config().d_in);
+        let (pass, input, delta) = (sae.pass(max_rows)?, zeros()?, zeros()?);
+        Ok(Splice { sae, hook, use_error_term, edits: Vec::new(), excluded: Vec::new(), pass, input, delta })
+    }
+
+    /// The hook that it takes the place of.
+    pub fn hook(&self) -> &'a str {
+        self.hook
+    }
+
+    /// The latest run's features, after edits.
+    pub fn features(&self) -> Result<SparseFeatures> {
+        self.pass.features(self.sae)
+    }
+
+    /// Replaces `value` by what the SAE makes of it, shown to the visitor on the way.
+    fn run(&mut self, value: &mut B::Buffer<f32>, shape: &[usize], visitor: &mut dyn Visitor<B>) -> Result<()> {
+        let (sae, backend, rows) = (self.sae, self.sae.backend(), shape[0] * shape[1]);
+        let len = rows * sae.config().d_in;
+        let wide = |width| [shape[0], shape[1], width];
+        let (latents, inputs) = (wide(sae.config().d_sae), wide(sae.config().d_in));
+        let mut looks = Looks { backend, hook: self.hook, visitor };
+
+        backend.copy(value, 0, &mut self.input, 0, len)?;
+        self.pass.encode(sae, &self.input, rows)?;
+        if self.use_error_term {
+            self.pass.decode(sae)?;
+            backend.scale(Scale { from: self.pass.reconstruction(), factor: -1.0, len, to: &mut self.delta })?;
+        }
+        if looks.at("hook_sae_input", value, &inputs)? {
+            self.pass.encode(sae, value, rows)?;
+        }
+        if looks.wants("hook_sae_acts_pre") {
+            let mut pre = backend.upload(&self.pass.pre_activations(sae)?)?;
+            looks.at("hook_sae_acts_pre", &mut pre, &latents)?;
+            let features = self.pass.activate(sae, &backend.download(&pre)?)?;
+            self.pass.set_features(sae, &features, 0, rows, None)?;
+        }
+        self.edit_features(rows)?;
+        if looks.wants("hook_sae_acts_post") {
+            let d_sae = sae.config().d_sae;
+            let mut dense = backend.upload(&self.pass.features(sae)?.to_dense(d_sae))?;
+            looks.at("hook_sae_acts_post", &mut dense, &latents)?;
+            let features = SparseFeatures::from_dense(&backend.download(&dense)?, d_sae);
+            self.pass.set_features(sae, &features, 0, rows, None)?;
+        }
+        if looks.wants("hook_sae_recons") {
+            self.pass.decode_normalized(sae)?;
+            looks.at("hook_sae_recons", self.pass.reconstruction_mut(), &inputs)?;
+            self.pass.denormalize(sae)?;
+        } else {
+            self.pass.decode(sae)?;
+        }
+        self.output(value, len, &mut looks, &inputs)?;
+        self.bypass_excluded(value, rows)?;
+        looks.at("hook_sae_output", value, shape)?;
+        Ok(())
+    }
+
+    /// The reconstruction, or with the error term `x + (reconstruction - clean reconstruction)`, which is
+    /// `x` to the last bit where nothing was edited.
+    fn output(
+        &mut self,
+        value: &mut B::Buffer<f32>,
+        len: usize,
+        looks: &mut Looks<'_, B>,
+        inputs: &[usize],
+    ) -> Result<()> {
+        let backend = self.sae.backend();
+        if !self.use_error_term {
+            return backend.copy(self.pass.reconstruction(), 0, value, 0, len);
+        }
+        if looks.wants("hook_sae_error") {
+            self.show_error(len, looks, inputs)?;
+        }
+        backend.add(Add { from: self.pass.reconstruction(), to: &mut self.delta, len })?;
+        backend.copy(&self.input, 0, value, 0, len)?;
+        backend.add(Add { from: &self.delta, to: value, len })
+    }
+
+    /// Shows the error, 0 where the SAE is bypassed, and adds to `delta` how it was changed.
+    fn show_error(&mut self, len: usize, looks: &mut Looks<'_, B>, inputs: &[usize]) -> Result<()> {
+        let (backend, d_in) = (self.sae.backend(), self.sae.config().d_in);
+        let (mut x, mut minus_clean) = (vec![0.0; len], vec![0.0; len]);
+        backend.read(&self.input, 0, &mut x)?;
+        backend.read(&self.delta, 0, &mut minus_clean)?;
+        let mut error: Vec<f32> = x.iter().zip(&minus_clean).map(|(x, minus_clean)| x + minus_clean).collect();
+        for (row, _) in self.excluded.iter().enumerate().filter(|(_, &excluded)| excluded) {
+            error[row * d_in..(row + 1) * d_in].fill(0.0);
+        }
+        let mut shown = backend.upload(&error)?;
+        looks.at("hook_sae_error", &mut shown, inputs)?;
+        let edited = backend.download(&shown)?;
+        for (delta, (edited, error)) in minus_clean.iter_mut().zip(edited.iter().zip(&error)) {
+            *delta += edited - error;
+        }
+        backend.write(&mut self.delta, 0, &minus_clean)
+    }
+
+    fn edit_features(&mut self, rows: usize) -> Result<()> {
+        if self.edits.is_empty() {
+            return Ok(());
+        }
+        let d_sae = self.sae.config().d_sae;
+        let mut of_rows: Vec<BTreeMap<u32, f32>> = vec![BTreeMap::new(); rows];
+        let features = self.pass.features(self.sae)?;
+        for (row, edited) in of_rows.iter_mut().enumerate() {
+            let (indices, values) = features.row(row);
+            edited.extend(indices.iter().copied().zip(values.iter().copied()));
+        }
+        for &FeatureEdit { row, feature, change } in &self.edits {
+            if row >= rows || feature as usize >= d_sae {
+                let what = format!("feature {feature} in row {row}; there are {d_sae} features and {rows} rows");
+                return Err(Error::Shape { operation: "edit features", what });
+            }
+            let activation = of_rows[row].entry(feature).or_insert(0.0);
+            *activation = change.of(*activation);
+        }
+        let mut edited = SparseFeatures::default();
+        for row in of_rows {
+            let (indices, values): (Vec<u32>, Vec<f32>) = row.into_iter().filter(|&(_, value)| value != 0.0).unzip();
+            edited.push_row(&indices, &values);
+        }
+        self.pass.set_features(self.sae, &edited, 0, rows, None)
+    }
+
+    fn bypass_excluded(&self, value: &mut B::Buffer<f32>, rows: usize) -> Result<()> {
+        let (backend, d_in) = (self.sae.backend(), self.sae.config().d_in);
+        let excluded = self.excluded.iter().take(rows).enumerate().filter(|(_, &excluded)| excluded);
+        excluded.into_iter().try_for_each(|(row, _)| backend.copy(&self.input, row * d_in, value, row * d_in, d_in))
+    }
+}
+
+/// Shows the insides of an SAE to whoever wants them.
+struct Looks<'v, B: Backend> {
+    backend: &'v B,
+    hook: &'v str,
+    visitor: &'v mut dyn Visitor<B>,
+}
+
+impl<B: Backend> Looks<'_, B> {
+    fn wants(&self, part: &str) -> bool {
+        self.visitor.wants(&format!("{}.{part}", self.hook))
+    }
+
+    /// Whether anybody wanted to see it.
+    fn at(&mut self, part: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<bool> {
+        let wanted = self.wants(part);
+        if wanted {
+            self.visitor.visit(self.backend, &format!("{}.{part}", self.hook), value, shape)?;
+        }
+        Ok(wanted)
+    }
+}
+
+/// SAEs in the places of their hooks; another visitor sees the model's hooks (those with an SAE as they
+/// come in) and the insides of the SAEs.
+pub struct Splices<'s, 'a, B: Backend> {
+    /// The SAEs; of several at one hook, the later take what the earlier put out.
+    pub splices: &'s mut [Splice<'a, B>],
+    /// Who else looks.
+    pub visitor: &'s mut dyn Visitor<B>,
+}
+
+impl<B: Backend> Visitor<B> for Splices<'_, '_, B> {
+    fn wants(&self, hook: &str) -> bool {
+        self.visitor.wants(hook) || self.splices.iter().any(|splice| splice.hook == hook)
+    }
+
+    fn visit(&mut self, backend: &B, hook: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
+        if self.visitor.wants(hook) {
+            self.visitor.visit(backend, hook, value, shape)?;
+        }
+        let here = self.splices.iter_mut().filter(|splice| splice.hook == hook);
+        for splice in here {
+            splice.run(value, shape, self.visitor)?;
+        }
+        Ok(())
+    }
+}
