@@ -7,7 +7,7 @@
 //! | `HOOK.hook_sae_acts_pre` | before the activation function `[sequences, T, d_sae]` |
 //! | `HOOK.hook_sae_acts_post` | the features `[sequences, T, d_sae]` |
 //! | `HOOK.hook_sae_recons` | decoded, before a normalisation is undone `[sequences, T, d_in]` |
-//! | `HOOK.hook_sae_error` | with the error term: input less clean reconstruction `[sequences, T, d_in]` |
+//! | `HOOK.hook_sae_error` | with the error term: input less clean reconstruction `[sequences, T, …]` |
 //! | `HOOK.hook_sae_output` | what the model goes on with `[sequences, T, …]` |
 //!
 //! What nobody looks at stays on the device and sparse.
@@ -122,7 +122,7 @@ impl<'a, B: Backend> Splice<'a, B> {
         } else {
             self.pass.decode(sae)?;
         }
-        self.output(value, len, &mut looks, &inputs)?;
+        self.output(value, len, &mut looks, shape)?;
         self.bypass_excluded(value, rows)?;
         looks.at("hook_sae_output", value, shape)?;
         Ok(())
@@ -135,14 +135,14 @@ impl<'a, B: Backend> Splice<'a, B> {
         value: &mut B::Buffer<f32>,
         len: usize,
         looks: &mut Looks<'_, B>,
-        inputs: &[usize],
+        shape: &[usize],
     ) -> Result<()> {
         let backend = self.sae.backend();
         if !self.use_error_term {
             return backend.copy(self.pass.reconstruction(), 0, value, 0, len);
         }
         if looks.wants("hook_sae_error") {
-            self.show_error(len, looks, inputs)?;
+            self.show_error(len, looks, shape)?;
         }
         backend.add(Add { from: self.pass.reconstruction(), to: &mut self.delta, len })?;
         backend.copy(&self.input, 0, value, 0, len)?;
@@ -150,7 +150,7 @@ impl<'a, B: Backend> Splice<'a, B> {
     }
 
     /// Shows the error, 0 where the SAE is bypassed, and adds to `delta` how it was changed.
-    fn show_error(&mut self, len: usize, looks: &mut Looks<'_, B>, inputs: &[usize]) -> Result<()> {
+    fn show_error(&mut self, len: usize, looks: &mut Looks<'_, B>, shape: &[usize]) -> Result<()> {
         let (backend, d_in) = (self.sae.backend(), self.sae.config().d_in);
         let (mut x, mut minus_clean) = (vec![0.0; len], vec![0.0; len]);
         backend.read(&self.input, 0, &mut x)?;
@@ -160,7 +160,7 @@ impl<'a, B: Backend> Splice<'a, B> {
             error[row * d_in..(row + 1) * d_in].fill(0.0);
         }
         let mut shown = backend.upload(&error)?;
-        looks.at("hook_sae_error", &mut shown, inputs)?;
+        looks.at("hook_sae_error", &mut shown, shape)?;
         let edited = backend.download(&shown)?;
         for (delta, (edited, error)) in minus_clean.iter_mut().zip(edited.iter().zip(&error)) {
             *delta += edited - error;

@@ -1,9 +1,9 @@
 //! `cusae eval`: how good an SAE is on a model and a text, by every metric of SAELens.
 
-use super::inputs::open_sae;
+use super::inputs::{open_sae, Notes};
 use super::Common;
 use cusae::backend::Backend;
-use cusae::config::{ExcludeSpecialTokens, Setting, SpecialToken};
+use cusae::config::{ExcludeSpecialTokens, Setting};
 use cusae::data::tokenizer::excluded_ids;
 use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
 use cusae::error::{Error, Result};
@@ -11,7 +11,7 @@ use cusae::eval::{evaluate, EvalConfig};
 use cusae::formats::{arrays, write};
 use cusae::lm::{LanguageModel, Processing};
 use indicatif::ProgressBar;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// What to evaluate, and on what.
@@ -76,7 +76,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     };
     let packing = Packing {
         context_size: args.context_size.or(notes.size("context_size")).unwrap_or(128),
-        prepend_bos: notes.0.get("prepend_bos").and_then(Value::as_bool).unwrap_or(true),
+        prepend_bos: notes.prepend_bos(),
         sequence_separator_token: notes.separator(),
         disable_concat_sequences: notes.0.get("disable_concat_sequences").and_then(Value::as_bool).unwrap_or(false),
     };
@@ -119,36 +119,6 @@ fn exclude_tokens<B: Backend>(
         return Ok([config.bos_token_id, config.eos_token_id].into_iter().flatten().collect());
     }
     excluded_ids(which, tokenizer)
-}
-
-/// What an SAE's metadata says about the rows that it was trained on.
-struct Notes<'a>(&'a Map<String, Value>);
-
-impl<'a> Notes<'a> {
-    fn text(&self, key: &str) -> Option<&'a str> {
-        self.0.get(key)?.as_str()
-    }
-
-    fn size(&self, key: &str) -> Option<usize> {
-        usize::try_from(self.0.get(key)?.as_u64()?).ok()
-    }
-
-    fn processing(&self) -> Processing {
-        let centred =
-            self.0.get("model_from_pretrained_kwargs").and_then(|kwargs| kwargs.get("center_writing_weights"));
-        match centred.and_then(Value::as_bool) {
-            Some(true) => Processing::TransformerLens,
-            _ => Processing::None,
-        }
-    }
-
-    fn separator(&self) -> Option<SpecialToken> {
-        match self.0.get("sequence_separator_token") {
-            None => Some(SpecialToken::Bos),
-            Some(Value::Number(id)) => id.as_u64().and_then(|id| u32::try_from(id).ok()).map(SpecialToken::Id),
-            Some(role) => role.as_str().and_then(SpecialToken::parse),
-        }
-    }
 }
 
 /// Rows without end: a text that is too short is begun again, as SAELens does.

@@ -1,9 +1,12 @@
 //! What commands read: SAEs, rows of activations in files.
 
 use cusae::backend::Backend;
+use cusae::config::{Setting, SpecialToken};
 use cusae::error::{Error, Result};
 use cusae::formats::{arrays, saelens, tensors::TensorFile};
+use cusae::lm::Processing;
 use cusae::sae::inference::Sae;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// An SAE by the name the user gave: a local folder. Errors: as [`saelens::load_folder`].
@@ -15,6 +18,45 @@ pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
     }
     let saved = saelens::load_folder(folder)?;
     Sae::new(backend, &saved.config, &saved.weights)
+}
+
+/// What an SAE's metadata says about the rows that it was trained on.
+pub struct Notes<'a>(pub &'a Map<String, Value>);
+
+impl<'a> Notes<'a> {
+    /// A string.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
+        self.0.get(key)?.as_str()
+    }
+
+    /// A number of things.
+    pub fn size(&self, key: &str) -> Option<usize> {
+        usize::try_from(self.0.get(key)?.as_u64()?).ok()
+    }
+
+    /// Treatment of the model's weights.
+    pub fn processing(&self) -> Processing {
+        let centred =
+            self.0.get("model_from_pretrained_kwargs").and_then(|kwargs| kwargs.get("center_writing_weights"));
+        match centred.and_then(Value::as_bool) {
+            Some(true) => Processing::TransformerLens,
+            _ => Processing::None,
+        }
+    }
+
+    /// Whether rows begin with the model's beginning-of-sequence token.
+    pub fn prepend_bos(&self) -> bool {
+        self.0.get("prepend_bos").and_then(Value::as_bool).unwrap_or(true)
+    }
+
+    /// What is between two documents.
+    pub fn separator(&self) -> Option<SpecialToken> {
+        match self.0.get("sequence_separator_token") {
+            None => Some(SpecialToken::Bos),
+            Some(Value::Number(id)) => id.as_u64().and_then(|id| u32::try_from(id).ok()).map(SpecialToken::Id),
+            Some(role) => role.as_str().and_then(SpecialToken::parse),
+        }
+    }
 }
 
 /// A tensor of a file, seen as rows of one width.

@@ -1,15 +1,21 @@
 //! The command line: one file per command, flags that look alike, results on stdout and everything
 //! else on stderr. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted after saving.
 
+mod ablate;
 mod activations;
+mod attribute;
 mod bench;
+mod compare;
 mod decode;
 mod encode;
 mod eval;
+mod features;
 mod flags;
 mod info;
 mod inputs;
 mod list;
+mod look;
+mod steer;
 mod train;
 
 use anyhow::Context;
@@ -56,6 +62,16 @@ enum Compute {
     Encode(encode::Args),
     /// Turn features in a file back into activations.
     Decode(decode::Args),
+    /// Show the top features of each token, or where one feature fires.
+    Features(features::Args),
+    /// Show how much each feature adds to the model's prediction.
+    Attribute(attribute::Args),
+    /// Show what the model loses when features are set to zero.
+    Ablate(ablate::Args),
+    /// Generate text with features changed, beside the text without.
+    Steer(steer::Args),
+    /// Show the features that prompts share, or that set two groups of prompts apart.
+    Compare(compare::Args),
     /// Time every operation and whole training steps on this machine.
     Bench(bench::Args),
 }
@@ -78,6 +94,11 @@ fn compute<B: Backend>(command: Compute, common: &Common, backend: &B) -> anyhow
         Compute::Activations(args) => activations::run(args, common, backend),
         Compute::Encode(args) => encode::run(args, common, backend),
         Compute::Decode(args) => decode::run(args, common, backend),
+        Compute::Features(args) => features::run(args, common, backend),
+        Compute::Attribute(args) => attribute::run(args, common, backend),
+        Compute::Ablate(args) => ablate::run(args, common, backend),
+        Compute::Steer(args) => steer::run(args, common, backend),
+        Compute::Compare(args) => compare::run(args, common, backend),
         Compute::Bench(args) => bench::run(args, common, backend),
     }
 }

@@ -1,0 +1,219 @@
+//! `cusae steer`: text generated with features changed, beside the text without.
+
+use super::features::lines;
+use super::look::{Look, LookArgs};
+use super::Common;
+use cusae::analysis::{steer, Change, FeatureReader, Positions, Steering};
+use cusae::backend::{Backend, Sampling};
+use cusae::data::Documents;
+use cusae::error::{Error, Result};
+use cusae::lm::Limits;
+use serde::Serialize;
+use std::fmt;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Tokens of a text in which a feature's maximum is looked for, where `--times-max` is not told.
+const ROWS_FOR_MAX: usize = 64;
+
+/// What to generate, and what to change.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    look: LookArgs,
+    /// The text to go on with.
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// FEATURE=+8 or FEATURE=-8 adds to its activation, FEATURE=8 sets it; may be given several times.
+    #[arg(long, value_name = "CHANGE", required = true, value_parser = parse_change)]
+    feature: Vec<(u32, Change)>,
+    /// Where: all, generated, or positions of the text such as 3,4,5.
+    #[arg(long, value_name = "WHERE", default_value = "all", value_parser = parse_positions)]
+    positions: Positions,
+    /// Multiply the changes by the feature's largest activation in a text [default text: --max-text, or for
+    /// the embedded model its held-out text].
+    #[arg(long)]
+    times_max: bool,
+    /// A file with a text on each line, for --times-max.
+    #[arg(long, value_name = "FILE", requires = "times_max")]
+    max_text: Option<PathBuf>,
+    /// Tokens to generate.
+    #[arg(long, alias = "max_new_tokens", value_name = "N", default_value_t = 40)]
+    max_new_tokens: usize,
+    /// Logits are divided by it; 0 always takes the most likely token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from so many of the most likely tokens; 0: from all.
+    #[arg(long, alias = "top_k", value_name = "N", default_value_t = 0)]
+    top_k: usize,
+    /// Draw from the most likely tokens that have this probability together; 1: from all.
+    #[arg(long, alias = "top_p", value_name = "P", default_value_t = 1.0)]
+    top_p: f32,
+}
+
+fn parse_change(text: &str) -> std::result::Result<(u32, Change), String> {
+    let wrong = || "expected FEATURE=+8, FEATURE=-8 or FEATURE=8".to_string();
+    let (feature, change) = text.split_once('=').ok_or_else(wrong)?;
+    let value: f32 = change.parse().map_err(|_| wrong())?;
+    let change = if change.starts_with(['+', '-']) { Change::Add(value) } else { Change::Set(value) };
+    match value.is_finite() {
+        true => Ok((feature.parse().map_err(|_| wrong())?, change)),
+        false => Err(wrong()),
+    }
+}
+
+fn parse_positions(text: &str) -> std::result::Result<Positions, String> {
+    match text {
+        "all" => Ok(Positions::All),
+        "generated" => Ok(Positions::Generated),
+        these => {
+            let these = these.split(',').map(|position| position.trim().parse());
+            let these = these.collect::<std::result::Result<_, _>>();
+            these.map(Positions::These).map_err(|_| "expected all, generated, or positions such as 3,4,5".to_string())
+        }
+    }
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct Report {
+    prompt: String,
+    without: Continuation,
+    steered: Continuation,
+}
+
+#[derive(Serialize)]
+struct Continuation {
+    tokens: Vec<u32>,
+    text: String,
+}
+
+/// Generates both, shown as the tokens come.
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let look = args.look.open(backend)?;
+    let prompt = look.tokens(&args.prompt)?;
+    let mut changes = args.feature.clone();
+    common.say_device();
+    if args.times_max {
+        args.scale_by_max(&look, &mut changes)?;
+    }
+    let special = look.tokenizer.special_ids();
+    let steered = Steering { changes, positions: args.positions.clone(), exclude_tokens: special };
+    let without = Steering { changes: Vec::new(), ..steered.clone() };
+    // Unknown features are refused before anything is shown.
+    for (feature, _) in &steered.changes {
+        look.sae.decoder_direction(*feature)?;
+    }
+    let without = args.generate(&look, &prompt, &without, "without", common)?;
+    let steered = args.generate(&look, &prompt, &steered, "steered", common)?;
+    match common.json {
+        true => common.print(&Report { prompt: args.prompt, without, steered }),
+        false => Ok(()),
+    }
+}
+
+impl Args {
+    fn generate<B: Backend>(
+        &self,
+        look: &Look<B>,
+        prompt: &[u32],
+        steering: &Steering,
+        title: &str,
+        common: &Common,
+    ) -> anyhow::Result<Continuation> {
+        let Args { temperature, top_k, top_p, max_new_tokens, .. } = *self;
+        let sampling = Sampling { temperature, top_k, top_p, seed: common.seed.unwrap_or(42) };
+        let limits = Limits { max_new_tokens, stop_tokens: look.tokenizer.eos_token_id().into_iter().collect() };
+        let mut shown = Shown { look, tokens: Vec::new(), printed: 0, silent: common.json };
+        shown.print(&format!("{title}: {}", self.prompt));
+        let generated =
+            steer(&look.model, &look.sae, prompt, steering, sampling, &limits, &mut |token| shown.add(token))?;
+        shown.print("\n");
+        Ok(Continuation { text: look.tokenizer.decode(&generated.tokens)?, tokens: generated.tokens })
+    }
+
+    fn scale_by_max<B: Backend>(&self, look: &Look<B>, changes: &mut [(u32, Change)]) -> anyhow::Result<()> {
+        let texts = match &self.max_text {
+            Some(path) => lines(path)?,
+            None => embedded_texts()?,
+        };
+        let mut largest = vec![0.0f32; changes.len()];
+        for text in texts.iter().take(ROWS_FOR_MAX) {
+            let mut ids = look.tokenizer.encode(text)?;
+            ids.truncate(look.model.config().n_ctx.min(128));
+            if ids.is_empty() {
+                continue;
+            }
+            let features = FeatureReader::new(&look.model, &look.sae, 1, ids.len())?.read(&ids)?;
+            for (&feature, &value) in features.indices().iter().zip(features.values()) {
+                for (largest, _) in largest.iter_mut().zip(changes.iter()).filter(|(_, (wanted, _))| *wanted == feature)
+                {
+                    *largest = largest.max(value);
+                }
+            }
+        }
+        for ((feature, change), largest) in changes.iter_mut().zip(largest) {
+            if largest == 0.0 {
+                let what = format!("feature {feature} is never active in this text; give another with --max-text");
+                return Err(Error::config("--times-max", what).into());
+            }
+            *change = match *change {
+                Change::Add(times) => Change::Add(times * largest),
+                Change::Set(times) => Change::Set(times * largest),
+            };
+        }
+        Ok(())
+    }
+}
+
+fn embedded_texts() -> Result<Vec<String>> {
+    let mut documents = Documents::embedded_heldout()?;
+    let mut texts = Vec::new();
+    while let Some((_, record)) = documents.next_record()? {
+        if let cusae::data::documents::Content::Text(text) = record.content {
+            texts.push(text);
+        }
+        if texts.len() == ROWS_FOR_MAX {
+            break;
+        }
+    }
+    Ok(texts)
+}
+
+/// Text that is shown as its tokens come; a character of several tokens when its last one is there.
+struct Shown<'a, B: Backend> {
+    look: &'a Look<B>,
+    tokens: Vec<u32>,
+    printed: usize,
+    silent: bool,
+}
+
+impl<B: Backend> Shown<'_, B> {
+    fn add(&mut self, token: u32) -> ControlFlow<()> {
+        self.tokens.push(token);
+        if let Ok(text) = self.look.tokenizer.decode(&self.tokens) {
+            let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
+            if whole > self.printed {
+                self.print(&text[self.printed..whole]);
+                self.printed = whole;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Whoever reads may have seen enough: that is no reason to fail.
+    fn print(&self, text: &str) {
+        if !self.silent {
+            let mut out = std::io::stdout();
+            let _ = write!(out, "{text}").and_then(|()| out.flush());
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "without: {}{}", self.prompt, self.without.text)?;
+        write!(f, "steered: {}{}", self.prompt, self.steered.text)
+    }
+}

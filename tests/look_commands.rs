@@ -1,0 +1,196 @@
+//! The commands that look inside, from the outside, on the embedded model and an SAE trained here.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A small SAE on the embedded model's second block, trained once for all tests of this file.
+fn sae() -> &'static str {
+    static SAE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let folder = SAE.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        let arguments =
+            "train --architecture topk --k 16 --d-sae 512 --training-tokens 40000 --quiet --device cpu --out";
+        let output = cusae(&[&arguments.split(' ').collect::<Vec<_>>()[..], &[out.to_str().unwrap()]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        folder
+    });
+    Box::leak(folder.path().join("run").to_str().unwrap().to_string().into_boxed_str())
+}
+
+fn cusae(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cusae")).args(arguments).output().unwrap()
+}
+
+fn text(command: &str, arguments: &[&str]) -> String {
+    let output = cusae(&[&[command, "--sae", sae(), "--device", "cpu"], arguments].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(command: &str, arguments: &[&str]) -> Value {
+    serde_json::from_str(&text(command, &[arguments, &["--json"]].concat())).unwrap()
+}
+
+fn refusal(command: &str, arguments: &[&str]) -> String {
+    let output = cusae(&[&[command, "--sae", sae(), "--device", "cpu"], arguments].concat());
+    assert!(output.stdout.is_empty() && !output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+const PROMPT: &str = "The king went to the castle and";
+
+#[test]
+fn features_shows_the_top_of_each_token_largest_first() {
+    let report = json("features", &["--prompt", PROMPT, "--top", "3"]);
+    let tokens = report["prompts"][0]["tokens"].as_array().unwrap();
+    let text: String = tokens[1..].iter().map(|token| token["token"].as_str().unwrap()).collect();
+    assert_eq!((tokens[0]["token"].as_str(), text.as_str()), (Some("<|endoftext|>"), PROMPT));
+    for token in tokens {
+        let values: Vec<f64> =
+            token["features"].as_array().unwrap().iter().map(|it| it["activation"].as_f64().unwrap()).collect();
+        assert!(!values.is_empty() && values.len() <= 3 && values.is_sorted_by(|a, b| a >= b), "{token}");
+    }
+    let table = self::text("features", &["--prompt", PROMPT, "--top", "3"]);
+    let first = &tokens[2]["features"][0];
+    let cell = format!("{}:{:.2}", first["feature"], first["activation"].as_f64().unwrap());
+    assert!(table.lines().nth(2).unwrap().contains(&cell), "{table}");
+}
+
+#[test]
+fn features_marks_where_one_fires_and_reads_a_file() {
+    let report = json("features", &["--prompt", PROMPT, "--top", "1"]);
+    let first = &report["prompts"][0]["tokens"][3];
+    let (feature, activation) =
+        (&first["features"][0]["feature"], first["features"][0]["activation"].as_f64().unwrap());
+    let marked = text("features", &["--prompt", PROMPT, "--feature", &feature.to_string()]);
+    assert!(marked.contains(&format!("[{} {activation:.2}]", first["token"].as_str().unwrap())), "{marked}");
+    assert!(!marked.contains('\x1b'), "no colours into a pipe");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lines.txt");
+    std::fs::write(&file, format!("{PROMPT}\n\nA second line\n")).unwrap();
+    let of_file = json("features", &["--text", file.to_str().unwrap(), "--top", "1"]);
+    assert_eq!(of_file["prompts"].as_array().unwrap().len(), 2);
+    assert_eq!(of_file["prompts"][0], report["prompts"][0]);
+}
+
+#[test]
+fn attribute_takes_the_prediction_or_tokens_by_name() {
+    let report = json("attribute", &["--prompt", PROMPT, "--top", "5"]);
+    let features = report["features"].as_array().unwrap();
+    assert_eq!(features.len(), 5);
+    let size = |row: &Value| row["gradient"].as_f64().unwrap().abs();
+    assert!(features.is_sorted_by(|a, b| size(a) >= size(b)));
+    let target = report["target"]["token"].as_str().unwrap();
+    assert_eq!(json("attribute", &["--prompt", PROMPT, "--target", target, "--top", "5"]), report);
+    // The difference of a token's logit and itself does not depend on anything.
+    let none = json("attribute", &["--prompt", PROMPT, "--target", target, "--versus", target, "--top", "1"]);
+    assert_eq!(none["features"][0]["gradient"].as_f64(), Some(0.0));
+    let table = text("attribute", &["--prompt", PROMPT, "--top", "1"]);
+    let gradient = features[0]["gradient"].as_f64().unwrap();
+    assert!(table.contains(&format!("{gradient:.4}")), "{table}");
+}
+
+#[test]
+fn ablate_shows_each_feature_alone_and_all_together() {
+    let report = json("ablate", &["--prompt", PROMPT, "--position", "-1", "--top", "100"]);
+    let features = report["features"].as_array().unwrap();
+    assert_eq!(report["ablated"], features.len());
+    let close = |a: &Value, b: &Value| assert!((a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-4, "{a} {b}");
+    close(&report["model"]["logit"], &report["sae"]["logit"]);
+    assert!(features.is_sorted_by(|a, b| a["logit"].as_f64() <= b["logit"].as_f64()));
+    let most = features[0]["feature"].to_string();
+    let alone = json("ablate", &["--prompt", PROMPT, "--position", "-1", "--feature", &most]);
+    close(&alone["features"][0]["logit"], &features[0]["logit"]);
+    let change = alone["together"]["logit"].as_f64().unwrap() - alone["sae"]["logit"].as_f64().unwrap();
+    close(&change.into(), &features[0]["logit"]);
+    let plain = json("ablate", &["--prompt", PROMPT, "--feature", &most, "--no-error-term"]);
+    assert_ne!(plain["sae"]["logit"], plain["model"]["logit"]);
+}
+
+#[test]
+fn steer_shows_both_texts_and_scales_by_the_maximum() {
+    let none = json("steer", &["--prompt", PROMPT, "--feature", "3=+0", "--max-new-tokens", "8"]);
+    assert_eq!(none["without"], none["steered"]);
+    assert_eq!(none["without"]["tokens"].as_array().unwrap().len(), 8);
+    let report = json("features", &["--prompt", PROMPT, "--top", "1"]);
+    let feature = report["prompts"][0]["tokens"][4]["features"][0]["feature"].to_string();
+    let strong = json("steer", &["--prompt", PROMPT, "--feature", &format!("{feature}=+200"), "--max-new-tokens", "8"]);
+    assert_eq!(strong["without"], none["without"]);
+    assert_ne!(strong["steered"], strong["without"]);
+    let shown = text("steer", &["--prompt", PROMPT, "--feature", &format!("{feature}=+200"), "--max-new-tokens", "8"]);
+    let expected = |name: &str| format!("{name}: {PROMPT}{}\n", strong[name]["text"].as_str().unwrap());
+    assert_eq!(shown, expected("without") + &expected("steered"));
+
+    // In a text of one line the largest activation is known: so many times it is the same as that number.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("line.txt");
+    std::fs::write(&file, PROMPT).unwrap();
+    let of_text = json("features", &["--prompt", PROMPT, "--prepend-bos", "false", "--feature", &feature]);
+    let of_token = |token: &Value| token["features"][0]["activation"].as_f64().unwrap_or(0.0);
+    let largest = of_text["prompts"][0]["tokens"].as_array().unwrap().iter().map(of_token).fold(0.0, f64::max);
+    if largest > 0.0 {
+        let times = format!("{feature}=+20");
+        let by_max = [
+            "--prompt",
+            PROMPT,
+            "--max-new-tokens",
+            "8",
+            "--times-max",
+            "--max-text",
+            file.to_str().unwrap(),
+            "--feature",
+        ];
+        let by_max = json("steer", &[&by_max[..], &[&times]].concat());
+        let number = format!("{feature}=+{}", (20.0 * largest) as f32);
+        let by_number = json("steer", &["--prompt", PROMPT, "--max-new-tokens", "8", "--feature", &number]);
+        assert_eq!(by_max["steered"], by_number["steered"]);
+    }
+}
+
+#[test]
+fn compare_ranks_what_sets_groups_apart_and_what_is_shared() {
+    let kings = ["--prompt", "The king spoke", "--prompt", "A king came", "--prompt", "Our king was there"];
+    let numbers = ["--against", "1 2 3 4", "--against", "5 6 7 8", "--against", "9 10 11"];
+    let apart = json("compare", &[&kings[..], &numbers[..]].concat());
+    assert_eq!((apart["prompts"].as_u64(), apart["divisions"].as_u64()), (Some(3), Some(20)));
+    let features = apart["features"].as_array().unwrap();
+    let difference = |it: &Value| (it["mean"].as_f64().unwrap() - it["mean_against"].as_f64().unwrap()).abs();
+    assert!(features.is_sorted_by(|a, b| difference(a) >= difference(b)));
+    assert!(features.iter().all(|it| (0.05..=1.0).contains(&it["p_value"].as_f64().unwrap())));
+    let shared = json("compare", &kings);
+    assert!(shared["features"].as_array().unwrap().is_sorted_by(|a, b| a["count"].as_u64() >= b["count"].as_u64()));
+    assert_eq!(shared["features"][0]["count"], 3);
+    assert!(text("compare", &kings).contains("3 of 3"));
+}
+
+#[test]
+fn what_is_not_there_gets_a_sentence() {
+    let prompt = ["--prompt", PROMPT];
+    for (command, arguments, expected) in [
+        ("features", &["--feature", "512"][..], "error: --feature: 512, this SAE has features 0 to 511"),
+        ("attribute", &["--target", " king went"], "error: --target: \" king went\" is 2 tokens"),
+        ("attribute", &["--target", "#4096"], "error: --target: token #4096, the vocabulary has 4096"),
+        ("attribute", &["--position", "99"], "error: --position: 99, the prompt has"),
+        ("ablate", &["--feature", "700"], "error: feature: 700, this SAE has features 0 to 511"),
+        ("ablate", &["--position", "x"], "error: --position: \"x\", expected a number or all"),
+        ("steer", &["--feature", "512=+1"], "error: feature: 512, this SAE has features 0 to 511"),
+    ] {
+        let found = refusal(command, &[&prompt[..], arguments].concat());
+        assert!(found.starts_with(expected), "{command} {arguments:?}: {found}");
+    }
+    let usage = refusal("steer", &[&prompt[..], &["--feature", "3+8"]].concat());
+    assert!(usage.contains("expected FEATURE=+8, FEATURE=-8 or FEATURE=8"), "{usage}");
+    let long = "word ".repeat(400);
+    let found = refusal("features", &["--prompt", &long]);
+    assert!(found.starts_with("error: --prompt: it has") && found.contains("at most 256"), "{found}");
+    let found = refusal("features", &["--text", "nowhere.txt"]);
+    assert!(found.starts_with("error: nowhere.txt: cannot read"), "{found}");
+    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/saes/topk-none-bdec-rescale");
+    let output = cusae(&["features", "--sae", other.to_str().unwrap(), "--model", "embedded", "--prompt", PROMPT]);
+    let found = String::from_utf8(output.stderr).unwrap();
+    assert!(found.starts_with("error: ") && !output.status.success(), "{found}");
+}
