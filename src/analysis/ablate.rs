@@ -92,7 +92,7 @@ pub fn ablate<B: Backend>(
     let mut each: Vec<Ablation> =
         alone.map(|(&feature, &outcome)| Ablation { feature, activation: largest(feature), outcome }).collect();
     each.sort_by(|a, b| a.outcome.logit.total_cmp(&b.outcome.logit).then(a.feature.cmp(&b.feature)));
-    Ok(Effects { model: runs.clean()?, sae: outcomes[0], together: outcomes[1], each })
+    Ok(Effects { model: runs.clean(sets.len())?, sae: outcomes[0], together: outcomes[1], each })
 }
 
 fn check<B: Backend>(model: &LanguageModel<B>, sae: &Sae<B>, tokens: &[u32], request: &AblationRequest) -> Result<()> {
@@ -142,9 +142,12 @@ impl<'a, B: Backend> Runs<'a, B> {
         self.outcomes(sets.len())
     }
 
-    fn clean(&mut self) -> Result<Outcome> {
-        self.forward.run(self.model, self.tokens, &mut (), None)?;
-        Ok(self.outcomes(1)?[0])
+    /// Outcome of the model itself; run with as many copies as the others, so that its products are rounded
+    /// as theirs.
+    fn clean(&mut self, sets: usize) -> Result<Outcome> {
+        let copies = self.tokens.repeat(sets.min(self.forward.max_sequences()));
+        self.forward.run(self.model, &copies, &mut (), None)?;
+        Ok(self.outcomes(copies.len() / self.tokens.len())?[0])
     }
 
     fn outcomes(&mut self, sequences: usize) -> Result<Vec<Outcome>> {

@@ -4,6 +4,7 @@ use super::inputs::{open_sae, Notes};
 use cusae::backend::Backend;
 use cusae::data::{open_model, ModelAndTokenizer, Tokenizer};
 use cusae::error::{Error, Result};
+use cusae::eval::hook_of;
 use cusae::lm::{LanguageModel, Processing};
 use cusae::sae::inference::Sae;
 use serde::Serialize;
@@ -60,6 +61,7 @@ impl LookArgs {
             )
         })?;
         tokenizer.check_model(model.config().d_vocab)?;
+        hook_of(&model, &sae)?;
         Ok(Look { model, tokenizer, sae, prepend_bos })
     }
 }

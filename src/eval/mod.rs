@@ -85,8 +85,9 @@ fn no_rows(part: &str) -> Error {
     Error::config("text", format!("it ended before the first row for {part}; give more text or fewer batches"))
 }
 
-/// The hook that the SAE's metadata names, checked against the model.
-pub(crate) fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
+/// The hook that the SAE's metadata names, checked against the model. Errors: it names none, or one attention
+/// head's; the model has no such hook, or one of another width.
+pub fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
     let config = sae.config();
     let what = "the SAE's cfg.json does not name one under metadata; add it, such as blocks.8.hook_resid_pre";
     let hook = config.hook_name().ok_or_else(|| Error::config("hook_name", what))?;
