@@ -552,12 +552,12 @@ typedef struct cusae_row_variance {
     uint64_t d_in;   /**< D. */
 } cusae_row_variance;
 
-/** to[i] = pattern, for f32, u32 (4 bytes) and f64 (8 bytes). */
+/** to[i] = pattern, for f32, u32 (4 bytes), f64 (8 bytes) and cusae_step_scalars (16 bytes). */
 typedef struct cusae_fill {
     void* to;               /**< Out [len] of element_bytes each. */
     uint64_t len;           /**< Elements. */
-    uint64_t pattern;       /**< The value's bits; the low 32 for 4 bytes. */
-    uint32_t element_bytes; /**< 4 or 8. */
+    uint64_t pattern[2];    /**< The value's bits; the first 32 or 64 for 4 or 8 bytes. */
+    uint32_t element_bytes; /**< 4, 8 or 16. */
     uint32_t unused;
 } cusae_fill;
 

@@ -2,9 +2,9 @@
 //
 //   add    to[i] += from[i]            moves 12 bytes an element
 //   scale  to[i] = factor * from[i]    moves 8
-//   fill   to[i] = pattern             moves 4 or 8
+//   fill   to[i] = pattern             moves 4, 8 or 16
 //
-//   needs   fill: elements of 4 or 8 bytes
+//   needs   fill: elements of 4, 8 or 16 bytes
 //   exact   one f32 operation: the same bits everywhere
 #include "common.cuh"
 
@@ -40,10 +40,14 @@ CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) {
 CUSAE_API(fill)(const cusae_fill* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     const dim3 grid = grid_of_threads(a->len);
+    const uint64_t low = a->pattern[0], high = a->pattern[1];
     if (a->element_bytes == 4)
         return launch(fill_kernel<uint32_t>, grid, kThreads, 0, stream, static_cast<uint32_t*>(a->to),
-                      uint32_t(a->pattern), a->len);
+                      uint32_t(low), a->len);
     if (a->element_bytes == 8)
-        return launch(fill_kernel<uint64_t>, grid, kThreads, 0, stream, static_cast<uint64_t*>(a->to), a->pattern, a->len);
-    return refuse("elements have neither 4 nor 8 bytes");
+        return launch(fill_kernel<uint64_t>, grid, kThreads, 0, stream, static_cast<uint64_t*>(a->to), low, a->len);
+    if (a->element_bytes == 16)
+        return launch(fill_kernel<uint4>, grid, kThreads, 0, stream, static_cast<uint4*>(a->to),
+                      uint4{uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32)}, a->len);
+    return refuse("elements have neither 4, 8 nor 16 bytes");
 }

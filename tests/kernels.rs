@@ -308,6 +308,10 @@ fn buffers_are_filled_with_any_value() {
         let mut doubles = device.zeros::<f64>(3).unwrap();
         device.fill(&mut doubles, 0.1).unwrap();
         assert_eq!(device.download(&doubles).unwrap(), [0.1f64; 3]);
+        let mut scalars = device.zeros::<StepScalars>(2).unwrap();
+        let value = StepScalars { step_size: 0.5, root_correction: -2.0, coefficient: 0.1, step: 7 };
+        device.fill(&mut scalars, value).unwrap();
+        assert_eq!(device.download(&scalars).unwrap(), [value; 2]);
     }
 }
 

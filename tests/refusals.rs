@@ -260,7 +260,7 @@ fn more_gradients_than_there_is_room_for() {
 
 #[test]
 fn elements_of_another_size() {
-    let sentence = "elements have neither 4 nor 8 bytes";
+    let sentence = "elements have neither 4, 8 nor 16 bytes";
     refused(|table| table.fill, |a| (a.len, a.element_bytes) = (1, 2), sentence);
 }
 

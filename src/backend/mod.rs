@@ -46,6 +46,8 @@ pub trait Buffer: Send + Sync {
 pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// A buffer of `T` on this device.
     type Buffer<T: Element>: Buffer;
+    /// What [`Backend::repeat`] remembers of work; at first nothing.
+    type Recording: Default + Send;
 
     /// What computes, in words for people.
     fn describe(&self) -> String;
@@ -77,6 +79,11 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
         self.read(from, 0, &mut data)?;
         Ok(data)
     }
+
+    /// Does work that is done again and again. It only queues operations, each time the same ones with
+    /// the same numbers on the same buffers; with these the device may queue them from then on by
+    /// itself, without calling `work`.
+    fn repeat(&self, recording: &mut Self::Recording, work: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
     /// Seconds that the device takes for the work that a function gives it, by its own clock.
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64>;

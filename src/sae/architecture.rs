@@ -78,9 +78,17 @@ pub struct Firing<B: Backend> {
 
 /// One architecture's forward and backward pass over a batch.
 pub trait Architecture<B: Backend>: Send {
-    /// What the host has to know, and to wait for, before it can queue the step.
+    /// What the host has to know, and to wait for, before it can queue the step. Which latents are dead
+    /// is not found yet.
     fn begin(&mut self, _batch: &mut Batch<'_, B>) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether [`Architecture::step`] only queues operations, the same ones on the same buffers every time
+    /// until a buffer is given back, so that it can be recorded. What changes from step to step is then
+    /// read from [`Batch::scalars`].
+    fn repeats(&self) -> bool {
+        true
     }
 
     /// Encodes, decodes, measures, and writes all gradients but b_dec's.

@@ -166,6 +166,10 @@ impl<B: Backend> Architecture<B> for Standard<B> {
         Ok(())
     }
 
+    fn repeats(&self) -> bool {
+        matches!(self.form, Form::Lists { .. })
+    }
+
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         match self.form {
             Form::Lists { .. } => self.step_on_lists(batch)?,

@@ -1,8 +1,8 @@
 //! One training step: the only place with the order of operations, which is SAELens'
 //! (`sae_trainer.py: SAETrainer.step`).
 //!
-//! 1. Which latents are dead.
-//! 2. Normalise the batch.
+//! 1. Normalise the batch.
+//! 2. Which latents are dead.
 //! 3. The architecture's forward and backward pass, which also counts what fired.
 //! 4. b_dec's gradient.
 //! 5. Clip the global gradient norm.
@@ -11,7 +11,9 @@
 //! 8. Was everything finite?
 //!
 //! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
-//! what a step measures is written to the device's memory, and [`TrainingSae::report`] reads it.
+//! what a step measures is written to the device's memory, and [`TrainingSae::report`] reads it. From 2
+//! on every step queues the same operations, with what changes in [`StepScalars`], so that a device can
+//! do them as one piece of recorded work.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, Firing};
 use super::parameters::Named;
@@ -20,6 +22,7 @@ use super::weights::Weights;
 use crate::backend::*;
 use crate::config::NormalizeActivations;
 use crate::error::Result;
+use std::mem::take;
 
 /// What does not change during a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +81,7 @@ pub struct TrainingSae<B: Backend> {
     decoder_norm: B::Buffer<f32>,
     measurements: Measurements<B>,
     work: WorkSpace<B>,
+    recording: B::Recording,
 }
 
 struct WorkSpace<B: Backend> {
@@ -121,6 +125,7 @@ impl<B: Backend> TrainingSae<B> {
             architecture,
             values,
             work,
+            recording: B::Recording::default(),
         };
         sae.refresh_decoder_norm()?;
         Ok(sae)
@@ -153,18 +158,29 @@ impl<B: Backend> TrainingSae<B> {
         let step = self.n_training_steps + 1;
         let betas = [self.config.adam_beta1, self.config.adam_beta2];
         let scalars = StepScalars::new(step, settings.lr, betas, settings.coefficient);
-        self.backend.write(&mut self.work.scalars, 0, &[scalars])?;
-        self.find_dead()?;
+        // Not by `write`, which may wait for work queued before.
+        self.backend.fill(&mut self.work.scalars, scalars)?;
         self.prepare(x)?;
-        self.of_architecture(|architecture, batch| {
-            architecture.begin(batch)?;
-            architecture.step(batch)
-        })?;
-        self.finish_gradients()?;
-        self.update()?;
-        self.measure()?;
+        self.of_architecture(|architecture, batch| architecture.begin(batch))?;
+        if self.architecture.repeats() {
+            let (backend, mut recording) = (self.backend.clone(), take(&mut self.recording));
+            let done = backend.repeat(&mut recording, &mut || self.queue());
+            self.recording = recording;
+            done?;
+        } else {
+            self.queue()?;
+        }
         self.n_training_steps = step;
         Ok(())
+    }
+
+    /// The part of a step that is the same every time.
+    fn queue(&mut self) -> Result<()> {
+        self.find_dead()?;
+        self.of_architecture(|architecture, batch| architecture.step(batch))?;
+        self.finish_gradients()?;
+        self.update()?;
+        self.measure()
     }
 
     fn of_architecture(

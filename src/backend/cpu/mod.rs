@@ -48,6 +48,7 @@ macro_rules! operations {
 
 impl Backend for Cpu {
     type Buffer<T: Element> = Vec<T>;
+    type Recording = ();
 
     fn describe(&self) -> String {
         format!("CPU, {} threads", rayon::current_num_threads())
@@ -94,6 +95,10 @@ impl Backend for Cpu {
     fn fill<T: Element>(&self, buffer: &mut Vec<T>, value: T) -> Result<()> {
         buffer.fill(value);
         Ok(())
+    }
+
+    fn repeat(&self, (): &mut (), work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        work()
     }
 
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

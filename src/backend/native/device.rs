@@ -123,6 +123,8 @@ impl Native {
             table,
             handle: std::ptr::null_mut(),
             wait_for_each: std::env::var_os("CUSAE_SYNC").is_some_and(|value| value == "1"),
+            n_freed: 0,
+            recorder: None,
         };
         // SAFETY: the table is complete; what is written to belongs to `stream`.
         let status = unsafe { table.stream_create.expect(COMPLETE)(&mut stream.handle, ordinal as c_int) };
@@ -131,7 +133,9 @@ impl Native {
             std::mem::forget(stream);
             return Err(failed);
         }
-        Ok(Native { engine: Arc::new(Engine { properties, stream: Mutex::new(stream) }) })
+        Ok(Native {
+            engine: Arc::new(Engine { properties, stream: Mutex::new(stream), recording_ends: Condvar::new() }),
+        })
     }
 }
 

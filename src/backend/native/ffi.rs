@@ -1111,19 +1111,19 @@ const _: () = {
 pub struct cusae_fill {
     pub to: *mut ::core::ffi::c_void,
     pub len: u64,
-    pub pattern: u64,
+    pub pattern: [u64; 2usize],
     pub element_bytes: u32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_fill"][::core::mem::size_of::<cusae_fill>() - 32usize];
+    ["Size of cusae_fill"][::core::mem::size_of::<cusae_fill>() - 40usize];
     ["Alignment of cusae_fill"][::core::mem::align_of::<cusae_fill>() - 8usize];
     ["Offset of field: cusae_fill::to"][::core::mem::offset_of!(cusae_fill, to) - 0usize];
     ["Offset of field: cusae_fill::len"][::core::mem::offset_of!(cusae_fill, len) - 8usize];
     ["Offset of field: cusae_fill::pattern"][::core::mem::offset_of!(cusae_fill, pattern) - 16usize];
-    ["Offset of field: cusae_fill::element_bytes"][::core::mem::offset_of!(cusae_fill, element_bytes) - 24usize];
-    ["Offset of field: cusae_fill::unused"][::core::mem::offset_of!(cusae_fill, unused) - 28usize];
+    ["Offset of field: cusae_fill::element_bytes"][::core::mem::offset_of!(cusae_fill, element_bytes) - 32usize];
+    ["Offset of field: cusae_fill::unused"][::core::mem::offset_of!(cusae_fill, unused) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

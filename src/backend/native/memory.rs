@@ -36,7 +36,9 @@ impl<T> Drop for NativeBuffer<T> {
             return;
         }
         // An error here is one of the work before, which the next read reports.
-        let _ = runtime!(self.engine.stream(), "free", memory_free(self.start));
+        let mut stream = self.engine.stream();
+        stream.n_freed += 1;
+        let _ = runtime!(stream, "free", memory_free(self.start));
     }
 }
 
@@ -104,12 +106,12 @@ pub(super) fn copy<T: Element>(
 }
 
 pub(super) fn fill<T: Element>(native: &Native, buffer: &mut NativeBuffer<T>, value: T) -> Result<()> {
-    let mut pattern = [0u8; 8];
-    pattern[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
+    let mut pattern = [0u64; 2];
+    bytemuck::bytes_of_mut(&mut pattern)[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
     let arguments = ffi::cusae_fill {
         to: buffer.start,
         len: buffer.len as u64,
-        pattern: u64::from_le_bytes(pattern),
+        pattern,
         element_bytes: size_of::<T>() as u32,
         unused: 0,
     };

@@ -3,11 +3,13 @@
 //!
 //! Everything is queued on one stream; only reading waits for it. An index outside its matrix, which
 //! the CPU backend reports at once, is reported by the next read. With the environment variable
-//! `CUSAE_SYNC=1` every operation is waited for, so that an error names the operation it belongs to.
+//! `CUSAE_SYNC=1` every operation is waited for, so that an error names the operation it belongs to, and
+//! nothing is recorded.
 
 mod device;
 mod event;
 mod ffi;
+mod graph;
 mod lm_ops;
 mod memory;
 mod sae_ops;
@@ -17,7 +19,8 @@ pub use memory::NativeBuffer;
 
 use super::*;
 use std::ffi::{c_int, c_void, CStr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 /// A device behind the C interface. Clones share it; buffers of different devices must not be mixed.
 #[derive(Clone)]
@@ -29,11 +32,16 @@ pub struct Native {
 struct Engine {
     properties: DeviceProperties,
     stream: Mutex<Stream>,
+    recording_ends: Condvar,
 }
 
 impl Engine {
+    /// The stream, for this thread alone. While one thread records, others wait: what they queue is not
+    /// part of its work.
     fn stream(&self) -> MutexGuard<'_, Stream> {
-        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+        let others_record = |stream: &mut Stream| stream.recorder.is_some_and(|id| id != thread::current().id());
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        self.recording_ends.wait_while(stream, others_record).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,6 +53,10 @@ struct Stream {
     table: &'static ffi::cusae_table,
     handle: *mut ffi::cusae_stream,
     wait_for_each: bool,
+    /// How many buffers were given back: recorded work may have been on one of them.
+    n_freed: u64,
+    /// The thread whose operations are being recorded.
+    recorder: Option<ThreadId>,
 }
 
 // SAFETY: the C functions may be called from any thread; that not two call at once is the mutex's work.
@@ -164,6 +176,7 @@ macro_rules! operations {
 
 impl Backend for Native {
     type Buffer<T: Element> = NativeBuffer<T>;
+    type Recording = graph::Recording;
 
     fn describe(&self) -> String {
         self.engine.properties.to_string()
@@ -203,6 +216,10 @@ impl Backend for Native {
 
     fn fill<T: Element>(&self, buffer: &mut NativeBuffer<T>, value: T) -> Result<()> {
         memory::fill(self, buffer, value)
+    }
+
+    fn repeat(&self, recording: &mut graph::Recording, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        graph::repeat(self, recording, work)
     }
 
     fn seconds(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<f64> {

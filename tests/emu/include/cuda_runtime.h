@@ -100,16 +100,20 @@ inline unsigned atomicMax(unsigned* at, unsigned value) {
 using cudaError_t = int;
 constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2,
               cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700,
-              cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900;
+              cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901;
 
 namespace emu {
 
 constexpr int kDevices = 8;
 
+// What this thread has asked of the runtime: see src/lib.rs.
+struct Calls { uint64_t launches, graph_launches, waits, copies_from_host, copies_to_host, allocations, frees; };
+inline thread_local Calls calls{};
+
 struct Stream {
     uint64_t order = 0;
     std::vector<std::function<int()>> queue;
-    bool capturing = false;
+    bool capturing = false, capture_failed = false;
     int error = 0;  // sticky, as a CUDA context's
 };
 struct Graph { std::vector<std::function<int()>> work; };
@@ -125,7 +129,10 @@ inline std::mutex failure_mutex;
 inline std::string last_failure;
 
 inline int run_queue(Stream& stream) {
-    if (stream.capturing) return cudaErrorStreamCaptureUnsupported;
+    if (stream.capturing) {
+        stream.capture_failed = true;
+        return cudaErrorStreamCaptureUnsupported;
+    }
     std::vector<std::function<int()>> work;
     work.swap(stream.queue);
     for (auto& step : work)
@@ -165,6 +172,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
         case cudaErrorInvalidDevice: return "invalid device ordinal";
         case cudaErrorIllegalAddress: return "memory was written outside an allocation";
         case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+        case cudaErrorStreamCaptureInvalidated: return "operation failed due to a previous error during capture";
         case cudaErrorLaunchFailure: {
             static thread_local std::string text;
             std::lock_guard<std::mutex> lock(emu::failure_mutex);
@@ -193,6 +201,7 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { return *free = 
 
 // Device memory starts as NaN and is fenced on both sides.
 inline cudaError_t cudaMalloc(void** out, size_t bytes) {
+    emu::calls.allocations++;
     const size_t whole = (bytes + 2 * 256 + 255) / 256 * 256;
     unsigned char* start = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
     if (!start) return cudaErrorMemoryAllocation;
@@ -209,6 +218,7 @@ inline cudaError_t cudaMalloc(void** out, size_t bytes) {
 }
 inline cudaError_t cudaFree(void* at) {
     if (!at) return cudaSuccess;
+    emu::calls.frees++;
     std::lock_guard<std::mutex> lock(emu::memory_mutex);
     const auto found = emu::memory.find(at);
     if (found == emu::memory.end()) return cudaErrorInvalidValue;
@@ -238,7 +248,7 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
     (*out)->order = uint64_t(emu::device);
     return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emu::run_queue(*stream); }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emu::calls.waits++, emu::run_queue(*stream); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     const int error = emu::run_queue(*stream);
     delete stream;
@@ -252,6 +262,8 @@ inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     if (bytes == 0) return cudaSuccess;
+    emu::calls.copies_from_host += kind == cudaMemcpyHostToDevice;
+    emu::calls.copies_to_host += kind == cudaMemcpyDeviceToHost;
     if (kind == cudaMemcpyHostToDevice) {  // the source may change as soon as this returns
         const auto* begin = static_cast<const unsigned char*>(from);
         std::vector<unsigned char> copy(begin, begin + bytes);
@@ -270,6 +282,7 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    emu::calls.waits++;
     return event->stream ? emu::run_queue(*event->stream) : cudaSuccess;
 }
 inline cudaError_t cudaEventElapsedTime(float* out, cudaEvent_t from, cudaEvent_t to) {
@@ -279,18 +292,22 @@ inline cudaError_t cudaEventElapsedTime(float* out, cudaEvent_t from, cudaEvent_
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     const int error = emu::run_queue(*stream);
     stream->capturing = true;
+    stream->capture_failed = false;
     return error;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
-    *out = new emu::Graph;
-    (*out)->work.swap(stream->queue);
+    std::vector<std::function<int()>> work;
+    work.swap(stream->queue);
     stream->capturing = false;
+    if (stream->capture_failed) return cudaErrorStreamCaptureInvalidated;
+    *out = new emu::Graph{work};
     return cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long) {
     return *out = new emu::Graph(*graph), cudaSuccess;
 }
 inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+    emu::calls.graph_launches++;
     stream->queue.insert(stream->queue.end(), graph->work.begin(), graph->work.end());
     return cudaSuccess;
 }
@@ -306,6 +323,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     if (!threads || threads > 1024 || shared_bytes > (227 << 10) || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
         return cudaErrorInvalidConfiguration;
     const uint64_t order = config->stream->order;
+    emu::calls.launches++;
     config->stream->queue.push_back([=] {
         std::tuple<P...> packed(arguments...);
         struct Call { void (*kernel)(P...); std::tuple<P...>* arguments; } call{kernel, &packed};
