@@ -4,7 +4,7 @@ mod cases;
 mod devices;
 
 use cases::{check, decoder, devices, encode, fails, lm, refused, sae};
-use cusae::backend::{Backend, Buffer};
+use cusae::backend::{Backend, Buffer, StepScalars};
 
 #[test]
 fn embed() {
