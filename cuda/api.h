@@ -305,7 +305,33 @@ typedef struct cusae_encode_topk {
     cusae_lists lists;         /**< Out, S >= k. */
     const float* decoder_norm; /**< [F] f32; NULL: 1. */
     uint64_t k;                /**< 1 to F. */
+    uint32_t magnitude;        /**< 1: magnitudes are compared, those with h != 0 are listed. */
+    uint32_t unused;
 } cusae_encode_topk;
+
+/** The n largest positive h (times decoder_norm) of the batch, ties to the smaller row, then latent. If all fit,
+    threshold = (1 - threshold_lr) threshold + threshold_lr m, m the smallest selected, if any was. */
+typedef struct cusae_encode_batch_topk {
+    cusae_encoder encoder;     /**< Weights and batch. */
+    cusae_lists lists;         /**< Out; rows with more than S entries make the lists invalid. */
+    const float* decoder_norm; /**< [F] f32; NULL: 1. */
+    double* threshold;         /**< In and out [1] f64. */
+    uint32_t* longest;         /**< Out [1] u32: entries of the longest row, listed or not. */
+    uint64_t n;                /**< 1 to B F. */
+    double threshold_lr;       /**< Weight of this batch. */
+} cusae_encode_batch_topk;
+
+/** The latents of every row with h > threshold, value h, h > 0 too where bandwidth is 0; where it is not, those with
+    |h - threshold| < bandwidth / 2 as well, value 0 where h <= threshold. */
+typedef struct cusae_encode_jumprelu {
+    cusae_encoder encoder;   /**< Weights and batch. */
+    cusae_lists lists;       /**< Out; rows with more than S entries make the lists invalid. */
+    const float* threshold;  /**< [F] f32. */
+    float* pre_activations;  /**< Out [B, S] f32: h of every entry; NULL: not wanted. */
+    uint32_t* longest;       /**< Out [1] u32: entries of the longest row, listed or not. */
+    float bandwidth;         /**< 0: none. */
+    uint32_t unused;
+} cusae_encode_jumprelu;
 
 /** The latents of every row with h > 0. */
 typedef struct cusae_encode_relu {
@@ -329,6 +355,8 @@ typedef struct cusae_encode_dead_topk {
     const uint32_t* dead;      /**< [F] u32: the first *n_dead are the dead latents, ascending. */
     const uint32_t* n_dead;    /**< [1] u32. */
     uint64_t k;                /**< 1 to S. */
+    uint32_t magnitude;        /**< 1: magnitudes are compared. */
+    uint32_t unused;
 } cusae_encode_dead_topk;
 
 /** x_hat = (f w_dec + b_dec) row_scale + row_shift; gradient = gradient_scale row_scale (x_hat - target). */
@@ -392,6 +420,75 @@ typedef struct cusae_sparsity_lp_dense {
     float gradient_scale;      /**< 1 / B for the mean over a batch. */
 } cusae_sparsity_lp_dense;
 
+/** What cusae_jumprelu_gradient takes as a row's sparsity. */
+enum {
+    CUSAE_SPARSITY_STEP = 0,      /**< The number of active latents. */
+    CUSAE_SPARSITY_TANH = 1,      /**< sum tanh(parameter f_i n_i). */
+    CUSAE_SPARSITY_QUADRATIC = 2, /**< 2 / parameter (L0 - parameter)^2. */
+};
+
+/** loss[b] = coefficient sparsity; the straight-through gradients of each entry's h, threshold and n. */
+typedef struct cusae_jumprelu_gradient {
+    cusae_lists lists;            /**< Of cusae_encode_jumprelu with this bandwidth. */
+    const float* pre_activations; /**< [B, S] f32: h. */
+    const float* threshold;       /**< [F] f32. */
+    const float* decoder_norm;    /**< [F] f32: n. */
+    float* value_gradient;        /**< In [B, S] f32: of the values; out: of h. */
+    float* threshold_gradient;    /**< Out [B, S] f32. */
+    float* norm_gradient;         /**< Out [B, S] f32. */
+    uint32_t* active;             /**< Out [B] u32: latents with h > threshold. */
+    float* loss;                  /**< Out [B] f32. */
+    const cusae_step_scalars* scalars; /**< [1]: the coefficient. */
+    uint64_t rows;                /**< B. */
+    float bandwidth;              /**< > 0. */
+    uint32_t ste_to_input;        /**< 1: the estimators' gradient reaches h too. */
+    uint32_t sparsity;            /**< CUSAE_SPARSITY_... */
+    float parameter;              /**< The scale of tanh, the target of quadratic. */
+    float gradient_scale;         /**< 1 / B for the mean over a batch. */
+    uint32_t unused;
+} cusae_jumprelu_gradient;
+
+/** From open gates pi = u + b_gate to features ReLU(exp(r_mag) u + b_mag). */
+typedef struct cusae_gate {
+    cusae_lists gates;    /**< Values pi. */
+    cusae_lists features; /**< Out: the same counts and latents; values may be 0. */
+    const float* b_gate;  /**< [F] f32. */
+    const float* b_mag;   /**< [F] f32. */
+    const float* r_mag;   /**< [F] f32. */
+    uint64_t rows;        /**< B. */
+} cusae_gate;
+
+/** From the gradient of each feature's value to those of u, b_mag and r_mag. */
+typedef struct cusae_gate_gradient {
+    cusae_lists gates;     /**< Values pi. */
+    cusae_lists features;  /**< What they let through. */
+    const float* b_gate;   /**< [F] f32. */
+    const float* r_mag;    /**< [F] f32. */
+    float* value_gradient; /**< In [B, S] f32: of the values; out: of u. */
+    float* b_mag_gradient; /**< Out [B, S] f32. */
+    float* r_mag_gradient; /**< Out [B, S] f32. */
+    uint64_t rows;         /**< B. */
+} cusae_gate_gradient;
+
+/** The entries with first <= latent < last. */
+typedef struct cusae_slice_lists {
+    cusae_lists lists; /**< By row. */
+    cusae_lists out;   /**< Out, of the same stride. */
+    uint64_t rows;     /**< B. */
+    uint64_t first;    /**< First latent. */
+    uint64_t last;     /**< Behind the last latent. */
+} cusae_slice_lists;
+
+/** value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. */
+typedef struct cusae_gradient_values {
+    cusae_lists lists;     /**< The features. */
+    const float* w_dec;    /**< [F, D] f32. */
+    const float* gradient; /**< [B, D] f32. */
+    float* value_gradient; /**< Out [B, S] f32. */
+    uint64_t rows;         /**< B. */
+    uint64_t d_in;         /**< D. */
+} cusae_gradient_values;
+
 /** Entries by latent: latent i owns entries[offsets[i] .. offsets[i + 1]], each b * S + j, ascending. */
 typedef struct cusae_latent_lists {
     uint32_t* offsets; /**< [F + 1] u32. */
@@ -405,6 +502,14 @@ typedef struct cusae_transpose_lists {
     uint64_t rows;                /**< B. */
     uint64_t d_sae;               /**< F. */
 } cusae_transpose_lists;
+
+/** out[i] = sum of values[entry] over the entries of latent i. */
+typedef struct cusae_sum_by_latent {
+    const float* values;          /**< [B, S] f32. */
+    cusae_latent_lists by_latent; /**< The entries. */
+    float* out;                   /**< Out [F] f32. */
+    uint64_t d_sae;               /**< F. */
+} cusae_sum_by_latent;
 
 /** Where the weights' gradients go. */
 typedef struct cusae_weight_gradients {
@@ -448,6 +553,21 @@ typedef struct cusae_gradient_dense {
     uint64_t d_in;              /**< D. */
     uint64_t d_sae;             /**< F. */
 } cusae_gradient_dense;
+
+/** loss[i] = coefficient n_i sum_b ReLU(threshold_i - h_bi) for dead latents, else 0; gradients are added. */
+typedef struct cusae_pre_act_loss {
+    cusae_encoder encoder;      /**< Weights and batch. */
+    const float* threshold;     /**< [F] f32. */
+    const float* decoder_norm;  /**< [F] f32: n. */
+    const float* w_dec;         /**< [F, D] f32. */
+    const uint32_t* dead;       /**< [F] u32: the first *n_dead are the dead latents. */
+    const uint32_t* n_dead;     /**< [1] u32. */
+    cusae_weight_gradients out; /**< In and out: added to, whatever accumulate says. */
+    float* threshold_gradient;  /**< In and out [F] f32: added to. */
+    float* loss;                /**< Out [F] f32. */
+    float coefficient;          /**< Factor on the term. */
+    float gradient_scale;       /**< 1 / B for the mean over a batch. */
+} cusae_pre_act_loss;
 
 /** out = sum_b g[b] - sum_i g_b_enc[i] w_enc[i]. */
 typedef struct cusae_gradient_b_dec {
@@ -517,12 +637,13 @@ typedef struct cusae_scale {
     uint32_t unused;
 } cusae_scale;
 
-/** The latents with since_fired > window, ascending. */
+/** The latents from first to last with since_fired > window, ascending. */
 typedef struct cusae_find_dead {
     const uint32_t* since_fired; /**< [F] u32. */
     uint32_t* dead;              /**< Out [F] u32: the first n_dead are written. */
     uint32_t* n_dead;            /**< Out [1] u32. */
-    uint64_t d_sae;              /**< F. */
+    uint64_t first;              /**< First latent. */
+    uint64_t last;               /**< Behind the last latent, at most F. */
     uint32_t window;             /**< In steps. */
     uint32_t unused;
 } cusae_find_dead;
@@ -530,6 +651,8 @@ typedef struct cusae_find_dead {
 /** fired_count[i] += rows in which latent i is active; since_fired[i] = 0 if any, else + 1. */
 typedef struct cusae_update_firing {
     const uint32_t* offsets; /**< [F + 1] u32, of lists by latent; NULL: dense. */
+    const uint32_t* entries; /**< [B * S] u32, beside values. */
+    const float* values;     /**< [B, S] f32: entries with 0 are not active; NULL: all are. */
     const float* features;   /**< [B, F] f32; NULL: lists. */
     uint32_t* fired_count;   /**< In and out [F] u32. */
     uint32_t* since_fired;   /**< In and out [F] u32. */
@@ -566,8 +689,9 @@ typedef struct cusae_fill {
     X(embed) X(layer_norm) X(linear) X(activate) X(attention) X(attention_pattern) X(attention_mix) \
     X(add) X(unembed_cross_entropy) X(unembed_kl_divergence) X(sample_token) \
     X(gather_rows) X(scatter_rows) X(prepare_input) \
-    X(encode_topk) X(encode_relu) X(encode_relu_dense) X(encode_dead_topk) \
+    X(encode_topk) X(encode_batch_topk) X(encode_jumprelu) X(encode_relu) X(encode_relu_dense) X(encode_dead_topk) \
     X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \
+    X(jumprelu_gradient) X(pre_act_loss) X(gate) X(gate_gradient) X(slice_lists) X(sum_by_latent) X(gradient_values) \
     X(transpose_lists) X(gradient_sparse) X(gradient_dense) X(gradient_b_dec) \
     X(clip_scale) X(adam) X(row_norms) X(scale) X(find_dead) X(update_firing) \
     X(note_non_finite) X(sum) X(row_variance) X(fill)

@@ -1,12 +1,13 @@
-// encode_topk, encode_dead_topk, encode_relu: the encoder's pre-activations h = input · w_encᵀ + b_enc,
+// encode_topk, encode_dead_topk, encode_relu, encode_jumprelu: the encoder's pre-activations h = input · w_encᵀ + b_enc,
 // of which each row keeps the largest, or the positive, as a list.
 //
 //   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
 //   encode_dead_topk: dead [F] u32, of which the first n_dead [1] u32 count, ascending, each below F
 //   lists  out [B, S]: latents ascending, values h; what lies beyond a row's count stays as it was
-//   encode_relu: longest  out [1] u32: entries of the longest row, of which S at most are listed
+//   encode_jumprelu: threshold [F] f32; pre_activations  out [B, S] f32 or NULL: h of the entries
+//   encode_relu, encode_jumprelu: longest  out [1] u32: entries of the longest row, of which S at most are listed
 //
-//   needs   F <= 4,194,240; 1 <= k <= F; k <= S
+//   needs   F <= 4,194,240; 1 <= k <= F; k <= S; bandwidth >= 0
 //   work    encode_kernel stores h, and the largest key h·decoder_norm of every group of 64 latents. A
 //           block then selects in a row: the k-th largest group maximum is not above the k-th largest
 //           key, since k groups hold a key that large; so only the groups that reach it are read. Both
@@ -17,171 +18,24 @@
 //   exact   the set that a stable sort by descending key gives, for every k: ties go to the smaller
 //           latent, 0 and -0 tie. Never selected: NaN, -inf, and with encode_topk keys that are not
 //           positive. The same bits on every run
-#include "encode.cuh"
+#include "jumprelu.cuh"
+#include "select.cuh"
 
 namespace CUSAE_NS {
 
-// Keys in the order of floats as integers; 0: never selected.
-struct KeyOrder {
-    const float* decoder_norm;  // NULL: 1
-    float above;                // keys must exceed it
+// Lists what is above its threshold; with a bandwidth, what is within half of it too, with the value 0.
+struct JumpReluOrder {
+    const float* threshold;
+    float bandwidth;
     __device__ __forceinline__ uint32_t operator()(float h, uint64_t latent) const {
-        const float key = decoder_norm ? h * decoder_norm[latent] : h;
-        if (!(key > above)) return 0;
-        const uint32_t bits = __float_as_uint(key + 0.0f);  // -0 becomes 0
-        return bits >> 31 ? ~bits : bits | 0x80000000u;
+        const float of_latent = threshold[latent];
+        if (bandwidth > 0.0f) return h > of_latent || in_window(h, of_latent, bandwidth);
+        return h > of_latent && h > 0.0f;
     }
+    __device__ __forceinline__ float value(float h, uint64_t latent) const { return h > threshold[latent] ? h : 0.0f; }
 };
 
-// A chunk of rows between the product and the selection.
-struct Chunk {
-    EncoderRows encoder;
-    KeyOrder order;
-    float* h;          // [rows, n_latents]
-    uint32_t* maxima;  // [rows, groups]
-    uint64_t groups;
-    cusae_lists lists;  // of the chunk's first row on
-    uint32_t* longest;  // NULL: not wanted
-    uint32_t k;         // 0: no limit
-    // Groups that have latents.
-    __device__ __forceinline__ uint64_t used_groups() const { return ceil_div(encoder.count(), kGroup); }
-};
-
-struct KeepGroupMaxima {
-    Chunk a;
-    static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return max(a, b); }
-    __device__ __forceinline__ uint32_t operator()(uint64_t at, uint64_t column, float h) const {
-        a.h[at] = h;
-        return a.order(h, a.encoder.latent(column));
-    }
-    __device__ __forceinline__ void group(uint64_t row, unsigned group, uint32_t maximum) const {
-        a.maxima[row * a.groups + group] = maximum;
-    }
-};
-
-// ---- Selection in a row, by a block --------------------------------------------------------------------
-
-constexpr unsigned kWarps = kThreads / 32;
-constexpr unsigned kDigitBits = 11, kBins = 1 << kDigitBits, kOwnBins = kBins / kThreads;
-
-struct SelectShared {
-    uint32_t bins[kBins], partial[32];
-    uint32_t digit, in_digit, wanted;
-    uint32_t above[kWarps], ties[kWarps];  // of each warp's latents
-};
-
-// Which keys are selected: those above `threshold`, and the first `ties` of those equal to it.
-struct Cut {
-    uint32_t threshold, ties;
-    __device__ __forceinline__ uint32_t least() const { return ties > 0 ? threshold : threshold + 1; }
-};
-
-// Counts of the keys with one more digit, from the largest down: where the `wanted`-th is, goes to
-// s.digit, how many have that digit to s.in_digit, and how many of them are wanted to s.wanted.
-// Returns how many keys were counted; if fewer than wanted, nothing else is said.
-__device__ __forceinline__ uint32_t find_digit(SelectShared& s, uint32_t wanted) {
-    const unsigned first = kBins - 1 - threadIdx.x * kOwnBins;  // of this thread's bins, downwards
-    uint32_t own = 0, total;
-    for (unsigned i = 0; i < kOwnBins; i++) own += s.bins[first - i];
-    uint32_t before = block_exclusive_sum(own, s.partial, total);
-    if (before < wanted && wanted <= before + own) {
-        unsigned digit = first;
-        while (before + s.bins[digit] < wanted) before += s.bins[digit--];
-        s.digit = digit;
-        s.in_digit = s.bins[digit];
-        s.wanted = wanted - before;
-    }
-    __syncthreads();  // the digit is known to all, and the bins may be used again
-    return total;
-}
-
-// The cut that selects the k largest of the keys that are at least `least` (> 0). `for_each(f)` calls
-// f(key) for this thread's keys, any number of times.
-template <class ForEach> __device__ __forceinline__ Cut cut_after(SelectShared& s, uint32_t k, uint32_t least, ForEach for_each) {
-    uint32_t prefix = 0, wanted = k;
-    int shift = 32;
-    do {
-        const int bits = min(int(kDigitBits), shift);
-        shift -= bits;
-        for (unsigned i = threadIdx.x; i < kBins; i += kThreads) s.bins[i] = 0;
-        __syncthreads();  // the bins are empty before anybody counts
-        for_each([&](uint32_t key) {
-            if (key >= least && key >> shift >> bits == prefix) atomicAdd(&s.bins[key >> shift & ((1u << bits) - 1)], 1u);
-        });
-        __syncthreads();  // the counts are complete
-        if (find_digit(s, wanted) <= wanted) return {least - 1, 0};  // only the first time
-        prefix = prefix << bits | s.digit;
-        wanted = s.wanted;
-        // All that have this digit: smaller keys were counted too, so none of these is below `least`.
-        if (s.in_digit == wanted) return {(prefix << shift) - 1, 0};
-    } while (shift > 0);
-    return {prefix, wanted};
-}
-
-// Visits a warp's share of a row's latents, ascending, 32 at a time and leaving out groups without a
-// key of at least `least`: visit(column, h, key), where the key is 0 for one that is less.
-template <class Visit> __device__ __forceinline__ void walk(const Chunk& a, uint64_t row, uint32_t least, Visit visit) {
-    const uint32_t* maxima = a.maxima + row * a.groups;
-    const float* h = a.h + row * a.encoder.n_latents;
-    const uint64_t n_latents = a.encoder.count(), groups = a.used_groups();
-    const uint64_t end = groups * (warp_index() + 1) / kWarps;
-    for (uint64_t first = groups * warp_index() / kWarps; first < end; first += 32) {
-        const uint64_t own = first + lane_index();
-        unsigned reached = __ballot_sync(kAllLanes, own < end && maxima[own] >= least);
-        for (; reached; reached &= reached - 1) {
-            const uint64_t group = first + unsigned(__ffs(int(reached)) - 1);
-            for (unsigned part = 0; part < kGroup; part += 32) {
-                const uint64_t column = group * kGroup + part + lane_index();
-                const bool exists = column < n_latents;
-                const float value = exists ? h[column] : 0.0f;
-                const uint32_t key = exists ? a.order(value, a.encoder.latent(column)) : 0;
-                visit(column, value, key >= least ? key : 0);
-            }
-        }
-    }
-}
-
-// Lists what the cut selects.
-__device__ __forceinline__ void list(SelectShared& s, const Chunk& a, uint64_t row, Cut cut) {
-    const auto lanes_above = [&](uint32_t key) { return __ballot_sync(kAllLanes, key > cut.threshold); };
-    const auto lanes_tied = [&](uint32_t key) { return __ballot_sync(kAllLanes, cut.ties > 0 && key == cut.threshold); };
-    uint32_t above = 0, ties = 0;
-    walk(a, row, cut.least(), [&](uint64_t, float, uint32_t key) {
-        above += unsigned(__popc(lanes_above(key)));
-        ties += unsigned(__popc(lanes_tied(key)));
-    });
-    if (lane_index() == 0) {
-        s.above[warp_index()] = above;
-        s.ties[warp_index()] = ties;
-    }
-    __syncthreads();  // every warp's counts are there
-    above = ties = 0;
-    for (unsigned warp = 0; warp < warp_index(); warp++) {
-        above += s.above[warp];
-        ties += s.ties[warp];
-    }
-    const uint64_t start = row * a.lists.stride;
-    const unsigned before = (1u << lane_index()) - 1;
-    walk(a, row, cut.least(), [&](uint64_t column, float value, uint32_t key) {
-        const unsigned above_here = lanes_above(key), ties_here = lanes_tied(key);
-        const uint32_t ties_before = ties + unsigned(__popc(ties_here & before));
-        const uint64_t slot = above + unsigned(__popc(above_here & before)) + min(ties_before, cut.ties);
-        const bool selected = key > cut.threshold || ((ties_here >> lane_index() & 1) && ties_before < cut.ties);
-        if (selected && slot < a.lists.stride) {
-            a.lists.indices[start + slot] = uint32_t(a.encoder.latent(column));
-            a.lists.values[start + slot] = value;
-        }
-        above += unsigned(__popc(above_here));
-        ties += unsigned(__popc(ties_here));
-    });
-    if (threadIdx.x == kThreads - 1) {  // the last warp has counted the whole row
-        const uint32_t entries = above + min(ties, cut.ties);
-        a.lists.counts[row] = uint32_t(min(uint64_t(entries), a.lists.stride));
-        if (a.longest) atomicMax(a.longest, entries);
-    }
-}
-
-__global__ void __launch_bounds__(kThreads) select_kernel(Chunk a) {
+template <class Order> __global__ void __launch_bounds__(kThreads) select_kernel(Chunk<Order> a) {
     auto& s = shared<SelectShared>();
     const uint64_t row = blockIdx.x;
     Cut cut{0, 0};
@@ -205,8 +59,9 @@ static uint64_t chunk_rows(uint64_t rows, uint64_t bytes_of_row) {
     return min(rows, fit > kGemmRows ? fit / kGemmRows * kGemmRows : fit);
 }
 
-static int encode_lists(const EncoderRows& all, const KeyOrder& order, const cusae_lists& lists, uint32_t k,
-                        uint32_t* longest, cusae_stream* stream) {
+template <class Order>
+int encode_lists(const EncoderRows& all, const Order& order, const cusae_lists& lists, uint32_t k, uint32_t* longest,
+                 float* pre_activations, cusae_stream* stream) {
     const uint64_t groups = ceil_div(all.n_latents, kGroup);
     const uint64_t n = chunk_rows(all.rows, (all.n_latents + groups) * sizeof(float));
     uint32_t* maxima = nullptr;
@@ -218,10 +73,11 @@ static int encode_lists(const EncoderRows& all, const KeyOrder& order, const cus
         encoder.rows = min(n, all.rows - first);
         const uint64_t entry = first * lists.stride;
         const cusae_lists of_chunk{lists.counts + first, lists.indices + entry, lists.values + entry, lists.stride};
-        const Chunk chunk{encoder, order, h, maxima, groups, of_chunk, longest, k};
-        if (int error = encode(encoder, KeepGroupMaxima{chunk}, stream)) return error;
+        float* const pre_activations_of_chunk = pre_activations ? pre_activations + entry : nullptr;
+        const Chunk<Order> chunk{encoder, order, h, maxima, groups, of_chunk, pre_activations_of_chunk, longest, k};
+        if (int error = encode(encoder, KeepGroupMaxima<Order>{chunk}, stream)) return error;
         const dim3 grid(unsigned(encoder.rows));
-        if (int error = launch(select_kernel, grid, kThreads, sizeof(SelectShared), stream, chunk)) return error;
+        if (int error = launch(select_kernel<Order>, grid, kThreads, sizeof(SelectShared), stream, chunk)) return error;
     }
     return CUSAE_OK;
 }
@@ -233,7 +89,8 @@ CUSAE_API(encode_topk)(const cusae_encode_topk* a, cusae_stream* stream) {
     if (a->k < 1 || a->k > a->encoder.d_sae) return refuse("k is not between 1 and d_sae");
     if (a->k > a->lists.stride) return refuse("the lists have no room for k entries in a row");
     // What is selected but not positive would be rectified to zero, so only positive keys matter.
-    return encode_lists(rows_of(a->encoder), {a->decoder_norm, 0.0f}, a->lists, uint32_t(a->k), nullptr, stream);
+    return encode_lists(rows_of(a->encoder), KeyOrder{a->decoder_norm, 0.0f, a->magnitude != 0}, a->lists, uint32_t(a->k), nullptr, nullptr,
+                        stream);
 }
 
 CUSAE_API(encode_dead_topk)(const cusae_encode_dead_topk* a, cusae_stream* stream) {
@@ -243,11 +100,20 @@ CUSAE_API(encode_dead_topk)(const cusae_encode_dead_topk* a, cusae_stream* strea
     EncoderRows encoder = rows_of(a->encoder);
     encoder.latents = a->dead;
     encoder.chosen = a->n_dead;
-    return encode_lists(encoder, {a->decoder_norm, -INFINITY}, a->lists, uint32_t(a->k), nullptr, stream);
+    return encode_lists(encoder, KeyOrder{a->decoder_norm, -INFINITY, a->magnitude != 0}, a->lists, uint32_t(a->k), nullptr,
+                        nullptr, stream);
 }
 
 CUSAE_API(encode_relu)(const cusae_encode_relu* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (int error = cudaMemsetAsync(a->longest, 0, sizeof(uint32_t), stream->handle)) return error;
-    return encode_lists(rows_of(a->encoder), {nullptr, 0.0f}, a->lists, 0, a->longest, stream);
+    return encode_lists(rows_of(a->encoder), KeyOrder{nullptr, 0.0f, false}, a->lists, 0, a->longest, nullptr, stream);
+}
+
+CUSAE_API(encode_jumprelu)(const cusae_encode_jumprelu* a, cusae_stream* stream) {
+    using namespace CUSAE_NS;
+    if (!(a->bandwidth >= 0.0f)) return refuse("the bandwidth is negative");
+    if (int error = cudaMemsetAsync(a->longest, 0, sizeof(uint32_t), stream->handle)) return error;
+    return encode_lists(rows_of(a->encoder), JumpReluOrder{a->threshold, a->bandwidth}, a->lists, 0, a->longest,
+                        a->pre_activations, stream);
 }

@@ -3,7 +3,7 @@
 mod cases;
 mod devices;
 
-use cases::{check, decoder, devices, encode, fails, lm, refused, sae};
+use cases::{activation, check, decoder, devices, encode, fails, lm, refused, sae};
 use cusae::backend::{Backend, Buffer, StepScalars};
 
 #[test]
@@ -323,4 +323,55 @@ fn what_does_not_fit_is_refused_before_it_reaches_the_device() {
         assert_eq!(error.to_string(), "write: buffer holds 3 elements, 4 are needed");
         assert!(device.read(&buffer, 0, &mut [0.0; 4]).is_err());
     }
+}
+
+#[test]
+fn topk_by_magnitude() {
+    check(encode::magnitude());
+}
+
+#[test]
+fn encode_batch_topk() {
+    check(encode::batch_topk());
+}
+
+#[test]
+fn encode_jumprelu() {
+    check(encode::jumprelu());
+}
+
+#[test]
+fn pre_act_loss() {
+    check(encode::pre_act_loss());
+}
+
+#[test]
+fn jumprelu_gradient() {
+    check(activation::jumprelu_gradient());
+}
+
+#[test]
+fn gate_and_its_gradient() {
+    check(activation::gate());
+}
+
+#[test]
+fn gates_of_another_stride_are_refused() {
+    let case = activation::GateCase { wrong_stride: true, ..activation::gate().swap_remove(3) };
+    fails(case, "gate: the gates' stride 7 is not the features' 8");
+}
+
+#[test]
+fn slice_lists() {
+    check(activation::slice_lists());
+}
+
+#[test]
+fn sum_by_latent() {
+    check(activation::sum_by_latent());
+}
+
+#[test]
+fn gradient_values() {
+    check(activation::gradient_values());
 }

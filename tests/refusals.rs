@@ -223,6 +223,39 @@ fn a_selection_that_is_none() {
 }
 
 #[test]
+fn a_selection_from_the_batch_that_is_none() {
+    let batch = |n, rows, d_sae| {
+        move |a: &mut cusae_encode_batch_topk| {
+            (a.n, a.encoder.rows, a.encoder.d_sae, a.lists.stride) = (n, rows, d_sae, 5);
+        }
+    };
+    refused(|table| table.encode_batch_topk, batch(0, 2, 3), "n is not between 1 and rows times d_sae");
+    refused(|table| table.encode_batch_topk, batch(7, 2, 3), "n is not between 1 and rows times d_sae");
+    refused(|table| table.encode_batch_topk, batch(1 << 32, 1 << 31, 2), "n does not fit 32 bits");
+}
+
+#[test]
+fn lists_of_another_stride() {
+    refused(|table| table.gate, |a| a.gates.stride = 1, "the gates' stride is not the features'");
+    refused(|table| table.gate_gradient, |a| a.features.stride = 1, "the gates' stride is not the features'");
+    refused(|table| table.slice_lists, |a| a.out.stride = 1, "the stride is not that of the slice");
+}
+
+#[test]
+fn a_window_without_width() {
+    for bandwidth in [0.0, -1.0, f32::NAN] {
+        refused(|table| table.jumprelu_gradient, |a| a.bandwidth = bandwidth, "the bandwidth is not greater than 0");
+    }
+}
+
+#[test]
+fn a_window_of_negative_width() {
+    let sentence = "the bandwidth is negative";
+    refused(|table| table.encode_jumprelu, |a| a.bandwidth = -1.0, sentence);
+    refused(|table| table.encode_jumprelu, |a| a.bandwidth = f32::NAN, sentence);
+}
+
+#[test]
 fn a_norm_without_power() {
     for p in [0.0, -1.0, f32::NAN] {
         refused(|table| table.sparsity_lp, |a| a.p = p, "p is not greater than 0");

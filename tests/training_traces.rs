@@ -8,10 +8,13 @@
 
 mod devices;
 
-use cusae::backend::{Backend, Cpu};
+use cusae::backend::{Backend, Cpu, JumpReluSparsity, Rank};
 use cusae::config::NormalizeActivations;
 use cusae::formats::tensors::TensorFile;
 use cusae::sae::architecture::ArchitectureConfig;
+use cusae::sae::batchtopk::BatchTopKConfig;
+use cusae::sae::jumprelu::JumpReluConfig;
+use cusae::sae::matryoshka::MatryoshkaConfig;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
@@ -26,6 +29,11 @@ fn data(name: &str) -> PathBuf {
 
 fn json(path: PathBuf) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The parameters of a run.
+fn names(config: &Value) -> Vec<&str> {
+    config["parameter_names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
 /// One of SAELens' runs: its files, and our SAE standing where it started.
@@ -48,23 +56,57 @@ fn weights(file: &TensorFile, prefix: &str, names: &[&str]) -> Weights {
     weights
 }
 
-const NAMES: [&str; 4] = ["W_enc", "b_enc", "W_dec", "b_dec"];
+/// The settings of the run's architecture.
+fn architecture(name: &str, sae: &Value) -> ArchitectureConfig {
+    let number = |key: &str| sae[key].as_f64().unwrap();
+    let switch = |key: &str| sae[key].as_bool().unwrap();
+    let topk = |rank| TopKConfig {
+        k: number("k") as usize,
+        rank,
+        aux_loss_coefficient: number("aux_loss_coefficient"),
+        rescale_acts_by_decoder_norm: switch("rescale_acts_by_decoder_norm"),
+    };
+    let batchtopk = || BatchTopKConfig {
+        k: number("k"),
+        topk_threshold_lr: number("topk_threshold_lr"),
+        aux_loss_coefficient: number("aux_loss_coefficient"),
+        rescale_acts_by_decoder_norm: switch("rescale_acts_by_decoder_norm"),
+    };
+    match name {
+        "standard" => ArchitectureConfig::Standard(StandardConfig { lp_norm: number("lp_norm") }),
+        "gated" => ArchitectureConfig::Gated,
+        "jumprelu" => ArchitectureConfig::JumpRelu(JumpReluConfig {
+            bandwidth: number("jumprelu_bandwidth"),
+            sparsity: match sae["jumprelu_sparsity_loss_mode"].as_str().unwrap() {
+                "step" => JumpReluSparsity::Step,
+                "tanh" => JumpReluSparsity::Tanh { scale: number("jumprelu_tanh_scale") as f32 },
+                _ => JumpReluSparsity::Quadratic { target: number("target_l0") as f32 },
+            },
+            ste_to_input: switch("jumprelu_ste_to_input"),
+            pre_act_loss_coefficient: sae["pre_act_loss_coefficient"].as_f64(),
+        }),
+        "topk" => ArchitectureConfig::TopK(topk(Rank::Value)),
+        "abstopk" => ArchitectureConfig::TopK(topk(Rank::Magnitude)),
+        "batchtopk" => ArchitectureConfig::BatchTopK(batchtopk()),
+        "matryoshka_batchtopk" => {
+            let widths = sae["matryoshka_widths"].as_array().unwrap();
+            ArchitectureConfig::Matryoshka(MatryoshkaConfig {
+                batchtopk: batchtopk(),
+                matryoshka_widths: widths.iter().map(|width| width.as_u64().unwrap() as usize).collect(),
+                use_matryoshka_aux_loss: switch("use_matryoshka_aux_loss"),
+            })
+        }
+        _ => panic!("no architecture {name}"),
+    }
+}
 
 impl<B: Backend> Run<B> {
     fn new(backend: B, name: &'static str) -> Run<B> {
         let config = json(data(name).join("config.json"));
         let (sae, trainer) = (&config["sae"], &config["trainer"]);
         let number = |value: &Value| value.as_f64().unwrap();
-        let architecture = match config["architecture"].as_str().unwrap() {
-            "standard" => ArchitectureConfig::Standard(StandardConfig { lp_norm: number(&sae["lp_norm"]) }),
-            _ => ArchitectureConfig::TopK(TopKConfig {
-                k: number(&sae["k"]) as usize,
-                aux_loss_coefficient: number(&sae["aux_loss_coefficient"]),
-                rescale_acts_by_decoder_norm: sae["rescale_acts_by_decoder_norm"].as_bool().unwrap(),
-            }),
-        };
         let training = TrainingConfig {
-            architecture,
+            architecture: architecture(config["architecture"].as_str().unwrap(), sae),
             d_in: 64,
             d_sae: 256,
             train_batch_size_tokens: 128,
@@ -90,7 +132,7 @@ impl<B: Backend> Run<B> {
             total_steps: number(&config["total_training_steps"]) as u64,
         };
         let initial = TensorFile::open(data(name).join("initial.safetensors")).unwrap();
-        let mut sae = TrainingSae::new(&backend, training, &weights(&initial, "", &NAMES)).unwrap();
+        let mut sae = TrainingSae::new(&backend, training, &weights(&initial, "", &names(&config))).unwrap();
         sae.input_scale = config["activation_scaler"]["scaling_factor"].as_f64().unwrap_or(1.0) as f32;
         let scale = number(&config["batch_scale"]) as f32;
         let all = TensorFile::open(data("data.safetensors")).unwrap().f32("batches").unwrap();
@@ -99,10 +141,9 @@ impl<B: Backend> Run<B> {
     }
 
     fn settings(&self, step: u64) -> StepSettings {
-        let of = &self.config["coefficients"]["l1"];
-        let coefficient = of["final_value"]
-            .as_f64()
-            .map_or(0.0, |last| coefficient(last, of["warm_up_steps"].as_u64().unwrap(), step));
+        let coefficient = self.config["coefficients"].as_object().unwrap().values().next().map_or(0.0, |of| {
+            coefficient(of["final_value"].as_f64().unwrap(), of["warm_up_steps"].as_u64().unwrap(), step)
+        });
         StepSettings { lr: self.schedule.at(step), coefficient }
     }
 
@@ -130,8 +171,8 @@ impl<B: Backend> Run<B> {
                     let of_latent: Vec<usize> = match name {
                         "W_enc" => (0..64).map(|d| d * 256 + latent).collect(),
                         "W_dec" => (latent * 64..(latent + 1) * 64).collect(),
-                        "b_enc" => vec![latent],
-                        _ => vec![],
+                        "b_dec" => vec![],
+                        _ => vec![latent],
                     };
                     of_latent.into_iter().for_each(|i| values[i] = expected[i]);
                 }
@@ -174,7 +215,7 @@ fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) ->
         let terms = expected["losses"].as_object().unwrap();
         assert_eq!(terms.len(), report.losses.len(), "{name}");
         for (term, ours) in &report.losses {
-            let theirs = terms[*term].as_f64().unwrap();
+            let theirs = terms[&**term].as_f64().unwrap();
             let allowed = (theirs.abs() * 1e-5).max(1e-6);
             assert!((ours - theirs).abs() <= allowed, "{name} step {step} {term}: {ours} for {theirs}");
         }
@@ -186,6 +227,10 @@ fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) ->
         let allowed = if report.l0 == l0 { 1e-5 } else { 1e-4 };
         let ours = report.grad_norm;
         assert!((ours / norm - 1.0).abs() < allowed, "{name} step {step}: grad_norm {ours} for {norm}");
+        if let Some(threshold) = expected["topk_threshold_after"].as_f64() {
+            let ours = run.sae.architecture_state().unwrap()[0];
+            assert!((ours / threshold - 1.0).abs() < 1e-5, "{name} step {step}: threshold {ours} for {threshold}");
+        }
     }
     run
 }
@@ -214,11 +259,12 @@ fn kernels_reproduce_on<B: Backend>(device: B, name: &'static str) {
 /// From SAELens' state before step 25: the gradients and the weights after it.
 fn one_step_on<B: Backend>(backend: B, name: &'static str) {
     let run = Run::new(backend.clone(), name);
+    let names = names(&run.config);
     let step = run.open("step_25.safetensors");
     let config = run.sae.config().clone();
-    let mut sae = TrainingSae::new(&backend, config, &weights(&step, "before.", &NAMES)).unwrap();
+    let mut sae = TrainingSae::new(&backend, config, &weights(&step, "before.", &names)).unwrap();
     for (prefix, named) in [("before.exp_avg.", &mut sae.exp_avg), ("before.exp_avg_sq.", &mut sae.exp_avg_sq)] {
-        *named = cusae::sae::parameters::Named::upload(&backend, &weights(&step, prefix, &NAMES)).unwrap();
+        *named = cusae::sae::parameters::Named::upload(&backend, &weights(&step, prefix, &names)).unwrap();
     }
     let since = step.f32("before.n_forward_passes_since_fired").unwrap();
     let since: Vec<u32> = since.iter().map(|&n| n as u32).collect();
@@ -228,7 +274,7 @@ fn one_step_on<B: Backend>(backend: B, name: &'static str) {
     sae.step(&batch, &run.settings(25)).unwrap();
     let (gradients, after) =
         (sae.gradients().download(&backend, 64).unwrap(), sae.values.download(&backend, 64).unwrap());
-    for name in NAMES {
+    for name in names {
         let expected = step.f32(&format!("grad.{name}")).unwrap();
         run.assert_close(
             &format!("gradient of {name}"),
@@ -271,7 +317,7 @@ fn explained_variance_is_that_of_saelens() {
     let settings = StepSettings { lr: 0.0, coefficient: 0.0 };
     sae.step(&vec![0.0, 0.0, 2.0, 0.0, 4.0, 3.0], &settings).unwrap();
     let report = sae.report(true).unwrap();
-    assert_eq!(report.losses[0], ("mse_loss", 20.0 / 3.0));
+    assert_eq!(report.losses[0], ("mse_loss".into(), 20.0 / 3.0));
     let variance = report.explained_variance.unwrap();
     assert_eq!(variance.pooled, 1.0 - 20.0 / 14.0);
     // The rows' ratios are 0.8, 0 and -1.25: their mean, and their deviation with n - 1.
@@ -307,10 +353,29 @@ traces! {
     topk: reproduces("topk");
     topk_with_auxk: reproduces("topk-aux");
     topk_with_auxk_without_rescale: reproduces("topk-aux-norescale");
+    abstopk_with_auxk: reproduces("abstopk-aux");
+    batchtopk: reproduces("batchtopk");
+    batchtopk_with_auxk: reproduces("batchtopk-aux");
+    matryoshka: reproduces("matryoshka");
+    matryoshka_with_auxk_for_every_level: reproduces("matryoshka-aux");
+    gated: reproduces("gated");
+    jumprelu: reproduces("jumprelu");
+    jumprelu_with_tanh_and_pre_act_loss: reproduces("jumprelu-tanh");
+    jumprelu_with_a_target: reproduces("jumprelu-quadratic");
+    gradients_of_a_batchtopk_step_with_auxk: one_step("batchtopk-aux");
+    gradients_of_a_matryoshka_step_with_auxk_for_every_level: one_step("matryoshka-aux");
+    gradients_of_a_gated_step: one_step("gated");
+    gradients_of_a_jumprelu_step_with_tanh_and_pre_act_loss: one_step("jumprelu-tanh");
     gradients_of_a_standard_step: one_step("standard");
     gradients_of_a_topk_step_with_auxk: one_step("topk-aux");
     kernels_standard: kernels_reproduce("standard");
     kernels_topk_with_auxk: kernels_reproduce("topk-aux");
+    kernels_abstopk_with_auxk: kernels_reproduce("abstopk-aux");
+    kernels_batchtopk_with_auxk: kernels_reproduce("batchtopk-aux");
+    kernels_matryoshka_with_auxk_for_every_level: kernels_reproduce("matryoshka-aux");
+    kernels_gated: kernels_reproduce("gated");
+    kernels_jumprelu: kernels_reproduce("jumprelu");
+    kernels_jumprelu_with_tanh_and_pre_act_loss: kernels_reproduce("jumprelu-tanh");
     kernels_gradients_of_a_standard_step: one_step_of_kernels("standard");
     kernels_gradients_of_a_topk_step_with_auxk: one_step_of_kernels("topk-aux");
 }

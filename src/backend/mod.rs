@@ -131,6 +131,10 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn encode_topk(&self, op: EncodeTopk<'_, Self>) -> Result<()>;
     /// The positive pre-activations of every row as lists, and how long the longest is.
     fn encode_relu(&self, op: EncodeRelu<'_, Self>) -> Result<()>;
+    /// The largest pre-activations of the whole batch, exactly, as lists, and how long the longest is.
+    fn encode_batch_topk(&self, op: EncodeBatchTopk<'_, Self>) -> Result<()>;
+    /// The pre-activations of every row above their thresholds as lists, and how long the longest is.
+    fn encode_jumprelu(&self, op: EncodeJumpRelu<'_, Self>) -> Result<()>;
     /// The rectified pre-activations of every row, dense.
     fn encode_relu_dense(&self, op: EncodeReluDense<'_, Self>) -> Result<()>;
     /// The k dead latents with the largest pre-activations of every row (AuxK), signed.
@@ -143,6 +147,20 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn sparsity_lp(&self, op: SparsityLp<'_, Self>) -> Result<()>;
     /// The same term on dense features.
     fn sparsity_lp_dense(&self, op: SparsityLpDense<'_, Self>) -> Result<()>;
+    /// JumpReLU's sparsity term and straight-through gradients.
+    fn jumprelu_gradient(&self, op: JumpReluGradient<'_, Self>) -> Result<()>;
+    /// The pre-activation loss of dead latents, and its gradients.
+    fn pre_act_loss(&self, op: PreActLoss<'_, Self>) -> Result<()>;
+    /// From open gates to the features they let through.
+    fn gate(&self, op: Gate<'_, Self>) -> Result<()>;
+    /// From the gradients of gated features to those of what they are made of.
+    fn gate_gradient(&self, op: GateGradient<'_, Self>) -> Result<()>;
+    /// The listed features of a range of latents.
+    fn slice_lists(&self, op: SliceLists<'_, Self>) -> Result<()>;
+    /// The sum of one number per listed feature, latent by latent.
+    fn sum_by_latent(&self, op: SumByLatent<'_, Self>) -> Result<()>;
+    /// The gradient of each listed value from that of the decoder's output.
+    fn gradient_values(&self, op: GradientValues<'_, Self>) -> Result<()>;
     /// Lists by row turned into lists by latent.
     fn transpose_lists(&self, op: TransposeLists<'_, Self>) -> Result<()>;
     /// Gradients of W_enc, b_enc and W_dec from lists by latent.

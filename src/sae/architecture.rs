@@ -1,8 +1,12 @@
 //! What differs between architectures in a training step. One architecture is one file beside this
 //! one with a type that implements [`Architecture`]; [`build`] is the only list of them.
 
+use super::batchtopk::{BatchTopK, BatchTopKConfig};
+use super::gated::Gated;
+use super::jumprelu::{JumpRelu, JumpReluConfig};
+use super::matryoshka::{Matryoshka, MatryoshkaConfig};
 use super::parameters::Named;
-use super::report::Measurements;
+use super::report::{LossTerm, Measurements};
 use super::standard::{Standard, StandardConfig};
 use super::topk::{TopK, TopKConfig};
 use crate::backend::*;
@@ -13,15 +17,27 @@ use crate::error::Result;
 pub enum ArchitectureConfig {
     /// ReLU with an Lp sparsity term.
     Standard(StandardConfig),
-    /// The k largest pre-activations.
+    /// ReLU behind a gate.
+    Gated,
+    /// The identity above a learned threshold.
+    JumpRelu(JumpReluConfig),
+    /// The k largest pre-activations of a row, by value or by magnitude.
     TopK(TopKConfig),
+    /// The largest pre-activations of a batch.
+    BatchTopK(BatchTopKConfig),
+    /// The same, of which prefixes must reconstruct, too.
+    Matryoshka(MatryoshkaConfig),
 }
 
 /// Makes the architecture's part of the training step.
 pub fn build<B: Backend>(backend: &B, config: &ArchitectureConfig, dims: Dims) -> Result<Box<dyn Architecture<B>>> {
     Ok(match config {
         ArchitectureConfig::Standard(config) => Box::new(Standard::new(backend, config.clone(), dims)?),
+        ArchitectureConfig::Gated => Box::new(Gated::new(backend, dims)?),
+        ArchitectureConfig::JumpRelu(config) => Box::new(JumpRelu::new(backend, config.clone(), dims)?),
         ArchitectureConfig::TopK(config) => Box::new(TopK::new(backend, config.clone(), dims)?),
+        ArchitectureConfig::BatchTopK(config) => Box::new(BatchTopK::new(backend, config.clone(), dims)?),
+        ArchitectureConfig::Matryoshka(config) => Box::new(Matryoshka::new(backend, config.clone(), dims)?),
     })
 }
 
@@ -54,6 +70,8 @@ pub struct Batch<'a, B: Backend> {
     pub denormalize: Option<[&'a B::Buffer<f32>; 2]>,
     /// The latents that were dead before this step.
     pub dead: &'a DeadLatents<B>,
+    /// A latent is dead after so many steps without firing.
+    pub dead_feature_window: u32,
     /// The step's numbers, among them the coefficient of the sparsity term, after its warm-up.
     pub scalars: &'a B::Buffer<StepScalars>,
     /// Out: the parameters' gradients; b_dec's is the caller's work.
@@ -76,8 +94,26 @@ pub struct Firing<B: Backend> {
     pub since_fired: B::Buffer<u32>,
 }
 
+/// Sums over the batch of the gradients with respect to `input · w_encᵀ` `[F]`.
+pub enum EncoderSums<'a, B: Backend> {
+    /// They are the gradient of b_enc.
+    OfBias,
+    /// The architecture has them.
+    Own(&'a B::Buffer<f32>),
+}
+
 /// One architecture's forward and backward pass over a batch.
 pub trait Architecture<B: Backend>: Send {
+    /// Sums that [`Architecture::step`] leaves with [`Batch::sum_term`].
+    fn terms(&self) -> usize {
+        1
+    }
+
+    /// Brings parameters back to where they are allowed to be, before anything reads them.
+    fn project(&mut self, _backend: &B, _values: &mut Named<B>) -> Result<()> {
+        Ok(())
+    }
+
     /// What the host has to know, and to wait for, before it can queue the step. Which latents are dead
     /// is not found yet.
     fn begin(&mut self, _batch: &mut Batch<'_, B>) -> Result<()> {
@@ -96,11 +132,23 @@ pub trait Architecture<B: Backend>: Send {
 
     /// Loss terms besides `mse_loss`, by SAELens' names, coefficients multiplied in: from the sums that
     /// the step left with [`Batch::sum_term`], and how many latents were dead before it.
-    fn losses(&self, sums: &[f64], n_dead: usize) -> Vec<(&'static str, f64)>;
+    /// May wait for the device.
+    fn losses(&self, backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>>;
 
-    /// State that a resumed run needs besides the parameters, as numbers.
-    fn state(&self) -> Vec<f64> {
-        Vec::new()
+    /// Where the gradients of the encoder's product are summed over the batch: b_dec's needs them.
+    fn encoder_sums(&self) -> EncoderSums<'_, B> {
+        EncoderSums::OfBias
+    }
+
+    /// Active latents in the latest batch, where [`Batch::count_active`] does not say it. May wait for
+    /// the device.
+    fn active(&self, _backend: &B) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// State that a resumed run needs besides the parameters, as numbers. May wait for the device.
+    fn state(&self, _backend: &B) -> Result<Vec<f64>> {
+        Ok(Vec::new())
     }
 
     /// Takes back what [`Architecture::state`] gave.
@@ -143,8 +191,45 @@ impl<'a, B: Backend> Batch<'a, B> {
 
     /// Sums a loss term over the batch's rows, for [`Architecture::losses`].
     pub fn sum_term(&mut self, term: usize, of_rows: &B::Buffer<f32>) -> Result<()> {
+        self.sum_term_over(term, of_rows, self.dims.rows)
+    }
+
+    /// Sums a loss term over `len` parts of it.
+    pub fn sum_term_over(&mut self, term: usize, values: &B::Buffer<f32>, len: usize) -> Result<()> {
         let (out, slot) = (&mut self.measurements.sums, 1 + term);
-        self.backend.sum(Sum { values: of_rows, len: self.dims.rows, out, slot })
+        self.backend.sum(Sum { values, len, out, slot })
+    }
+
+    /// Makes lists longer, empty ones, if the longest row of what an encoder found does not fit; returns
+    /// whether it did so. Waits for that row's length.
+    pub fn make_room(&self, lists: &mut FeatureLists<B>, longest: &B::Buffer<u32>) -> Result<bool> {
+        let longest = self.backend.read_element(longest, 0)? as usize;
+        let is_short = longest > lists.stride;
+        if is_short {
+            // Some more, so that the next batch is likely to fit too.
+            let stride = (longest + longest / 4).min(self.dims.d_sae);
+            *lists = FeatureLists::new(self.backend, self.dims.rows, stride)?;
+        }
+        Ok(is_short)
+    }
+
+    /// The reconstruction from lists, its gradients and those of the weights, where nothing else depends
+    /// on the features: where a latent is active, dh is the gradient of its value; elsewhere it is 0.
+    pub fn decode_and_differentiate(
+        &mut self,
+        lists: &FeatureLists<B>,
+        by_latent: &mut LatentLists<B>,
+        value_gradient: &mut B::Buffer<f32>,
+    ) -> Result<()> {
+        let Dims { rows, d_sae, .. } = self.dims;
+        self.backend.decode_sparse(DecodeSparse {
+            decoder: self.decoder(),
+            lists,
+            dead_weight: None,
+            value_gradient: Some(value_gradient),
+        })?;
+        self.backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent })?;
+        self.gradient_from_lists(lists, by_latent, value_gradient, None, None, false)
     }
 
     /// Notes how many latents are active in the whole batch.

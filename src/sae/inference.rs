@@ -174,7 +174,13 @@ impl<B: Backend> Pass<B> {
             InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm } => {
                 let decoder_norm = rescale_acts_by_decoder_norm.then_some(&sae.decoder_norm);
                 let encoder = encoder(sae, &self.input, rows);
-                sae.backend.encode_topk(EncodeTopk { encoder, decoder_norm, k, lists: &mut self.lists })
+                sae.backend.encode_topk(EncodeTopk {
+                    encoder,
+                    rank: Rank::Value,
+                    decoder_norm,
+                    k,
+                    lists: &mut self.lists,
+                })
             }
         }
     }

@@ -1,10 +1,15 @@
 //! The sparse autoencoder: parameters, training step, architectures.
 
 pub mod architecture;
+pub mod auxk;
+pub mod batchtopk;
 pub mod config;
 pub mod features;
+pub mod gated;
 pub mod inference;
 pub mod init;
+pub mod jumprelu;
+pub mod matryoshka;
 pub mod parameters;
 pub mod report;
 pub mod standard;

@@ -78,9 +78,14 @@ impl<B: Backend> Named<B> {
 
     /// Where the gradients of the encoder's and decoder's weights go.
     pub fn weight_gradients(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
-        let positions = ["W_enc", "b_enc", "W_dec"].map(|name| self.position(name));
-        let [w_enc, b_enc, w_dec] = self.buffers.get_disjoint_mut(positions).expect("three different names");
-        WeightGradients { w_enc: &mut w_enc.1, b_enc: &mut b_enc.1, w_dec: &mut w_dec.1, accumulate }
+        let [w_enc, b_enc, w_dec] = self.get_many_mut(["W_enc", "b_enc", "W_dec"]);
+        WeightGradients { w_enc, b_enc, w_dec, accumulate }
+    }
+
+    /// The buffers of different names that the architecture has, to be changed.
+    pub fn get_many_mut<const N: usize>(&mut self, names: [&str; N]) -> [&mut B::Buffer<f32>; N] {
+        let positions = names.map(|name| self.position(name));
+        self.buffers.get_disjoint_mut(positions).expect("different names").map(|(_, buffer)| buffer)
     }
 
     fn position(&self, name: &str) -> usize {

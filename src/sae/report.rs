@@ -3,12 +3,16 @@
 
 use crate::backend::{Backend, NoteNonFinite, RowVariance, StepScalars};
 use crate::error::Result;
+use std::borrow::Cow;
+
+/// A loss term by SAELens' name, its coefficient multiplied in.
+pub type LossTerm = (Cow<'static, str>, f64);
 
 /// What a step leaves behind, by SAELens' names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// `mse_loss` first, then the architecture's terms.
-    pub losses: Vec<(&'static str, f64)>,
+    pub losses: Vec<LossTerm>,
     /// Mean number of active latents in a row.
     pub l0: f64,
     /// Latents that were dead before the step.
@@ -62,12 +66,9 @@ impl ExplainedVariance {
     }
 }
 
-/// Loss terms that an architecture can have besides the squared error.
-pub const MAX_TERMS: usize = 3;
-
 /// The latest step's numbers, on the device.
 pub struct Measurements<B: Backend> {
-    /// Sums over the batch's rows `[1 + MAX_TERMS]`: the squared error, then the architecture's terms.
+    /// Sums over the batch's rows `[1 + terms]`: the squared error, then the architecture's terms.
     pub sums: B::Buffer<f64>,
     /// Active latents in the whole batch `[1]`.
     pub active: B::Buffer<u32>,
@@ -77,10 +78,10 @@ pub struct Measurements<B: Backend> {
 }
 
 impl<B: Backend> Measurements<B> {
-    /// Of no step.
-    pub fn none(backend: &B) -> Result<Self> {
+    /// Of no step, for an architecture with so many terms.
+    pub fn none(backend: &B, terms: usize) -> Result<Self> {
         Ok(Measurements {
-            sums: backend.zeros(1 + MAX_TERMS)?,
+            sums: backend.zeros(1 + terms)?,
             active: backend.zeros(1)?,
             clip: backend.zeros(2)?,
             first_non_finite: backend.zeros(1)?,

@@ -6,6 +6,7 @@
 //! when a row does not fit any more.
 
 use super::architecture::{Architecture, Batch, Dims};
+use super::report::LossTerm;
 use crate::backend::*;
 use crate::error::Result;
 
@@ -178,13 +179,13 @@ impl<B: Backend> Architecture<B> for Standard<B> {
         batch.sum_term(0, &self.row_loss)
     }
 
-    fn losses(&self, sums: &[f64], _n_dead: usize) -> Vec<(&'static str, f64)> {
-        vec![("l1_loss", sums[0] / self.dims.rows as f64)]
+    fn losses(&self, _backend: &B, sums: &[f64], _n_dead: usize) -> Result<Vec<LossTerm>> {
+        Ok(vec![("l1_loss".into(), sums[0] / self.dims.rows as f64)])
     }
 
     /// Dense or lists: they round differently, so a resumed run must go on in the same form.
-    fn state(&self) -> Vec<f64> {
-        vec![f64::from(u8::from(matches!(self.form, Form::Lists { .. })))]
+    fn state(&self, _backend: &B) -> Result<Vec<f64>> {
+        Ok(vec![f64::from(u8::from(matches!(self.form, Form::Lists { .. })))])
     }
 
     fn restore(&mut self, backend: &B, state: &[f64]) -> Result<()> {

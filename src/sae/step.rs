@@ -1,7 +1,7 @@
 //! One training step: the only place with the order of operations, which is SAELens'
 //! (`sae_trainer.py: SAETrainer.step`).
 //!
-//! 1. Normalise the batch.
+//! 1. Parameters that have bounds are brought back to them; the batch is normalised.
 //! 2. Which latents are dead.
 //! 3. The architecture's forward and backward pass, which also counts what fired.
 //! 4. b_dec's gradient.
@@ -15,7 +15,7 @@
 //! on every step queues the same operations, with what changes in [`StepScalars`], so that a device can
 //! do them as one piece of recorded work.
 
-use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, Firing};
+use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing};
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::weights::Weights;
@@ -120,7 +120,7 @@ impl<B: Backend> TrainingSae<B> {
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
-            measurements: Measurements::none(backend)?,
+            measurements: Measurements::none(backend, architecture.terms())?,
             config,
             architecture,
             values,
@@ -150,7 +150,7 @@ impl<B: Backend> TrainingSae<B> {
     fn find_dead(&mut self) -> Result<()> {
         let (window, d_sae) = (self.config.dead_feature_window, self.config.d_sae);
         let since_fired = &self.firing.since_fired;
-        self.backend.find_dead(FindDead { since_fired, window, d_sae, dead: &mut self.work.dead })
+        self.backend.find_dead(FindDead { since_fired, window, latents: 0..d_sae, dead: &mut self.work.dead })
     }
 
     /// Trains on one batch `[B, D]` of activations.
@@ -160,6 +160,7 @@ impl<B: Backend> TrainingSae<B> {
         let scalars = StepScalars::new(step, settings.lr, betas, settings.coefficient);
         // Not by `write`, which may wait for work queued before.
         self.backend.fill(&mut self.work.scalars, scalars)?;
+        self.architecture.project(&self.backend, &mut self.values)?;
         self.prepare(x)?;
         self.of_architecture(|architecture, batch| architecture.begin(batch))?;
         if self.architecture.repeats() {
@@ -198,6 +199,7 @@ impl<B: Backend> TrainingSae<B> {
             target: &self.work.target,
             denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
+            dead_feature_window: self.config.dead_feature_window,
             scalars: &self.work.scalars,
             gradients: &mut self.gradients,
             output_gradient: &mut self.work.output_gradient,
@@ -220,16 +222,19 @@ impl<B: Backend> TrainingSae<B> {
         let rows = dims[0] as f64;
         let sums = backend.download(&self.measurements.sums)?;
         let n_dead = backend.read_element(&self.work.dead.count, 0)? as usize;
-        let l0 = f64::from(backend.read_element(&self.measurements.active, 0)?) / rows;
+        let active = match self.architecture.active(backend)? {
+            Some(active) => active,
+            None => backend.read_element(&self.measurements.active, 0)?.into(),
+        };
         let grad_norm = backend.read_element(&self.measurements.clip, 1)?.into();
-        let mut losses = vec![("mse_loss", sums[0] / rows)];
-        losses.extend(self.architecture.losses(&sums[1..], n_dead));
+        let mut losses = vec![("mse_loss".into(), sums[0] / rows)];
+        losses.extend(self.architecture.losses(backend, &sums[1..], n_dead)?);
         let of_batch = [&self.work.target, &self.work.squared_error];
         // The input is not needed any more: its place takes the variances.
         let variance = &mut self.work.input;
         let explained_variance =
             with_variance.then(|| ExplainedVariance::of(backend, of_batch, variance, dims)).transpose()?;
-        Ok(StepReport { losses, l0, n_dead, grad_norm, explained_variance })
+        Ok(StepReport { losses, l0: active as f64 / rows, n_dead, grad_norm, explained_variance })
     }
 
     /// The first step since this SAE was made whose loss or gradient norm was not finite. Waits for the
@@ -261,9 +266,12 @@ impl<B: Backend> TrainingSae<B> {
         })
     }
 
-    /// b_dec's gradient needs b_enc's; the clip needs all.
+    /// b_dec's gradient needs the encoder's; the clip needs all.
     fn finish_gradients(&mut self) -> Result<()> {
-        let (b_enc_gradient, out) = self.gradients.get_beside("b_enc", "b_dec");
+        let (b_enc_gradient, out) = match self.architecture.encoder_sums() {
+            EncoderSums::OfBias => self.gradients.get_beside("b_enc", "b_dec"),
+            EncoderSums::Own(sums) => (sums, self.gradients.get_mut("b_dec")),
+        };
         self.backend.gradient_b_dec(GradientBDec {
             gradient: &self.work.output_gradient,
             through_encoder: self
@@ -311,8 +319,8 @@ impl<B: Backend> TrainingSae<B> {
     }
 
     /// State of the architecture that a resumed run needs.
-    pub fn architecture_state(&self) -> Vec<f64> {
-        self.architecture.state()
+    pub fn architecture_state(&self) -> Result<Vec<f64>> {
+        self.architecture.state(&self.backend)
     }
 
     /// Takes back what [`TrainingSae::architecture_state`] gave.

@@ -95,7 +95,7 @@ fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
 
     let fired = backend.download(&sae.firing.fired_count)?;
     let since = backend.download(&sae.firing.since_fired)?;
-    let (scale, architecture) = ([sae.input_scale], sae.architecture_state());
+    let (scale, architecture) = ([sae.input_scale], sae.architecture_state()?);
     let statistics = vec![
         ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
         ("n_forward_passes_since_fired".into(), Tensor::u32(&[since.len()], &since)),

@@ -93,7 +93,7 @@ mod tests {
 
     fn line_of(architecture: &str, term: &'static str) -> Metrics {
         let report = StepReport {
-            losses: vec![("mse_loss", 2.0), (term, 0.5)],
+            losses: vec![("mse_loss".into(), 2.0), (term.into(), 0.5)],
             l0: 31.5,
             n_dead: 7,
             grad_norm: 4.0,

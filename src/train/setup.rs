@@ -2,7 +2,7 @@
 
 use super::progress::Reporter;
 use super::schedule::LearningRate;
-use crate::backend::{Backend, RowNorms, Sum};
+use crate::backend::{Backend, Rank, RowNorms, Sum};
 use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
 use crate::data::tokenizer::excluded_ids;
 use crate::data::{
@@ -148,6 +148,7 @@ pub fn training_config(recipe: &Recipe) -> TrainingConfig {
             Architecture::Standard => ArchitectureConfig::Standard(StandardConfig { lp_norm: recipe.lp_norm }),
             Architecture::TopK => ArchitectureConfig::TopK(TopKConfig {
                 k: recipe.k,
+                rank: Rank::Value,
                 aux_loss_coefficient: recipe.aux_loss_coefficient,
                 rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
             }),
@@ -340,7 +341,8 @@ mod tests {
             train_batch_size_tokens: 32,
             ..Recipe::default()
         };
-        let topk = TopKConfig { k: 3, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm: false };
+        let (rank, rescale_acts_by_decoder_norm) = (Rank::Value, false);
+        let topk = TopKConfig { k: 3, rank, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm };
         let expected = TrainingConfig {
             architecture: ArchitectureConfig::TopK(topk),
             d_in: 8,

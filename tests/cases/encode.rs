@@ -158,6 +158,7 @@ pub struct TopkCase {
     pub stride: usize,
     /// Every so many-th latent is dead, from the last of these on; 0: all are selected from.
     pub dead_every: usize,
+    pub rank: Rank,
 }
 
 /// One latent; around a group's 64 latents and a tile's 128 rows (and more rows than one part of the
@@ -165,7 +166,7 @@ pub struct TopkCase {
 /// rows negative; more groups than a block's warps take at once.
 pub fn topk() -> Vec<TopkCase> {
     use Numbers::*;
-    let case = |(shape, k): (Shape, usize)| TopkCase { shape, k, stride: k + k % 3, dead_every: 0 };
+    let case = |(shape, k): (Shape, usize)| TopkCase { shape, k, stride: k + k % 3, dead_every: 0, rank: Rank::Value };
     let mut cases = vec![
         (shape(3, 2, 5, Integers, false), 2),
         (shape(1, 1, 1, Equal(0.5), false), 1),
@@ -190,7 +191,7 @@ pub fn topk() -> Vec<TopkCase> {
 /// fewer dead latents than k, one, none.
 pub fn dead_topk() -> Vec<TopkCase> {
     use Numbers::*;
-    let case = |(shape, k, dead_every)| TopkCase { shape, k, stride: k + 1, dead_every };
+    let case = |(shape, k, dead_every)| TopkCase { shape, k, stride: k + 1, dead_every, rank: Rank::Value };
     let mut cases = vec![
         (shape(3, 2, 5, Integers, false), 2, 2),
         (shape(3, 2, 5, Integers, false), 3, 2),
@@ -205,6 +206,12 @@ pub fn dead_topk() -> Vec<TopkCase> {
     cases.into_iter().map(case).collect()
 }
 
+/// As [`topk`] and [`dead_topk`], ranked by magnitude.
+pub fn magnitude() -> Vec<TopkCase> {
+    let cases = topk().into_iter().chain(dead_topk());
+    cases.map(|case| TopkCase { rank: Rank::Magnitude, ..case }).collect()
+}
+
 impl TopkCase {
     fn dead(&self) -> impl Iterator<Item = u32> {
         let every = self.dead_every.max(1);
@@ -216,7 +223,9 @@ impl TopkCase {
         for row in exact.chunks_exact(self.shape.d_sae) {
             let norm = |i: usize| if self.shape.norms { f64::from(norm[i]) } else { 1.0 };
             let selectable = self.dead().map(|latent| latent as usize);
-            let mut keys: Vec<(f64, f64)> = selectable.map(|i| (row[i].0 * norm(i), row[i].1 * norm(i))).collect();
+            let signed = selectable.map(|i| (row[i].0 * norm(i), row[i].1 * norm(i)));
+            let ranked = |key: f64| if self.rank == Rank::Value { key } else { key.abs() };
+            let mut keys: Vec<(f64, f64)> = signed.map(|(key, bound)| (ranked(key), bound)).collect();
             keys.sort_by(|a, b| b.0.total_cmp(&a.0));
             let (last, next) = (keys[self.k - 1], keys[self.k]);
             assert!(last.0 - next.0 > last.1 + next.1, "{self:?} is not decided: {last:?}, {next:?}");
@@ -236,15 +245,15 @@ impl Case for TopkCase {
         });
         let uploaded = self.shape.upload(backend)?;
         let mut lists = empty_lists(backend, rows, self.stride)?;
-        let (encoder, decoder_norm, k) = (uploaded.encoder(), uploaded.norm(), self.k);
+        let (encoder, decoder_norm, k, rank) = (uploaded.encoder(), uploaded.norm(), self.k, self.rank);
         if self.dead_every == 0 {
-            backend.encode_topk(EncodeTopk { encoder, decoder_norm, k, lists: &mut lists })?;
+            backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k, lists: &mut lists })?;
         } else {
             let mut latents = vec![u32::MAX; d_sae];
             let n_dead = self.dead().zip(&mut latents).map(|(dead, to)| *to = dead).count() as u32;
             let dead = DeadLatents { count: backend.upload(&[n_dead])?, latents: backend.upload(&latents)? };
             let lists = &mut lists;
-            backend.encode_dead_topk(EncodeDeadTopk { encoder, decoder_norm, dead: &dead, k, lists })?;
+            backend.encode_dead_topk(EncodeDeadTopk { encoder, rank, decoder_norm, dead: &dead, k, lists })?;
         }
         outputs_of_lists(backend, &lists, agree)
     }
@@ -303,6 +312,130 @@ impl Case for ReluCase {
     }
 }
 
+/// [`Backend::encode_batch_topk`].
+#[derive(Clone, Debug)]
+pub struct BatchTopkCase {
+    pub shape: Shape,
+    pub n: usize,
+    pub stride: usize,
+}
+
+/// One entry and all; ties over many rows; rows that are left out; too little room; nothing positive;
+/// more rows than one tile holds, more groups than a block's warps take at once.
+pub fn batch_topk() -> Vec<BatchTopkCase> {
+    use Numbers::*;
+    let case = |(shape, n, stride)| BatchTopkCase { shape, n, stride };
+    [
+        (shape(1, 1, 1, Equal(0.5), false), 1, 1),
+        (shape(3, 2, 5, Integers, false), 4, 5),
+        (shape(3, 2, 5, Integers, true), 15, 5),
+        (shape(130, 3, 65, Integers, true), 300, 65),
+        (shape(130, 3, 65, Integers, false), 1, 1),
+        (shape(130, 3, 65, Equal(2.0), false), 131, 65),
+        (shape(130, 3, 65, Equal(2.0), false), 131, 64),
+        (shape(4, 4, 200, Equal(-1.0), false), 20, 3),
+        (shape(4, 130, 130, Extremes, true), 60, 130),
+        (shape(2, 4, 20_000, Integers, false), 600, 20_000),
+        (shape(5, 31, 400, Real, false), 50, 400),
+    ]
+    .map(case)
+    .to_vec()
+}
+
+impl Case for BatchTopkCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let Shape { rows, d_sae, .. } = self.shape;
+        let exact = self.shape.exact();
+        let agree = self.shape.agree(|| {
+            let mut keys = exact.clone();
+            keys.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let (last, next) = (keys[self.n - 1], keys[self.n]);
+            assert!(last.0 - next.0 > last.1 + next.1 && last.0 > last.1, "{self:?} is not decided");
+            slots(&exact, d_sae, self.stride)
+        });
+        let uploaded = self.shape.upload(backend)?;
+        let (mut lists, mut threshold) = (empty_lists(backend, rows, self.stride)?, backend.upload(&[0.5])?);
+        let mut longest = unwritten(backend, 1)?;
+        backend.encode_batch_topk(EncodeBatchTopk {
+            encoder: uploaded.encoder(),
+            decoder_norm: uploaded.norm(),
+            n: self.n,
+            threshold_lr: 0.25,
+            threshold: &mut threshold,
+            lists: &mut lists,
+            longest: &mut longest,
+        })?;
+        let fits = backend.read_element(&longest, 0)? as usize <= self.stride;
+        let mut outputs = if fits { outputs_of_lists(backend, &lists, agree)? } else { Outputs::default() };
+        outputs.u32(backend, "longest row", &longest, 1)?;
+        // A quarter of one value's error, which is far below this.
+        let close = if self.shape.numbers == Numbers::Real { Agree::Relative(1e-5) } else { Agree::Bits };
+        outputs.f64(backend, "threshold", &threshold, 1, close)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::encode_jumprelu`].
+#[derive(Clone, Debug)]
+pub struct JumpReluCase {
+    pub shape: Shape,
+    pub stride: usize,
+    pub bandwidth: Option<f32>,
+    pub with_pre_activations: bool,
+}
+
+/// Thresholds among the values, on both sides of zero; windows that hold none, some and all; rows with
+/// more room than needed, just enough, and too little.
+pub fn jumprelu() -> Vec<JumpReluCase> {
+    use Numbers::*;
+    let case = |(shape, stride, bandwidth): (Shape, usize, Option<f32>)| JumpReluCase {
+        shape,
+        stride,
+        bandwidth,
+        with_pre_activations: bandwidth.is_some() || stride % 2 == 0,
+    };
+    [
+        (shape(3, 2, 5, Integers, false), 5, None),
+        (shape(0, 2, 5, Integers, false), 5, Some(1.0)),
+        (shape(129, 3, 65, Integers, false), 65, Some(1.0)),
+        (shape(129, 3, 65, Integers, false), 65, Some(4.5)),
+        (shape(2, 4, 200, Equal(1.0), false), 200, Some(0.5)),
+        (shape(2, 4, 200, Equal(1.0), false), 100, Some(100.0)),
+        (shape(2, 4, 200, Equal(-1.0), false), 200, None),
+        (shape(4, 130, 130, Extremes, false), 130, None),
+        (shape(4, 130, 130, Extremes, false), 130, Some(1e-3)),
+    ]
+    .map(case)
+    .to_vec()
+}
+
+impl Case for JumpReluCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let Shape { rows, d_sae, .. } = self.shape;
+        let uploaded = self.shape.upload(backend)?;
+        let thresholds: Vec<f32> = indices(9, d_sae, 7).iter().map(|&i| i as f32 - 2.0).collect();
+        let threshold = backend.upload(&thresholds)?;
+        let mut lists = empty_lists(backend, rows, self.stride)?;
+        let mut pre_activations = unwritten(backend, rows * self.stride)?;
+        let mut longest = unwritten(backend, 1)?;
+        backend.encode_jumprelu(EncodeJumpRelu {
+            encoder: uploaded.encoder(),
+            threshold: &threshold,
+            bandwidth: self.bandwidth,
+            lists: &mut lists,
+            longest: &mut longest,
+            pre_activations: self.with_pre_activations.then_some(&mut pre_activations),
+        })?;
+        let mut outputs = Outputs::default();
+        outputs.u32(backend, "longest row", &longest, 1)?;
+        if backend.read_element(&longest, 0)? as usize <= self.stride {
+            outputs = outputs_of_lists(backend, &lists, Agree::Bits)?;
+            outputs.f32(backend, "pre_activations", &pre_activations, rows * self.stride, Agree::Bits)?;
+        }
+        Ok(outputs)
+    }
+}
+
 /// [`Backend::encode_relu_dense`].
 #[derive(Clone, Debug)]
 pub struct ReluDenseCase(pub Shape);
@@ -340,6 +473,66 @@ impl Case for ReluDenseCase {
         let mut outputs = Outputs::default();
         outputs.f32(backend, "features", &features, n, agree)?;
         outputs.u32(backend, "counts", &counts, shape.rows)?;
+        Ok(outputs)
+    }
+}
+
+/// [`Backend::pre_act_loss`].
+#[derive(Clone, Debug)]
+pub struct PreActLossCase {
+    pub shape: Shape,
+    /// Every so many-th latent is dead.
+    pub dead_every: usize,
+}
+
+/// Integers and powers of two, so that every sum is exact; around a tile's 128 rows and 64 latents and
+/// a block's 256 columns; all dead, some, one.
+pub fn pre_act_loss() -> Vec<PreActLossCase> {
+    let case = |(rows, d_in, d_sae, dead_every)| PreActLossCase {
+        shape: shape(rows, d_in, d_sae, Numbers::Integers, true),
+        dead_every,
+    };
+    [(1, 1, 1, 1), (129, 3, 130, 2), (5, 257, 65, 1), (300, 4, 7, 7), (0, 2, 3, 1)].map(case).to_vec()
+}
+
+impl Case for PreActLossCase {
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let Shape { d_in, d_sae, .. } = self.shape;
+        let uploaded = self.shape.upload(backend)?;
+        let integers =
+            |seed, n| -> Vec<f32> { indices(seed, n, 5).iter().map(|&i| i as f32 - 2.0).collect::<Vec<_>>() };
+        let upload = |seed, n| backend.upload(&integers(seed, n));
+        let (threshold, w_dec) = (upload(11, d_sae)?, upload(12, d_sae * d_in)?);
+        let (mut w_enc_gradient, mut b_enc_gradient) = (upload(13, d_sae * d_in)?, upload(14, d_sae)?);
+        let (mut w_dec_gradient, mut threshold_gradient) = (upload(15, d_sae * d_in)?, upload(16, d_sae)?);
+        let mut loss = unwritten(backend, d_sae)?;
+        let mut latents = vec![u32::MAX; d_sae];
+        let dead = (0..d_sae as u32).step_by(self.dead_every).zip(&mut latents);
+        let n_dead = dead.map(|(dead, to)| *to = dead).count() as u32;
+        let dead = DeadLatents { count: backend.upload(&[n_dead])?, latents: backend.upload(&latents)? };
+        backend.pre_act_loss(PreActLoss {
+            encoder: uploaded.encoder(),
+            threshold: &threshold,
+            decoder_norm: &uploaded.norm,
+            w_dec: &w_dec,
+            dead: &dead,
+            coefficient: 0.5,
+            gradient_scale: 0.25,
+            out: WeightGradients {
+                w_enc: &mut w_enc_gradient,
+                b_enc: &mut b_enc_gradient,
+                w_dec: &mut w_dec_gradient,
+                accumulate: true,
+            },
+            threshold_gradient: &mut threshold_gradient,
+            loss: &mut loss,
+        })?;
+        let mut outputs = Outputs::default();
+        outputs.f32(backend, "w_enc", &w_enc_gradient, d_sae * d_in, Agree::Bits)?;
+        outputs.f32(backend, "b_enc", &b_enc_gradient, d_sae, Agree::Bits)?;
+        outputs.f32(backend, "w_dec", &w_dec_gradient, d_sae * d_in, Agree::Bits)?;
+        outputs.f32(backend, "threshold_gradient", &threshold_gradient, d_sae, Agree::Bits)?;
+        outputs.f32(backend, "loss", &loss, d_sae, Agree::Bits)?;
         Ok(outputs)
     }
 }

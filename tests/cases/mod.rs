@@ -4,6 +4,7 @@
 //! must agree on it. One table per operation, in `lm.rs`, `encode.rs`,
 //! `sae.rs` and `decoder.rs`.
 
+pub mod activation;
 pub mod decoder;
 pub mod encode;
 pub mod lm;

@@ -224,13 +224,23 @@ impl Case for TransposeListsCase {
 #[derive(Clone, Debug)]
 pub struct UpdateFiringCase {
     pub lists: Lists,
-    pub dense: bool,
+    pub form: FiringForm,
 }
 
-/// See [`Lists::cases`]; each as lists and dense.
+/// The form of the features.
+#[derive(Clone, Copy, Debug)]
+pub enum FiringForm {
+    Lists,
+    /// Lists of which some entries are 0.
+    Values,
+    Dense,
+}
+
+/// See [`Lists::cases`]; in every form.
 pub fn update_firing() -> Vec<UpdateFiringCase> {
-    let both = |lists: Lists| [false, true].map(|dense| UpdateFiringCase { lists: lists.clone(), dense });
-    Lists::cases().into_iter().flat_map(both).collect()
+    let forms = [FiringForm::Lists, FiringForm::Values, FiringForm::Dense];
+    let each = |lists: Lists| forms.map(|form| UpdateFiringCase { lists: lists.clone(), form });
+    Lists::cases().into_iter().flat_map(each).collect()
 }
 
 impl Case for UpdateFiringCase {
@@ -241,11 +251,16 @@ impl Case for UpdateFiringCase {
             latents.iter().for_each(|&latent| dense[row * d_sae + latent as usize] = 0.25);
         }
         let dense = backend.upload(&dense)?;
-        let by_latent = self.lists.by_latent(backend, &self.lists.upload(backend)?)?;
+        let lists = self.lists.upload(backend)?;
+        let by_latent = self.lists.by_latent(backend, &lists)?;
         let mut fired_count = backend.upload(&indices(3, d_sae, 1000))?;
         let mut since_fired = backend.upload(&indices(4, d_sae, 1000))?;
         backend.update_firing(UpdateFiring {
-            features: if self.dense { Features::Dense(&dense) } else { Features::Lists(&by_latent) },
+            features: match self.form {
+                FiringForm::Lists => Features::Lists(&by_latent),
+                FiringForm::Values => Features::Values(&by_latent, &lists),
+                FiringForm::Dense => Features::Dense(&dense),
+            },
             rows,
             d_sae,
             fired_count: &mut fired_count,
@@ -262,21 +277,37 @@ impl Case for UpdateFiringCase {
 #[derive(Clone, Debug)]
 pub struct FindDeadCase {
     pub d_sae: usize,
+    /// The range begins here; it ends before as many latents from the end.
+    pub first: usize,
     /// Of counts below 10.
     pub window: u32,
 }
 
-/// None, some and all dead, around the block's 1,024 latents.
+/// None, some and all dead, in all latents and in some, around the block's 1,024 latents.
 pub fn find_dead() -> Vec<FindDeadCase> {
-    let case = |(d_sae, window)| FindDeadCase { d_sae, window };
-    [(1, 0), (31, 4), (1023, 4), (1024, 4), (1025, 8), (2500, 0), (100, 9), (0, 3)].map(case).to_vec()
+    let case = |(d_sae, first, window)| FindDeadCase { d_sae, first, window };
+    [
+        (1, 0, 0),
+        (31, 0, 4),
+        (1023, 0, 4),
+        (1024, 0, 4),
+        (1025, 0, 8),
+        (2500, 0, 0),
+        (100, 0, 9),
+        (0, 0, 3),
+        (2500, 3, 4),
+        (40, 20, 1),
+    ]
+    .map(case)
+    .to_vec()
 }
 
 impl Case for FindDeadCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let since_fired = backend.upload(&indices(1, self.d_sae, 10))?;
         let mut dead = DeadLatents { count: unwritten(backend, 1)?, latents: unwritten(backend, self.d_sae)? };
-        let op = FindDead { since_fired: &since_fired, window: self.window, d_sae: self.d_sae, dead: &mut dead };
+        let latents = self.first..self.d_sae - self.first;
+        let op = FindDead { since_fired: &since_fired, window: self.window, latents, dead: &mut dead };
         backend.find_dead(op)?;
         let mut outputs = Outputs::default();
         outputs.u32(backend, "n_dead", &dead.count, 1)?;

@@ -115,6 +115,17 @@ pub(super) fn sparse(op: DecodeSparse<'_, Cpu>) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn gradient_values(op: GradientValues<'_, Cpu>) -> Result<()> {
+    let GradientValues { lists, w_dec, gradient, rows, d_in, value_gradient } = op;
+    let stride = lists.stride;
+    let each_row = value_gradient[..rows * stride].par_chunks_mut(stride.max(1)).with_min_len(ROWS).enumerate();
+    each_row.for_each(|(b, out)| {
+        let indices = &lists.indices[b * stride..b * stride + lists.counts[b] as usize];
+        value_gradients(indices, &gradient[b * d_in..][..d_in], w_dec, out);
+    });
+    Ok(())
+}
+
 pub(super) fn dense(op: DecodeDense<'_, Cpu>) -> Result<()> {
     let DecodeDense { mut decoder, features, feature_gradient } = op;
     let (w_dec, rows, d_in, d_sae) = (decoder.w_dec, decoder.rows, decoder.d_in, decoder.d_sae);

@@ -9,13 +9,17 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Rows of a tile: enough to pay for packing the weights.
-const TILE_ROWS: usize = 512;
+pub(super) const TILE_ROWS: usize = 512;
 /// Latents of a tile: 512 x 512 values are 1 MiB, half of a usual second-level cache.
-const TILE_LATENTS: usize = 512;
+pub(super) const TILE_LATENTS: usize = 512;
 
 /// Calls `keep(row in the chunk, first latent, h of the tile's latents)` for every row of `rows`
 /// and every tile of latents, ascending.
-fn for_each_tile(encoder: &Encoder<Cpu>, rows: std::ops::Range<usize>, mut keep: impl FnMut(usize, usize, &mut [f32])) {
+pub(super) fn for_each_tile(
+    encoder: &Encoder<Cpu>,
+    rows: std::ops::Range<usize>,
+    mut keep: impl FnMut(usize, usize, &mut [f32]),
+) {
     let d_in = encoder.d_in;
     let mut tile = vec![0.0f32; rows.len() * TILE_LATENTS.min(encoder.d_sae)];
     let input = Operand::rows(&encoder.input[rows.start * d_in..rows.end * d_in], d_in);
@@ -105,9 +109,25 @@ impl Selection {
     }
 }
 
+/// What is compared: `h` itself, or `h` times the decoder norms, or the magnitude of that.
+pub(super) fn keys_of<'a>(h: &'a [f32], norm: Option<&[f32]>, rank: Rank, keys: &'a mut [f32]) -> &'a [f32] {
+    let keys = &mut keys[..h.len()];
+    match (norm, rank) {
+        (None, Rank::Value) => return h,
+        (None, Rank::Magnitude) => keys.iter_mut().zip(h).for_each(|(key, h)| *key = h.abs()),
+        (Some(norm), rank) => {
+            for ((key, &h), &norm) in keys.iter_mut().zip(h).zip(norm) {
+                *key = if rank == Rank::Value { h * norm } else { (h * norm).abs() };
+            }
+        }
+    }
+    keys
+}
+
 /// Selects in every row of the batch; `above` is the bound that a key must exceed to be selected.
 fn select(
     encoder: &Encoder<Cpu>,
+    rank: Rank,
     decoder_norm: Option<&Vec<f32>>,
     k: usize,
     above: f32,
@@ -123,15 +143,9 @@ fn select(
         let first_row = chunk * TILE_ROWS;
         let mut selections: Vec<Selection> = counts.iter().map(|_| Selection::new(k, above)).collect();
         let mut keys = vec![0.0; TILE_LATENTS];
-        for_each_tile(encoder, first_row..first_row + counts.len(), |row, first, h| match decoder_norm {
-            None => selections[row].offer(first, h, |i| h[i]),
-            Some(norm) => {
-                let keys = &mut keys[..h.len()];
-                for ((key, &h), &norm) in keys.iter_mut().zip(h.iter()).zip(&norm[first..]) {
-                    *key = h * norm;
-                }
-                selections[row].offer(first, keys, |i| h[i]);
-            }
+        for_each_tile(encoder, first_row..first_row + counts.len(), |row, first, h| {
+            let norm = decoder_norm.map(|norm| &norm[first..first + h.len()]);
+            selections[row].offer(first, keys_of(h, norm, rank, &mut keys), |i| h[i]);
         });
         for (row, selection) in selections.iter_mut().enumerate() {
             let slots = row * stride..(row + 1) * stride;
@@ -142,12 +156,12 @@ fn select(
 
 pub(super) fn topk(op: EncodeTopk<'_, Cpu>) -> Result<()> {
     // What is selected but not positive is rectified to zero, so only positive keys matter.
-    select(&op.encoder, op.decoder_norm, op.k, 0.0, op.lists);
+    select(&op.encoder, op.rank, op.decoder_norm, op.k, 0.0, op.lists);
     Ok(())
 }
 
 pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
-    let EncodeDeadTopk { encoder, decoder_norm, dead, k, lists } = op;
+    let EncodeDeadTopk { encoder, rank, decoder_norm, dead, k, lists } = op;
     let n_dead = dead.count[0] as usize;
     if n_dead == 0 {
         lists.counts[..encoder.rows].fill(0);
@@ -159,7 +173,7 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
     let w_enc = dead.iter().flat_map(|&latent| &encoder.w_enc[latent as usize * d_in..][..d_in]).copied().collect();
     let (b_enc, norm) = (gather(encoder.b_enc), decoder_norm.map(|norm| gather(norm)));
     let of_dead = Encoder { w_enc: &w_enc, b_enc: &b_enc, d_sae: n_dead, ..encoder };
-    select(&of_dead, norm.as_ref(), k, f32::NEG_INFINITY, lists);
+    select(&of_dead, rank, norm.as_ref(), k, f32::NEG_INFINITY, lists);
     let stride = lists.stride;
     for (indices, &count) in lists.indices.chunks_exact_mut(stride).zip(&lists.counts).take(encoder.rows) {
         for index in &mut indices[..count as usize] {
@@ -197,8 +211,13 @@ pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
             }
         });
     });
-    longest[0] = lists.counts[..rows].iter().copied().max().unwrap_or(0);
+    longest[0] = longest_row(lists, rows);
     Ok(())
+}
+
+/// Entries of the longest row, whether they have room or not.
+pub(super) fn longest_row(lists: &FeatureLists<Cpu>, rows: usize) -> u32 {
+    lists.counts[..rows].iter().copied().max().unwrap_or(0)
 }
 
 pub(super) fn relu_dense(op: EncodeReluDense<'_, Cpu>) -> Result<()> {
@@ -260,7 +279,8 @@ mod tests {
         let b_enc = vec![0.0; d];
         let mut lists = FeatureLists::new(&Cpu, rows, k).unwrap();
         let encoder = Encoder { input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
-        Cpu.encode_topk(EncodeTopk { encoder, decoder_norm: norm.as_ref(), k, lists: &mut lists }).unwrap();
+        Cpu.encode_topk(EncodeTopk { encoder, rank: Rank::Value, decoder_norm: norm.as_ref(), k, lists: &mut lists })
+            .unwrap();
         let norm = norm.unwrap_or(vec![1.0; d]);
         for row in 0..rows {
             let slots = row * k..row * k + lists.counts[row] as usize;
@@ -337,7 +357,8 @@ mod tests {
         let dead = DeadLatents { count: vec![3], latents: vec![0, 2, 3, 9, 9, 9, 9, 9] };
         let mut lists = FeatureLists::new(&Cpu, rows, 2).unwrap();
         let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
-        let op = EncodeDeadTopk { encoder, decoder_norm: None, dead: &dead, k: 2, lists: &mut lists };
+        let rank = Rank::Value;
+        let op = EncodeDeadTopk { encoder, rank, decoder_norm: None, dead: &dead, k: 2, lists: &mut lists };
         Cpu.encode_dead_topk(op).unwrap();
         assert_eq!(lists.counts, [2, 2]);
         assert_eq!(lists.indices, [0, 2, 0, 2]);

@@ -15,6 +15,13 @@ pub(super) fn run(op: UpdateFiring<'_, Cpu>) -> Result<()> {
                 update(latent, lists.offsets[latent + 1] - lists.offsets[latent]);
             }
         }
+        Features::Values(by_latent, lists) => {
+            for latent in 0..d_sae {
+                let entries = by_latent.offsets[latent] as usize..by_latent.offsets[latent + 1] as usize;
+                let fired = |&&entry: &&u32| lists.values[entry as usize] != 0.0;
+                update(latent, by_latent.entries[entries].iter().filter(fired).count() as u32);
+            }
+        }
         Features::Dense(features) => {
             let fired: Vec<u32> = features[..rows * d_sae]
                 .par_chunks(d_sae * 64)
@@ -46,7 +53,7 @@ pub(super) fn run(op: UpdateFiring<'_, Cpu>) -> Result<()> {
 
 pub(super) fn find_dead(op: FindDead<'_, Cpu>) -> Result<()> {
     let mut n_dead = 0;
-    for (latent, &since) in op.since_fired[..op.d_sae].iter().enumerate() {
+    for (latent, &since) in op.latents.clone().zip(&op.since_fired[op.latents]) {
         if since > op.window {
             op.dead.latents[n_dead] = latent as u32;
             n_dead += 1;

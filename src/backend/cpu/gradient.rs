@@ -51,7 +51,7 @@ pub(super) fn sparse(op: GradientSparse<'_, Cpu>) -> Result<()> {
 }
 
 /// `d|w| / dw = w / |w|`.
-fn add_norm_term(norm: &NormGradient<Cpu>, gradient: f32, latent: usize, w_dec_gradient: &mut [f32]) {
+pub(super) fn add_norm_term(norm: &NormGradient<Cpu>, gradient: f32, latent: usize, w_dec_gradient: &mut [f32]) {
     if gradient != 0.0 && norm.decoder_norm[latent] > 0.0 {
         let d_in = w_dec_gradient.len();
         add_scaled(gradient / norm.decoder_norm[latent], &norm.w_dec[latent * d_in..][..d_in], w_dec_gradient);

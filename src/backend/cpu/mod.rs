@@ -8,12 +8,16 @@ mod clip;
 mod decode;
 mod embed;
 mod encode;
+mod encode_batch_topk;
 mod firing;
 mod functions;
+mod gated;
 pub(crate) mod gemm;
 mod gradient;
+mod jumprelu;
 mod layer_norm;
 mod linear;
+mod lists;
 mod prepare;
 mod reduce;
 mod sample;
@@ -124,6 +128,8 @@ impl Backend for Cpu {
         prepare_input: PrepareInput => prepare::run,
         encode_topk: EncodeTopk => encode::topk,
         encode_relu: EncodeRelu => encode::relu,
+        encode_batch_topk: EncodeBatchTopk => encode_batch_topk::run,
+        encode_jumprelu: EncodeJumpRelu => jumprelu::encode,
         encode_relu_dense: EncodeReluDense => encode::relu_dense,
         encode_dead_topk: EncodeDeadTopk => encode::dead_topk,
         decode_sparse: DecodeSparse => decode::sparse,
@@ -131,6 +137,13 @@ impl Backend for Cpu {
         sparsity_lp: SparsityLp => sparsity::lists,
         sparsity_lp_dense: SparsityLpDense => sparsity::dense,
         transpose_lists: TransposeLists => transpose::run,
+        jumprelu_gradient: JumpReluGradient => jumprelu::gradient,
+        pre_act_loss: PreActLoss => jumprelu::pre_act_loss,
+        gate: Gate => gated::run,
+        gate_gradient: GateGradient => gated::gradient,
+        slice_lists: SliceLists => lists::slice,
+        sum_by_latent: SumByLatent => lists::sum_by_latent,
+        gradient_values: GradientValues => decode::gradient_values,
         gradient_sparse: GradientSparse => gradient::sparse,
         gradient_dense: GradientDense => gradient::dense,
         gradient_b_dec: GradientBDec => gradient::b_dec,

@@ -545,16 +545,78 @@ pub struct cusae_encode_topk {
     pub lists: cusae_lists,
     pub decoder_norm: *const f32,
     pub k: u64,
+    pub magnitude: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_topk"][::core::mem::size_of::<cusae_encode_topk>() - 96usize];
+    ["Size of cusae_encode_topk"][::core::mem::size_of::<cusae_encode_topk>() - 104usize];
     ["Alignment of cusae_encode_topk"][::core::mem::align_of::<cusae_encode_topk>() - 8usize];
     ["Offset of field: cusae_encode_topk::encoder"][::core::mem::offset_of!(cusae_encode_topk, encoder) - 0usize];
     ["Offset of field: cusae_encode_topk::lists"][::core::mem::offset_of!(cusae_encode_topk, lists) - 48usize];
     ["Offset of field: cusae_encode_topk::decoder_norm"]
         [::core::mem::offset_of!(cusae_encode_topk, decoder_norm) - 80usize];
     ["Offset of field: cusae_encode_topk::k"][::core::mem::offset_of!(cusae_encode_topk, k) - 88usize];
+    ["Offset of field: cusae_encode_topk::magnitude"][::core::mem::offset_of!(cusae_encode_topk, magnitude) - 96usize];
+    ["Offset of field: cusae_encode_topk::unused"][::core::mem::offset_of!(cusae_encode_topk, unused) - 100usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_encode_batch_topk {
+    pub encoder: cusae_encoder,
+    pub lists: cusae_lists,
+    pub decoder_norm: *const f32,
+    pub threshold: *mut f64,
+    pub longest: *mut u32,
+    pub n: u64,
+    pub threshold_lr: f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_encode_batch_topk"][::core::mem::size_of::<cusae_encode_batch_topk>() - 120usize];
+    ["Alignment of cusae_encode_batch_topk"][::core::mem::align_of::<cusae_encode_batch_topk>() - 8usize];
+    ["Offset of field: cusae_encode_batch_topk::encoder"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, encoder) - 0usize];
+    ["Offset of field: cusae_encode_batch_topk::lists"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, lists) - 48usize];
+    ["Offset of field: cusae_encode_batch_topk::decoder_norm"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, decoder_norm) - 80usize];
+    ["Offset of field: cusae_encode_batch_topk::threshold"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold) - 88usize];
+    ["Offset of field: cusae_encode_batch_topk::longest"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, longest) - 96usize];
+    ["Offset of field: cusae_encode_batch_topk::n"][::core::mem::offset_of!(cusae_encode_batch_topk, n) - 104usize];
+    ["Offset of field: cusae_encode_batch_topk::threshold_lr"]
+        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold_lr) - 112usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_encode_jumprelu {
+    pub encoder: cusae_encoder,
+    pub lists: cusae_lists,
+    pub threshold: *const f32,
+    pub pre_activations: *mut f32,
+    pub longest: *mut u32,
+    pub bandwidth: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_encode_jumprelu"][::core::mem::size_of::<cusae_encode_jumprelu>() - 112usize];
+    ["Alignment of cusae_encode_jumprelu"][::core::mem::align_of::<cusae_encode_jumprelu>() - 8usize];
+    ["Offset of field: cusae_encode_jumprelu::encoder"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, encoder) - 0usize];
+    ["Offset of field: cusae_encode_jumprelu::lists"][::core::mem::offset_of!(cusae_encode_jumprelu, lists) - 48usize];
+    ["Offset of field: cusae_encode_jumprelu::threshold"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, threshold) - 80usize];
+    ["Offset of field: cusae_encode_jumprelu::pre_activations"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, pre_activations) - 88usize];
+    ["Offset of field: cusae_encode_jumprelu::longest"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, longest) - 96usize];
+    ["Offset of field: cusae_encode_jumprelu::bandwidth"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, bandwidth) - 104usize];
+    ["Offset of field: cusae_encode_jumprelu::unused"]
+        [::core::mem::offset_of!(cusae_encode_jumprelu, unused) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -598,10 +660,12 @@ pub struct cusae_encode_dead_topk {
     pub dead: *const u32,
     pub n_dead: *const u32,
     pub k: u64,
+    pub magnitude: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_dead_topk"][::core::mem::size_of::<cusae_encode_dead_topk>() - 112usize];
+    ["Size of cusae_encode_dead_topk"][::core::mem::size_of::<cusae_encode_dead_topk>() - 120usize];
     ["Alignment of cusae_encode_dead_topk"][::core::mem::align_of::<cusae_encode_dead_topk>() - 8usize];
     ["Offset of field: cusae_encode_dead_topk::encoder"]
         [::core::mem::offset_of!(cusae_encode_dead_topk, encoder) - 0usize];
@@ -613,6 +677,10 @@ const _: () = {
     ["Offset of field: cusae_encode_dead_topk::n_dead"]
         [::core::mem::offset_of!(cusae_encode_dead_topk, n_dead) - 96usize];
     ["Offset of field: cusae_encode_dead_topk::k"][::core::mem::offset_of!(cusae_encode_dead_topk, k) - 104usize];
+    ["Offset of field: cusae_encode_dead_topk::magnitude"]
+        [::core::mem::offset_of!(cusae_encode_dead_topk, magnitude) - 112usize];
+    ["Offset of field: cusae_encode_dead_topk::unused"]
+        [::core::mem::offset_of!(cusae_encode_dead_topk, unused) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -757,6 +825,162 @@ const _: () = {
     ["Offset of field: cusae_sparsity_lp_dense::gradient_scale"]
         [::core::mem::offset_of!(cusae_sparsity_lp_dense, gradient_scale) - 68usize];
 };
+pub const CUSAE_SPARSITY_STEP: _bindgen_ty_1 = 0;
+pub const CUSAE_SPARSITY_TANH: _bindgen_ty_1 = 1;
+pub const CUSAE_SPARSITY_QUADRATIC: _bindgen_ty_1 = 2;
+pub type _bindgen_ty_1 = ::core::ffi::c_uint;
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_jumprelu_gradient {
+    pub lists: cusae_lists,
+    pub pre_activations: *const f32,
+    pub threshold: *const f32,
+    pub decoder_norm: *const f32,
+    pub value_gradient: *mut f32,
+    pub threshold_gradient: *mut f32,
+    pub norm_gradient: *mut f32,
+    pub active: *mut u32,
+    pub loss: *mut f32,
+    pub scalars: *const cusae_step_scalars,
+    pub rows: u64,
+    pub bandwidth: f32,
+    pub ste_to_input: u32,
+    pub sparsity: u32,
+    pub parameter: f32,
+    pub gradient_scale: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_jumprelu_gradient"][::core::mem::size_of::<cusae_jumprelu_gradient>() - 136usize];
+    ["Alignment of cusae_jumprelu_gradient"][::core::mem::align_of::<cusae_jumprelu_gradient>() - 8usize];
+    ["Offset of field: cusae_jumprelu_gradient::lists"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, lists) - 0usize];
+    ["Offset of field: cusae_jumprelu_gradient::pre_activations"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, pre_activations) - 32usize];
+    ["Offset of field: cusae_jumprelu_gradient::threshold"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, threshold) - 40usize];
+    ["Offset of field: cusae_jumprelu_gradient::decoder_norm"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, decoder_norm) - 48usize];
+    ["Offset of field: cusae_jumprelu_gradient::value_gradient"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, value_gradient) - 56usize];
+    ["Offset of field: cusae_jumprelu_gradient::threshold_gradient"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, threshold_gradient) - 64usize];
+    ["Offset of field: cusae_jumprelu_gradient::norm_gradient"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, norm_gradient) - 72usize];
+    ["Offset of field: cusae_jumprelu_gradient::active"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, active) - 80usize];
+    ["Offset of field: cusae_jumprelu_gradient::loss"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, loss) - 88usize];
+    ["Offset of field: cusae_jumprelu_gradient::scalars"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, scalars) - 96usize];
+    ["Offset of field: cusae_jumprelu_gradient::rows"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, rows) - 104usize];
+    ["Offset of field: cusae_jumprelu_gradient::bandwidth"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, bandwidth) - 112usize];
+    ["Offset of field: cusae_jumprelu_gradient::ste_to_input"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, ste_to_input) - 116usize];
+    ["Offset of field: cusae_jumprelu_gradient::sparsity"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, sparsity) - 120usize];
+    ["Offset of field: cusae_jumprelu_gradient::parameter"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, parameter) - 124usize];
+    ["Offset of field: cusae_jumprelu_gradient::gradient_scale"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, gradient_scale) - 128usize];
+    ["Offset of field: cusae_jumprelu_gradient::unused"]
+        [::core::mem::offset_of!(cusae_jumprelu_gradient, unused) - 132usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_gate {
+    pub gates: cusae_lists,
+    pub features: cusae_lists,
+    pub b_gate: *const f32,
+    pub b_mag: *const f32,
+    pub r_mag: *const f32,
+    pub rows: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_gate"][::core::mem::size_of::<cusae_gate>() - 96usize];
+    ["Alignment of cusae_gate"][::core::mem::align_of::<cusae_gate>() - 8usize];
+    ["Offset of field: cusae_gate::gates"][::core::mem::offset_of!(cusae_gate, gates) - 0usize];
+    ["Offset of field: cusae_gate::features"][::core::mem::offset_of!(cusae_gate, features) - 32usize];
+    ["Offset of field: cusae_gate::b_gate"][::core::mem::offset_of!(cusae_gate, b_gate) - 64usize];
+    ["Offset of field: cusae_gate::b_mag"][::core::mem::offset_of!(cusae_gate, b_mag) - 72usize];
+    ["Offset of field: cusae_gate::r_mag"][::core::mem::offset_of!(cusae_gate, r_mag) - 80usize];
+    ["Offset of field: cusae_gate::rows"][::core::mem::offset_of!(cusae_gate, rows) - 88usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_gate_gradient {
+    pub gates: cusae_lists,
+    pub features: cusae_lists,
+    pub b_gate: *const f32,
+    pub r_mag: *const f32,
+    pub value_gradient: *mut f32,
+    pub b_mag_gradient: *mut f32,
+    pub r_mag_gradient: *mut f32,
+    pub rows: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_gate_gradient"][::core::mem::size_of::<cusae_gate_gradient>() - 112usize];
+    ["Alignment of cusae_gate_gradient"][::core::mem::align_of::<cusae_gate_gradient>() - 8usize];
+    ["Offset of field: cusae_gate_gradient::gates"][::core::mem::offset_of!(cusae_gate_gradient, gates) - 0usize];
+    ["Offset of field: cusae_gate_gradient::features"]
+        [::core::mem::offset_of!(cusae_gate_gradient, features) - 32usize];
+    ["Offset of field: cusae_gate_gradient::b_gate"][::core::mem::offset_of!(cusae_gate_gradient, b_gate) - 64usize];
+    ["Offset of field: cusae_gate_gradient::r_mag"][::core::mem::offset_of!(cusae_gate_gradient, r_mag) - 72usize];
+    ["Offset of field: cusae_gate_gradient::value_gradient"]
+        [::core::mem::offset_of!(cusae_gate_gradient, value_gradient) - 80usize];
+    ["Offset of field: cusae_gate_gradient::b_mag_gradient"]
+        [::core::mem::offset_of!(cusae_gate_gradient, b_mag_gradient) - 88usize];
+    ["Offset of field: cusae_gate_gradient::r_mag_gradient"]
+        [::core::mem::offset_of!(cusae_gate_gradient, r_mag_gradient) - 96usize];
+    ["Offset of field: cusae_gate_gradient::rows"][::core::mem::offset_of!(cusae_gate_gradient, rows) - 104usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_slice_lists {
+    pub lists: cusae_lists,
+    pub out: cusae_lists,
+    pub rows: u64,
+    pub first: u64,
+    pub last: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_slice_lists"][::core::mem::size_of::<cusae_slice_lists>() - 88usize];
+    ["Alignment of cusae_slice_lists"][::core::mem::align_of::<cusae_slice_lists>() - 8usize];
+    ["Offset of field: cusae_slice_lists::lists"][::core::mem::offset_of!(cusae_slice_lists, lists) - 0usize];
+    ["Offset of field: cusae_slice_lists::out"][::core::mem::offset_of!(cusae_slice_lists, out) - 32usize];
+    ["Offset of field: cusae_slice_lists::rows"][::core::mem::offset_of!(cusae_slice_lists, rows) - 64usize];
+    ["Offset of field: cusae_slice_lists::first"][::core::mem::offset_of!(cusae_slice_lists, first) - 72usize];
+    ["Offset of field: cusae_slice_lists::last"][::core::mem::offset_of!(cusae_slice_lists, last) - 80usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_gradient_values {
+    pub lists: cusae_lists,
+    pub w_dec: *const f32,
+    pub gradient: *const f32,
+    pub value_gradient: *mut f32,
+    pub rows: u64,
+    pub d_in: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_gradient_values"][::core::mem::size_of::<cusae_gradient_values>() - 72usize];
+    ["Alignment of cusae_gradient_values"][::core::mem::align_of::<cusae_gradient_values>() - 8usize];
+    ["Offset of field: cusae_gradient_values::lists"][::core::mem::offset_of!(cusae_gradient_values, lists) - 0usize];
+    ["Offset of field: cusae_gradient_values::w_dec"][::core::mem::offset_of!(cusae_gradient_values, w_dec) - 32usize];
+    ["Offset of field: cusae_gradient_values::gradient"]
+        [::core::mem::offset_of!(cusae_gradient_values, gradient) - 40usize];
+    ["Offset of field: cusae_gradient_values::value_gradient"]
+        [::core::mem::offset_of!(cusae_gradient_values, value_gradient) - 48usize];
+    ["Offset of field: cusae_gradient_values::rows"][::core::mem::offset_of!(cusae_gradient_values, rows) - 56usize];
+    ["Offset of field: cusae_gradient_values::d_in"][::core::mem::offset_of!(cusae_gradient_values, d_in) - 64usize];
+};
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_latent_lists {
@@ -787,6 +1011,24 @@ const _: () = {
         [::core::mem::offset_of!(cusae_transpose_lists, by_latent) - 32usize];
     ["Offset of field: cusae_transpose_lists::rows"][::core::mem::offset_of!(cusae_transpose_lists, rows) - 48usize];
     ["Offset of field: cusae_transpose_lists::d_sae"][::core::mem::offset_of!(cusae_transpose_lists, d_sae) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_sum_by_latent {
+    pub values: *const f32,
+    pub by_latent: cusae_latent_lists,
+    pub out: *mut f32,
+    pub d_sae: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_sum_by_latent"][::core::mem::size_of::<cusae_sum_by_latent>() - 40usize];
+    ["Alignment of cusae_sum_by_latent"][::core::mem::align_of::<cusae_sum_by_latent>() - 8usize];
+    ["Offset of field: cusae_sum_by_latent::values"][::core::mem::offset_of!(cusae_sum_by_latent, values) - 0usize];
+    ["Offset of field: cusae_sum_by_latent::by_latent"]
+        [::core::mem::offset_of!(cusae_sum_by_latent, by_latent) - 8usize];
+    ["Offset of field: cusae_sum_by_latent::out"][::core::mem::offset_of!(cusae_sum_by_latent, out) - 24usize];
+    ["Offset of field: cusae_sum_by_latent::d_sae"][::core::mem::offset_of!(cusae_sum_by_latent, d_sae) - 32usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -888,6 +1130,42 @@ const _: () = {
     ["Offset of field: cusae_gradient_dense::rows"][::core::mem::offset_of!(cusae_gradient_dense, rows) - 88usize];
     ["Offset of field: cusae_gradient_dense::d_in"][::core::mem::offset_of!(cusae_gradient_dense, d_in) - 96usize];
     ["Offset of field: cusae_gradient_dense::d_sae"][::core::mem::offset_of!(cusae_gradient_dense, d_sae) - 104usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_pre_act_loss {
+    pub encoder: cusae_encoder,
+    pub threshold: *const f32,
+    pub decoder_norm: *const f32,
+    pub w_dec: *const f32,
+    pub dead: *const u32,
+    pub n_dead: *const u32,
+    pub out: cusae_weight_gradients,
+    pub threshold_gradient: *mut f32,
+    pub loss: *mut f32,
+    pub coefficient: f32,
+    pub gradient_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_pre_act_loss"][::core::mem::size_of::<cusae_pre_act_loss>() - 144usize];
+    ["Alignment of cusae_pre_act_loss"][::core::mem::align_of::<cusae_pre_act_loss>() - 8usize];
+    ["Offset of field: cusae_pre_act_loss::encoder"][::core::mem::offset_of!(cusae_pre_act_loss, encoder) - 0usize];
+    ["Offset of field: cusae_pre_act_loss::threshold"]
+        [::core::mem::offset_of!(cusae_pre_act_loss, threshold) - 48usize];
+    ["Offset of field: cusae_pre_act_loss::decoder_norm"]
+        [::core::mem::offset_of!(cusae_pre_act_loss, decoder_norm) - 56usize];
+    ["Offset of field: cusae_pre_act_loss::w_dec"][::core::mem::offset_of!(cusae_pre_act_loss, w_dec) - 64usize];
+    ["Offset of field: cusae_pre_act_loss::dead"][::core::mem::offset_of!(cusae_pre_act_loss, dead) - 72usize];
+    ["Offset of field: cusae_pre_act_loss::n_dead"][::core::mem::offset_of!(cusae_pre_act_loss, n_dead) - 80usize];
+    ["Offset of field: cusae_pre_act_loss::out"][::core::mem::offset_of!(cusae_pre_act_loss, out) - 88usize];
+    ["Offset of field: cusae_pre_act_loss::threshold_gradient"]
+        [::core::mem::offset_of!(cusae_pre_act_loss, threshold_gradient) - 120usize];
+    ["Offset of field: cusae_pre_act_loss::loss"][::core::mem::offset_of!(cusae_pre_act_loss, loss) - 128usize];
+    ["Offset of field: cusae_pre_act_loss::coefficient"]
+        [::core::mem::offset_of!(cusae_pre_act_loss, coefficient) - 136usize];
+    ["Offset of field: cusae_pre_act_loss::gradient_scale"]
+        [::core::mem::offset_of!(cusae_pre_act_loss, gradient_scale) - 140usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1036,25 +1314,29 @@ pub struct cusae_find_dead {
     pub since_fired: *const u32,
     pub dead: *mut u32,
     pub n_dead: *mut u32,
-    pub d_sae: u64,
+    pub first: u64,
+    pub last: u64,
     pub window: u32,
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_find_dead"][::core::mem::size_of::<cusae_find_dead>() - 40usize];
+    ["Size of cusae_find_dead"][::core::mem::size_of::<cusae_find_dead>() - 48usize];
     ["Alignment of cusae_find_dead"][::core::mem::align_of::<cusae_find_dead>() - 8usize];
     ["Offset of field: cusae_find_dead::since_fired"][::core::mem::offset_of!(cusae_find_dead, since_fired) - 0usize];
     ["Offset of field: cusae_find_dead::dead"][::core::mem::offset_of!(cusae_find_dead, dead) - 8usize];
     ["Offset of field: cusae_find_dead::n_dead"][::core::mem::offset_of!(cusae_find_dead, n_dead) - 16usize];
-    ["Offset of field: cusae_find_dead::d_sae"][::core::mem::offset_of!(cusae_find_dead, d_sae) - 24usize];
-    ["Offset of field: cusae_find_dead::window"][::core::mem::offset_of!(cusae_find_dead, window) - 32usize];
-    ["Offset of field: cusae_find_dead::unused"][::core::mem::offset_of!(cusae_find_dead, unused) - 36usize];
+    ["Offset of field: cusae_find_dead::first"][::core::mem::offset_of!(cusae_find_dead, first) - 24usize];
+    ["Offset of field: cusae_find_dead::last"][::core::mem::offset_of!(cusae_find_dead, last) - 32usize];
+    ["Offset of field: cusae_find_dead::window"][::core::mem::offset_of!(cusae_find_dead, window) - 40usize];
+    ["Offset of field: cusae_find_dead::unused"][::core::mem::offset_of!(cusae_find_dead, unused) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_update_firing {
     pub offsets: *const u32,
+    pub entries: *const u32,
+    pub values: *const f32,
     pub features: *const f32,
     pub fired_count: *mut u32,
     pub since_fired: *mut u32,
@@ -1063,16 +1345,19 @@ pub struct cusae_update_firing {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_update_firing"][::core::mem::size_of::<cusae_update_firing>() - 48usize];
+    ["Size of cusae_update_firing"][::core::mem::size_of::<cusae_update_firing>() - 64usize];
     ["Alignment of cusae_update_firing"][::core::mem::align_of::<cusae_update_firing>() - 8usize];
     ["Offset of field: cusae_update_firing::offsets"][::core::mem::offset_of!(cusae_update_firing, offsets) - 0usize];
-    ["Offset of field: cusae_update_firing::features"][::core::mem::offset_of!(cusae_update_firing, features) - 8usize];
+    ["Offset of field: cusae_update_firing::entries"][::core::mem::offset_of!(cusae_update_firing, entries) - 8usize];
+    ["Offset of field: cusae_update_firing::values"][::core::mem::offset_of!(cusae_update_firing, values) - 16usize];
+    ["Offset of field: cusae_update_firing::features"]
+        [::core::mem::offset_of!(cusae_update_firing, features) - 24usize];
     ["Offset of field: cusae_update_firing::fired_count"]
-        [::core::mem::offset_of!(cusae_update_firing, fired_count) - 16usize];
+        [::core::mem::offset_of!(cusae_update_firing, fired_count) - 32usize];
     ["Offset of field: cusae_update_firing::since_fired"]
-        [::core::mem::offset_of!(cusae_update_firing, since_fired) - 24usize];
-    ["Offset of field: cusae_update_firing::rows"][::core::mem::offset_of!(cusae_update_firing, rows) - 32usize];
-    ["Offset of field: cusae_update_firing::d_sae"][::core::mem::offset_of!(cusae_update_firing, d_sae) - 40usize];
+        [::core::mem::offset_of!(cusae_update_firing, since_fired) - 40usize];
+    ["Offset of field: cusae_update_firing::rows"][::core::mem::offset_of!(cusae_update_firing, rows) - 48usize];
+    ["Offset of field: cusae_update_firing::d_sae"][::core::mem::offset_of!(cusae_update_firing, d_sae) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1258,6 +1543,15 @@ pub struct cusae_table {
     pub encode_topk: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_encode_topk, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
+    pub encode_batch_topk: ::core::option::Option<
+        unsafe extern "C" fn(
+            arguments: *const cusae_encode_batch_topk,
+            stream: *mut cusae_stream,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub encode_jumprelu: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_encode_jumprelu, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub encode_relu: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_encode_relu, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
@@ -1284,6 +1578,30 @@ pub struct cusae_table {
             arguments: *const cusae_sparsity_lp_dense,
             stream: *mut cusae_stream,
         ) -> ::core::ffi::c_int,
+    >,
+    pub jumprelu_gradient: ::core::option::Option<
+        unsafe extern "C" fn(
+            arguments: *const cusae_jumprelu_gradient,
+            stream: *mut cusae_stream,
+        ) -> ::core::ffi::c_int,
+    >,
+    pub pre_act_loss: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_pre_act_loss, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub gate: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_gate, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub gate_gradient: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_gate_gradient, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub slice_lists: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_slice_lists, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub sum_by_latent: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_sum_by_latent, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub gradient_values: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_gradient_values, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
     pub transpose_lists: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_transpose_lists, stream: *mut cusae_stream) -> ::core::ffi::c_int,
@@ -1330,7 +1648,7 @@ pub struct cusae_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 464usize];
+    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 536usize];
     ["Alignment of cusae_table"][::core::mem::align_of::<cusae_table>() - 8usize];
     ["Offset of field: cusae_table::table_bytes"][::core::mem::offset_of!(cusae_table, table_bytes) - 0usize];
     ["Offset of field: cusae_table::error_text"][::core::mem::offset_of!(cusae_table, error_text) - 8usize];
@@ -1374,28 +1692,39 @@ const _: () = {
     ["Offset of field: cusae_table::scatter_rows"][::core::mem::offset_of!(cusae_table, scatter_rows) - 272usize];
     ["Offset of field: cusae_table::prepare_input"][::core::mem::offset_of!(cusae_table, prepare_input) - 280usize];
     ["Offset of field: cusae_table::encode_topk"][::core::mem::offset_of!(cusae_table, encode_topk) - 288usize];
-    ["Offset of field: cusae_table::encode_relu"][::core::mem::offset_of!(cusae_table, encode_relu) - 296usize];
+    ["Offset of field: cusae_table::encode_batch_topk"]
+        [::core::mem::offset_of!(cusae_table, encode_batch_topk) - 296usize];
+    ["Offset of field: cusae_table::encode_jumprelu"][::core::mem::offset_of!(cusae_table, encode_jumprelu) - 304usize];
+    ["Offset of field: cusae_table::encode_relu"][::core::mem::offset_of!(cusae_table, encode_relu) - 312usize];
     ["Offset of field: cusae_table::encode_relu_dense"]
-        [::core::mem::offset_of!(cusae_table, encode_relu_dense) - 304usize];
+        [::core::mem::offset_of!(cusae_table, encode_relu_dense) - 320usize];
     ["Offset of field: cusae_table::encode_dead_topk"]
-        [::core::mem::offset_of!(cusae_table, encode_dead_topk) - 312usize];
-    ["Offset of field: cusae_table::decode_sparse"][::core::mem::offset_of!(cusae_table, decode_sparse) - 320usize];
-    ["Offset of field: cusae_table::decode_dense"][::core::mem::offset_of!(cusae_table, decode_dense) - 328usize];
-    ["Offset of field: cusae_table::sparsity_lp"][::core::mem::offset_of!(cusae_table, sparsity_lp) - 336usize];
+        [::core::mem::offset_of!(cusae_table, encode_dead_topk) - 328usize];
+    ["Offset of field: cusae_table::decode_sparse"][::core::mem::offset_of!(cusae_table, decode_sparse) - 336usize];
+    ["Offset of field: cusae_table::decode_dense"][::core::mem::offset_of!(cusae_table, decode_dense) - 344usize];
+    ["Offset of field: cusae_table::sparsity_lp"][::core::mem::offset_of!(cusae_table, sparsity_lp) - 352usize];
     ["Offset of field: cusae_table::sparsity_lp_dense"]
-        [::core::mem::offset_of!(cusae_table, sparsity_lp_dense) - 344usize];
-    ["Offset of field: cusae_table::transpose_lists"][::core::mem::offset_of!(cusae_table, transpose_lists) - 352usize];
-    ["Offset of field: cusae_table::gradient_sparse"][::core::mem::offset_of!(cusae_table, gradient_sparse) - 360usize];
-    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 368usize];
-    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 376usize];
-    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 384usize];
-    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 392usize];
-    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 400usize];
-    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 408usize];
-    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 416usize];
-    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 424usize];
-    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 432usize];
-    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 440usize];
-    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 448usize];
-    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 456usize];
+        [::core::mem::offset_of!(cusae_table, sparsity_lp_dense) - 360usize];
+    ["Offset of field: cusae_table::jumprelu_gradient"]
+        [::core::mem::offset_of!(cusae_table, jumprelu_gradient) - 368usize];
+    ["Offset of field: cusae_table::pre_act_loss"][::core::mem::offset_of!(cusae_table, pre_act_loss) - 376usize];
+    ["Offset of field: cusae_table::gate"][::core::mem::offset_of!(cusae_table, gate) - 384usize];
+    ["Offset of field: cusae_table::gate_gradient"][::core::mem::offset_of!(cusae_table, gate_gradient) - 392usize];
+    ["Offset of field: cusae_table::slice_lists"][::core::mem::offset_of!(cusae_table, slice_lists) - 400usize];
+    ["Offset of field: cusae_table::sum_by_latent"][::core::mem::offset_of!(cusae_table, sum_by_latent) - 408usize];
+    ["Offset of field: cusae_table::gradient_values"][::core::mem::offset_of!(cusae_table, gradient_values) - 416usize];
+    ["Offset of field: cusae_table::transpose_lists"][::core::mem::offset_of!(cusae_table, transpose_lists) - 424usize];
+    ["Offset of field: cusae_table::gradient_sparse"][::core::mem::offset_of!(cusae_table, gradient_sparse) - 432usize];
+    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 440usize];
+    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 448usize];
+    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 456usize];
+    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 464usize];
+    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 472usize];
+    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 480usize];
+    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 488usize];
+    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 496usize];
+    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 504usize];
+    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 512usize];
+    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 520usize];
+    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 528usize];
 };

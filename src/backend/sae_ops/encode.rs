@@ -28,12 +28,24 @@ impl<B: Backend> Encoder<'_, B> {
     }
 }
 
+/// What a selection compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rank {
+    /// The values.
+    #[default]
+    Value,
+    /// Their magnitudes (AbsTopK, arXiv 2510.00404).
+    Magnitude,
+}
+
 /// For every row the `k` latents with the largest `h` (times the decoder norm, where given), ties
-/// to the smaller latent; of these, the ones with `h > 0` are listed with value `h`. The selection
-/// is exact: the same set as a stable sort.
+/// to the smaller latent; of these, the ones with `h > 0` are listed with value `h`. Ranked by
+/// magnitude, the ones with `h != 0`. The selection is exact: the same set as a stable sort.
 pub struct EncodeTopk<'a, B: Backend> {
     /// Weights and batch.
     pub encoder: Encoder<'a, B>,
+    /// What is compared.
+    pub rank: Rank,
     /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
     pub decoder_norm: Option<&'a B::Buffer<f32>>,
     /// Latents selected in each row, 1 to F.
@@ -101,11 +113,84 @@ impl<B: Backend> EncodeReluDense<'_, B> {
     }
 }
 
+/// The `n` largest positive `h` (times the decoder norm, where given) of the whole batch, ties to the
+/// smaller row, then the smaller latent; value `h`. The selection is exact. If every row's entries fit,
+/// `threshold = (1 - threshold_lr) threshold + threshold_lr m` with `m` the smallest key selected, in
+/// f64, unless none was. Source: SAELens `batchtopk_sae.py`.
+pub struct EncodeBatchTopk<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
+    pub decoder_norm: Option<&'a B::Buffer<f32>>,
+    /// Entries selected in the batch, 1 to `B F`.
+    pub n: usize,
+    /// Weight of this batch in the running mean of thresholds.
+    pub threshold_lr: f64,
+    /// In and out `[1]`.
+    pub threshold: &'a mut B::Buffer<f64>,
+    /// Out: any stride from 1.
+    pub lists: &'a mut FeatureLists<B>,
+    /// Out `[1]`: entries of the longest row, listed or not. More than the stride: the lists are not valid.
+    pub longest: &'a mut B::Buffer<u32>,
+}
+
+impl<B: Backend> EncodeBatchTopk<'_, B> {
+    /// Whether the buffers fit the dimensions and 1 <= n <= B F.
+    pub fn check(&self) -> Result<()> {
+        let (op, all) = ("encode_batch_topk", self.encoder.rows * self.encoder.d_sae);
+        self.encoder.check(op)?;
+        self.lists.check(op)?;
+        require(op, self.lists.stride > 0, || "lists of stride 0 have no room for entries".into())?;
+        need(op, "lists", self.lists.rows, self.encoder.rows)?;
+        need(op, "threshold", self.threshold.len(), 1)?;
+        need(op, "longest", self.longest.len(), 1)?;
+        require(op, (1..=all).contains(&self.n), || {
+            format!("n = {} is not between 1 and rows * d_sae = {all}", self.n)
+        })?;
+        self.decoder_norm.map_or(Ok(()), |norm| need(op, "decoder_norm", norm.len(), self.encoder.d_sae))
+    }
+}
+
+/// The latents of every row with `h > threshold`, value `h`, unless both are negative; and for
+/// training those within half a `bandwidth` of their threshold, value 0 where they are not above it.
+/// Source: SAELens `jumprelu_sae.py`: `ReLU(h) 1[h > threshold]`, `rectangle`.
+pub struct EncodeJumpRelu<'a, B: Backend> {
+    /// Weights and batch.
+    pub encoder: Encoder<'a, B>,
+    /// `[F]`.
+    pub threshold: &'a B::Buffer<f32>,
+    /// Width of the straight-through estimator's window; none at inference.
+    pub bandwidth: Option<f32>,
+    /// Out: any stride from 1.
+    pub lists: &'a mut FeatureLists<B>,
+    /// Out `[1]`: entries of the longest row, listed or not. More than the stride: the lists are not valid.
+    pub longest: &'a mut B::Buffer<u32>,
+    /// Out: `h` of every entry `[B, stride]`, where wanted.
+    pub pre_activations: Option<&'a mut B::Buffer<f32>>,
+}
+
+impl<B: Backend> EncodeJumpRelu<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "encode_jumprelu";
+        self.encoder.check(op)?;
+        self.lists.check(op)?;
+        require(op, self.lists.stride > 0, || "lists of stride 0 have no room for entries".into())?;
+        need(op, "lists", self.lists.rows, self.encoder.rows)?;
+        need(op, "threshold", self.threshold.len(), self.encoder.d_sae)?;
+        need(op, "longest", self.longest.len(), 1)?;
+        let room = self.encoder.rows * self.lists.stride;
+        self.pre_activations.as_ref().map_or(Ok(()), |out| need(op, "pre_activations", out.len(), room))
+    }
+}
+
 /// AuxK's selection: for every row the `k` dead latents, or all if they are fewer, with the largest
 /// `h` (times the decoder norm, where given), whatever its sign; value `h`.
 pub struct EncodeDeadTopk<'a, B: Backend> {
     /// Weights and batch.
     pub encoder: Encoder<'a, B>,
+    /// What is compared.
+    pub rank: Rank,
     /// Norms of the decoder's rows `[F]`, where `rescale_acts_by_decoder_norm`.
     pub decoder_norm: Option<&'a B::Buffer<f32>>,
     /// The dead latents; without any the lists become empty.

@@ -24,6 +24,10 @@ impl<B: Backend> UpdateFiring<'_, B> {
         let op = "update_firing";
         match self.features {
             Features::Lists(lists) => need(op, "offsets", lists.offsets.len(), self.d_sae + 1)?,
+            Features::Values(by_latent, lists) => {
+                need(op, "offsets", by_latent.offsets.len(), self.d_sae + 1)?;
+                need(op, "values", lists.values.len(), by_latent.entries.len())?;
+            }
             Features::Dense(features) => need(op, "features", features.len(), self.rows * self.d_sae)?,
         }
         need(op, "fired_count", self.fired_count.len(), self.d_sae)?;
@@ -51,14 +55,14 @@ impl<B: Backend> DeadLatents<B> {
     }
 }
 
-/// The latents with `since_fired > window` (SAELens' `dead_neurons`).
+/// The latents of a range with `since_fired > window` (SAELens' `dead_neurons`).
 pub struct FindDead<'a, B: Backend> {
     /// Steps since each latent fired `[F]`.
     pub since_fired: &'a B::Buffer<u32>,
     /// SAELens' `dead_feature_window`, in steps.
     pub window: u32,
-    /// Latents (`F`).
-    pub d_sae: usize,
+    /// Which latents are looked at.
+    pub latents: std::ops::Range<usize>,
     /// Out.
     pub dead: &'a mut DeadLatents<B>,
 }
@@ -66,7 +70,7 @@ pub struct FindDead<'a, B: Backend> {
 impl<B: Backend> FindDead<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
-        need("find_dead", "since_fired", self.since_fired.len(), self.d_sae)?;
-        self.dead.check("find_dead", self.d_sae)
+        need("find_dead", "since_fired", self.since_fired.len(), self.latents.end)?;
+        self.dead.check("find_dead", self.latents.len())
     }
 }

@@ -162,3 +162,30 @@ impl<B: Backend> GradientBDec<'_, B> {
         Ok(())
     }
 }
+
+/// `value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>`.
+pub struct GradientValues<'a, B: Backend> {
+    /// The features.
+    pub lists: &'a FeatureLists<B>,
+    /// `[F, D]`.
+    pub w_dec: &'a B::Buffer<f32>,
+    /// `[B, D]`.
+    pub gradient: &'a B::Buffer<f32>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Out `[B, stride]`.
+    pub value_gradient: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> GradientValues<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "gradient_values";
+        self.lists.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
+        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
+        need(op, "value_gradient", self.value_gradient.len(), self.rows * self.lists.stride)
+    }
+}

@@ -83,10 +83,60 @@ impl<B: Backend> TransposeLists<'_, B> {
     }
 }
 
-/// The features of a batch, in either form.
+/// The entries whose latent lies in `latents`, as lists of their own.
+pub struct SliceLists<'a, B: Backend> {
+    /// The features by row.
+    pub lists: &'a FeatureLists<B>,
+    /// Which latents.
+    pub latents: std::ops::Range<usize>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Out: of the same stride.
+    pub out: &'a mut FeatureLists<B>,
+}
+
+impl<B: Backend> SliceLists<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "slice_lists";
+        self.lists.check(op)?;
+        self.out.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
+        need(op, "out", self.out.rows, self.rows)?;
+        require(op, self.out.stride == self.lists.stride, || {
+            format!("the stride {} is not that of the slice, {}", self.lists.stride, self.out.stride)
+        })
+    }
+}
+
+/// `out[i] = Σ values[entry]` over the entries of latent `i`, rows ascending.
+pub struct SumByLatent<'a, B: Backend> {
+    /// One number for each entry `[B, stride]`.
+    pub values: &'a B::Buffer<f32>,
+    /// The entries by latent.
+    pub by_latent: &'a LatentLists<B>,
+    /// Latents (`F`).
+    pub d_sae: usize,
+    /// Out `[F]`.
+    pub out: &'a mut B::Buffer<f32>,
+}
+
+impl<B: Backend> SumByLatent<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let op = "sum_by_latent";
+        need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
+        need(op, "values", self.values.len(), self.by_latent.entries.len())?;
+        need(op, "out", self.out.len(), self.d_sae)
+    }
+}
+
+/// The features of a batch, in one of their forms.
 pub enum Features<'a, B: Backend> {
-    /// Lists by latent.
+    /// Lists by latent, every entry of which is active.
     Lists(&'a LatentLists<B>),
+    /// Lists by latent, and by row: an entry is active where its value is not 0.
+    Values(&'a LatentLists<B>, &'a FeatureLists<B>),
     /// Dense `[B, F]`.
     Dense(&'a B::Buffer<f32>),
 }

@@ -5,7 +5,14 @@ use super::*;
 use crate::backend::*;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    vec![encode_topk(s), encode_relu(s), encode_relu_dense(s), encode_dead_topk(s)]
+    vec![
+        encode_topk(s),
+        encode_relu(s),
+        encode_batch_topk(s),
+        encode_jumprelu(s),
+        encode_relu_dense(s),
+        encode_dead_topk(s),
+    ]
 }
 
 /// Deviation of biases, in deviations of a pre-activation.
@@ -18,7 +25,7 @@ pub(super) fn sparse_bias() -> f32 {
 }
 
 /// What the encoder is given.
-struct Operands<B: Backend> {
+pub(super) struct Operands<B: Backend> {
     input: B::Buffer<f32>,
     w_enc: B::Buffer<f32>,
     b_enc: B::Buffer<f32>,
@@ -26,7 +33,7 @@ struct Operands<B: Backend> {
 }
 
 impl<B: Backend> Operands<B> {
-    fn new(data: &mut Data<'_, B>, s: SaeSizes, bias: f32) -> Result<Self> {
+    pub(super) fn new(data: &mut Data<'_, B>, s: SaeSizes, bias: f32) -> Result<Self> {
         Ok(Operands {
             input: data.normal(s.batch())?,
             w_enc: data.scaled(s.weights(), 0.0, 1.0 / (s.d_in as f32).sqrt())?,
@@ -35,7 +42,7 @@ impl<B: Backend> Operands<B> {
         })
     }
 
-    fn encoder(&self) -> Encoder<'_, B> {
+    pub(super) fn encoder(&self) -> Encoder<'_, B> {
         let SaeSizes { rows, d_in, d_sae, .. } = self.s;
         Encoder { input: &self.input, w_enc: &self.w_enc, b_enc: &self.b_enc, rows, d_in, d_sae }
     }
@@ -54,7 +61,8 @@ pub(super) fn encode_topk<B: Backend>(s: SaeSizes) -> Row<B> {
         let (norm, mut lists) = (data.positive(s.d_sae)?, data.empty_lists(s.rows, s.k)?);
         Ok(Box::new(move |backend: &B| {
             let encoder = operands.encoder();
-            backend.encode_topk(EncodeTopk { encoder, decoder_norm: Some(&norm), k: s.k, lists: &mut lists })
+            let (rank, decoder_norm) = (Rank::Value, Some(&norm));
+            backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k: s.k, lists: &mut lists })
         }))
     })
 }
@@ -68,6 +76,50 @@ pub(super) fn encode_relu<B: Backend>(s: SaeSizes) -> Row<B> {
         Ok(Box::new(move |backend: &B| {
             let encoder = operands.encoder();
             backend.encode_relu(EncodeRelu { encoder, lists: &mut lists, longest: &mut longest })
+        }))
+    })
+}
+
+fn encode_batch_topk<B: Backend>(s: SaeSizes) -> Row<B> {
+    let work = work(s, s.d_sae, s.entries()) + Work::bytes(4 * s.d_sae);
+    Row::new("encode_batch_topk", s.size_k(s.k), work, move |data| {
+        let operands = Operands::new(data, s, 0.0)?;
+        let (norm, mut threshold) = (data.positive(s.d_sae)?, data.zeros(1)?);
+        let (mut lists, mut longest) = (data.empty_lists(s.rows, (4 * s.k).min(s.d_sae))?, data.zeros(1)?);
+        Ok(Box::new(move |backend: &B| {
+            let selection = EncodeBatchTopk {
+                encoder: operands.encoder(),
+                decoder_norm: Some(&norm),
+                n: s.entries(),
+                threshold_lr: 0.01,
+                threshold: &mut threshold,
+                lists: &mut lists,
+                longest: &mut longest,
+            };
+            backend.encode_batch_topk(selection)
+        }))
+    })
+}
+
+fn encode_jumprelu<B: Backend>(s: SaeSizes) -> Row<B> {
+    let entries = s.rows * s.active();
+    let size = format!("{}, L0 about {}", s.size(), s.active());
+    let work = work(s, s.d_sae, entries) + Work::bytes(4 * s.d_sae + 4 * entries);
+    Row::new("encode_jumprelu", size, work, move |data| {
+        let operands = Operands::new(data, s, sparse_bias())?;
+        let (threshold, mut longest) = (data.zeros(s.d_sae)?, data.zeros(1)?);
+        let stride = (s.d_sae / 4).max(1);
+        let (mut lists, mut pre_activations) = (data.empty_lists(s.rows, stride)?, data.zeros(s.rows * stride)?);
+        Ok(Box::new(move |backend: &B| {
+            let encoding = EncodeJumpRelu {
+                encoder: operands.encoder(),
+                threshold: &threshold,
+                bandwidth: Some(0.05),
+                lists: &mut lists,
+                longest: &mut longest,
+                pre_activations: Some(&mut pre_activations),
+            };
+            backend.encode_jumprelu(encoding)
         }))
     })
 }
@@ -95,6 +147,7 @@ fn encode_dead_topk<B: Backend>(s: SaeSizes) -> Row<B> {
         Ok(Box::new(move |backend: &B| {
             backend.encode_dead_topk(EncodeDeadTopk {
                 encoder: operands.encoder(),
+                rank: Rank::Value,
                 decoder_norm: Some(&norm),
                 dead: &dead,
                 k,

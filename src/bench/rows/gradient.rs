@@ -4,25 +4,39 @@ use super::*;
 use crate::backend::*;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    vec![gradient_sparse(s, s.k), gradient_dense(s), gradient_b_dec(s)]
+    vec![gradient_values(s), gradient_sparse(s, s.k), gradient_dense(s), gradient_b_dec(s)]
 }
 
 /// Gradients of the weights, before anything was written there.
-struct Out<B: Backend> {
+pub(super) struct Out<B: Backend> {
     w_enc: B::Buffer<f32>,
     b_enc: B::Buffer<f32>,
     w_dec: B::Buffer<f32>,
 }
 
 impl<B: Backend> Out<B> {
-    fn new(data: &mut Data<'_, B>, s: SaeSizes) -> Result<Self> {
+    pub(super) fn new(data: &mut Data<'_, B>, s: SaeSizes) -> Result<Self> {
         Ok(Out { w_enc: data.zeros(s.weights())?, b_enc: data.zeros(s.d_sae)?, w_dec: data.zeros(s.weights())? })
     }
 
-    fn weights(&mut self) -> WeightGradients<'_, B> {
+    pub(super) fn weights(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
         let Out { w_enc, b_enc, w_dec } = self;
-        WeightGradients { w_enc, b_enc, w_dec, accumulate: false }
+        WeightGradients { w_enc, b_enc, w_dec, accumulate }
     }
+}
+
+fn gradient_values<B: Backend>(s: SaeSizes) -> Row<B> {
+    let (SaeSizes { rows, d_in, d_sae, k }, entries) = (s, s.entries());
+    let work = Work::flops(2 * d_in * entries) + Work::bytes(4 * d_in * entries + 4 * s.batch() + 8 * entries);
+    Row::new("gradient_values", s.size_k(k), work, move |data| {
+        let (lists, w_dec) = (data.lists(rows, d_sae, k)?, data.normal(s.weights())?);
+        let (gradient, mut value_gradient) = (data.normal(s.batch())?, data.zeros(entries)?);
+        Ok(Box::new(move |backend: &B| {
+            let (lists, w_dec, gradient) = (&lists, &w_dec, &gradient);
+            let value_gradient = &mut value_gradient;
+            backend.gradient_values(GradientValues { lists, w_dec, gradient, rows, d_in, value_gradient })
+        }))
+    })
 }
 
 pub(super) fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
@@ -47,7 +61,7 @@ pub(super) fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
                 rows,
                 d_in,
                 d_sae,
-                out: out.weights(),
+                out: out.weights(false),
             })
         }))
     })
@@ -72,7 +86,7 @@ pub(super) fn gradient_dense<B: Backend>(s: SaeSizes) -> Row<B> {
                 rows,
                 d_in,
                 d_sae,
-                out: out.weights(),
+                out: out.weights(false),
             })
         }))
     })

@@ -4,7 +4,7 @@ use super::*;
 use crate::backend::*;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    vec![transpose_lists(s, s.k)]
+    vec![slice_lists(s), transpose_lists(s, s.k), sum_by_latent(s)]
 }
 
 /// Lists with k entries in every row, and room for the same by latent.
@@ -28,6 +28,34 @@ pub(super) fn transpose_lists<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
     })
 }
 
+/// Of the first half of the latents.
+fn slice_lists<B: Backend>(s: SaeSizes) -> Row<B> {
+    let SaeSizes { rows, d_sae, k, .. } = s;
+    let work = Work::bytes(16 * s.entries() + 8 * rows);
+    Row::new("slice_lists", format!("B {rows}, F {d_sae}, k {k}"), work, move |data| {
+        let (lists, mut out) = (data.lists(rows, d_sae, k)?, data.empty_lists(rows, k)?);
+        Ok(Box::new(move |backend: &B| {
+            backend.slice_lists(SliceLists { lists: &lists, latents: 0..d_sae / 2, rows, out: &mut out })
+        }))
+    })
+}
+
+fn sum_by_latent<B: Backend>(s: SaeSizes) -> Row<B> {
+    let SaeSizes { rows, d_sae, k, .. } = s;
+    let work = Work::bytes(8 * s.entries() + 8 * d_sae);
+    Row::new("sum_by_latent", format!("B {rows}, F {d_sae}, k {k}"), work, move |data| {
+        let (lists, mut by_latent) = both(data, s, k)?;
+        let (values, mut out) = (data.normal(s.entries())?, data.zeros(d_sae)?);
+        data.made(0, |backend: &B| {
+            backend.transpose_lists(TransposeLists { lists: &lists, rows, d_sae, by_latent: &mut by_latent })
+        })?;
+        Ok(Box::new(move |backend: &B| {
+            let (values, by_latent) = (&values, &by_latent);
+            backend.sum_by_latent(SumByLatent { values, by_latent, d_sae, out: &mut out })
+        }))
+    })
+}
+
 pub(super) fn find_dead<B: Backend>(s: SaeSizes) -> Row<B> {
     let d_sae = s.d_sae;
     let work = Work::bytes(4 * d_sae + 4 * s.dead());
@@ -37,7 +65,7 @@ pub(super) fn find_dead<B: Backend>(s: SaeSizes) -> Row<B> {
         let mut dead = DeadLatents { count: data.zeros(1)?, latents: data.zeros(d_sae)? };
         Ok(Box::new(move |backend: &B| {
             let window = DEAD_PART as u32 - 2;
-            backend.find_dead(FindDead { since_fired: &since_fired, window, d_sae, dead: &mut dead })
+            backend.find_dead(FindDead { since_fired: &since_fired, window, latents: 0..d_sae, dead: &mut dead })
         }))
     })
 }

@@ -1,5 +1,6 @@
 //! The rows of the table: what each operation is given, and what its work is.
 
+mod activation;
 mod attention;
 mod decode;
 mod encode;
@@ -23,6 +24,7 @@ pub fn table<B: Backend>(sizes: &Sizes) -> Vec<Row<B>> {
     rows.extend(matrix::rows(sizes.sae));
     rows.extend(encode::rows(sizes.sae));
     rows.extend(decode::rows(sizes.sae));
+    rows.extend(activation::rows(sizes.sae));
     rows.extend(lists::rows(sizes.sae));
     rows.extend(gradient::rows(sizes.sae));
     rows.extend(optimizer::rows(sizes.sae));

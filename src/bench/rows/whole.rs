@@ -17,7 +17,8 @@ use crate::sae::weights::HostTensor;
 use std::path::Path;
 
 pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    let topk = TopKConfig { k: s.k, aux_loss_coefficient: 1.0, rescale_acts_by_decoder_norm: true };
+    let rank = Rank::Value;
+    let topk = TopKConfig { k: s.k, rank, aux_loss_coefficient: 1.0, rescale_acts_by_decoder_norm: true };
     let standard = || ArchitectureConfig::Standard(StandardConfig { lp_norm: 1.0 });
     let active = s.active();
     let sparse_work = vec![encode::encode_relu(s), decode::decode_sparse(s, active), decode::sparsity_lp(s, active)];

@@ -94,6 +94,11 @@ inline unsigned atomicMax(unsigned* at, unsigned value) {
     while (old < value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     return old;
 }
+inline unsigned atomicMin(unsigned* at, unsigned value) {
+    unsigned old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (old > value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+    return old;
+}
 
 // ---- The runtime -----------------------------------------------------------------------------------
 

@@ -1,0 +1,138 @@
+//! BatchTopK: `f = ReLU` of the `k B` largest pre-activations of the whole batch, with AuxK for dead
+//! latents. What is saved for inference is a JumpReLU whose threshold is the running mean of the
+//! smallest value that was selected.
+//! Source: Bussmann et al. 2024 (arXiv 2412.06410) as SAELens' `batchtopk_sae.py` has it.
+
+use super::architecture::{Architecture, Batch, Dims};
+use super::auxk::{self, AuxK, AuxKConfig};
+use super::report::LossTerm;
+use crate::backend::*;
+use crate::error::Result;
+
+/// SAELens' `BatchTopKTrainingSAEConfig`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchTopKConfig {
+    /// Latents kept in the mean row; need not be whole.
+    pub k: f64,
+    /// Weight of a batch in the running mean of the threshold.
+    pub topk_threshold_lr: f64,
+    /// Factor on AuxK's loss.
+    pub aux_loss_coefficient: f64,
+    /// Whether pre-activations are compared after multiplying by the decoder norms.
+    pub rescale_acts_by_decoder_norm: bool,
+}
+
+impl BatchTopKConfig {
+    pub(super) fn aux(&self) -> AuxKConfig {
+        AuxKConfig {
+            coefficient: self.aux_loss_coefficient,
+            rank: Rank::Value,
+            rescales: self.rescale_acts_by_decoder_norm,
+        }
+    }
+}
+
+/// Lists with the largest pre-activations of a batch, and the threshold that comes of them.
+pub(super) struct Selection<B: Backend> {
+    config: BatchTopKConfig,
+    dims: Dims,
+    /// The features.
+    pub lists: FeatureLists<B>,
+    longest: B::Buffer<u32>,
+    threshold: B::Buffer<f64>,
+}
+
+/// Room in a row's list at first, in rows of the mean length.
+const FIRST_ROOM: f64 = 4.0;
+
+impl<B: Backend> Selection<B> {
+    pub fn new(backend: &B, config: BatchTopKConfig, dims: Dims) -> Result<Self> {
+        let stride = ((FIRST_ROOM * config.k).ceil() as usize).clamp(1, dims.d_sae);
+        let lists = FeatureLists::new(backend, dims.rows, stride)?;
+        Ok(Selection { config, dims, lists, longest: backend.zeros(1)?, threshold: backend.zeros(1)? })
+    }
+
+    /// Selects, in lists made longer until every row fits; waits for the longest row's length. Returns
+    /// whether they were made longer.
+    pub fn select(&mut self, batch: &Batch<'_, B>) -> Result<bool> {
+        let first_stride = self.lists.stride;
+        loop {
+            batch.backend.encode_batch_topk(EncodeBatchTopk {
+                encoder: batch.encoder(),
+                decoder_norm: self.config.rescale_acts_by_decoder_norm.then_some(batch.decoder_norm),
+                n: (self.config.k * self.dims.rows as f64) as usize,
+                threshold_lr: self.config.topk_threshold_lr,
+                threshold: &mut self.threshold,
+                lists: &mut self.lists,
+                longest: &mut self.longest,
+            })?;
+            if !batch.make_room(&mut self.lists, &self.longest)? {
+                return Ok(self.lists.stride > first_stride);
+            }
+        }
+    }
+
+    /// SAELens' `topk_threshold`.
+    pub fn threshold(&self, backend: &B) -> Result<Vec<f64>> {
+        backend.download(&self.threshold)
+    }
+
+    /// Takes back what [`Selection::threshold`] gave.
+    pub fn restore(&mut self, backend: &B, threshold: &[f64]) -> Result<()> {
+        backend.write(&mut self.threshold, 0, threshold)
+    }
+}
+
+/// The work space of a BatchTopK step.
+pub struct BatchTopK<B: Backend> {
+    selection: Selection<B>,
+    by_latent: LatentLists<B>,
+    value_gradient: B::Buffer<f32>,
+    aux: Option<AuxK<B>>,
+}
+
+impl<B: Backend> BatchTopK<B> {
+    /// Work space for batches of these sizes.
+    pub fn new(backend: &B, config: BatchTopKConfig, dims: Dims) -> Result<Self> {
+        let aux = AuxK::new(backend, config.aux(), dims)?;
+        let selection = Selection::new(backend, config, dims)?;
+        let entries = dims.rows * selection.lists.stride;
+        let by_latent = LatentLists::new(backend, dims.d_sae, entries)?;
+        Ok(BatchTopK { selection, by_latent, value_gradient: backend.zeros(entries)?, aux })
+    }
+}
+
+impl<B: Backend> Architecture<B> for BatchTopK<B> {
+    fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
+        if self.selection.select(batch)? {
+            let entries = batch.dims.rows * self.selection.lists.stride;
+            self.by_latent = LatentLists::new(batch.backend, batch.dims.d_sae, entries)?;
+            self.value_gradient = batch.backend.zeros(entries)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
+        batch.decode_and_differentiate(&self.selection.lists, &mut self.by_latent, &mut self.value_gradient)?;
+        if let Some(aux) = &mut self.aux {
+            let dead = batch.dead;
+            aux.step(batch, dead, None, 0)?;
+        }
+        batch.update_firing(Features::Lists(&self.by_latent))?;
+        batch.count_active(&self.by_latent)
+    }
+
+    fn losses(&self, _backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>> {
+        let Selection { config, dims, .. } = &self.selection;
+        let loss = auxk::loss(config.aux_loss_coefficient, sums[0], n_dead, *dims);
+        Ok(vec![("auxiliary_reconstruction_loss".into(), loss)])
+    }
+
+    fn state(&self, backend: &B) -> Result<Vec<f64>> {
+        self.selection.threshold(backend)
+    }
+
+    fn restore(&mut self, backend: &B, state: &[f64]) -> Result<()> {
+        self.selection.restore(backend, state)
+    }
+}
