@@ -1,7 +1,7 @@
 //! Training steps on a device that records them: after two like it, a step is one graph, for which the
 //! host neither waits nor copies; and what is replayed is what would have been queued, bit for bit.
 
-use cusae::backend::{Backend, Cpu, Native};
+use cusae::backend::{Backend, Cpu, Native, Rank};
 use cusae::config::NormalizeActivations;
 use cusae::error::Error;
 use cusae::random::{Random, Stream};
@@ -43,7 +43,8 @@ fn calls_of(work: impl FnOnce()) -> Calls {
 
 /// Latents die after two silent steps, so that AuxK sets in while steps are replayed.
 fn topk() -> ArchitectureConfig {
-    ArchitectureConfig::TopK(TopKConfig { k: 3, aux_loss_coefficient: 1.0, rescale_acts_by_decoder_norm: true })
+    let (rank, rescale_acts_by_decoder_norm) = (Rank::Value, true);
+    ArchitectureConfig::TopK(TopKConfig { k: 3, rank, aux_loss_coefficient: 1.0, rescale_acts_by_decoder_norm })
 }
 
 fn standard() -> ArchitectureConfig {
