@@ -72,6 +72,18 @@ const FOLDERS: &[&str] = &[
     "legacy-v3-topk",
     "legacy-v3-hook-z",
     "legacy-v3-standard-normbool",
+    "gated-layer_norm-bdec",
+    "gated-fold-after",
+    "jumprelu-none-bdec",
+    "jumprelu-constant_norm_rescale-nobdec",
+    "abstopk-layer_norm-bdec",
+    "abstopk-none-bdec-rescale",
+    "transcoder-none",
+    "skip_transcoder-layer_norm",
+    "jumprelu_skip_transcoder-constant_norm_rescale",
+    "legacy-v3-gated",
+    "legacy-v3-jumprelu",
+    "training-jumprelu-log_threshold-checkpoint",
 ];
 
 #[test]

@@ -178,9 +178,23 @@ fn the_notes_of_a_run_are_written_and_the_sparsity_is_read_again() {
 
 #[test]
 fn folding_the_decoder_norms_gives_saelens_weights() {
-    let mut weights = load_folder(&data("standard-fold-before")).unwrap().weights;
-    weights.fold_w_dec_norm();
-    assert_close(&weights, &load_folder(&data("standard-fold-after")).unwrap().weights);
+    for architecture in ["standard", "gated", "jumprelu"] {
+        let mut weights = load_folder(&data(&format!("{architecture}-fold-before"))).unwrap().weights;
+        weights.fold_w_dec_norm();
+        assert_close(&weights, &load_folder(&data(&format!("{architecture}-fold-after"))).unwrap().weights);
+    }
+}
+
+#[test]
+fn every_architecture_is_written_as_it_was_read() {
+    for name in ["gated-layer_norm-bdec", "jumprelu-none-bdec", "abstopk-layer_norm-bdec", "skip_transcoder-layer_norm"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let read = load_folder(&data(name)).unwrap();
+        save_inference(folder.path(), &read.config, &read.weights, TrainingNotes::default()).unwrap();
+        assert_eq!(load_folder(folder.path()).unwrap(), read, "{name}");
+        assert_eq!(json(&folder.path().join("cfg.json")), json(&data(name).join("cfg.json")), "{name}");
+    }
 }
 
 #[test]
@@ -309,8 +323,23 @@ fn wrong_keys_are_named_with_what_is_possible() {
 #[test]
 fn other_architectures_are_refused_by_name() {
     let of = |name: &'static str| refusal_of_cfg(move |cfg| cfg["architecture"] = name.into());
-    assert_eq!(of("jumprelu"), "cfg.json: architecture jumprelu is not supported yet; standard and topk are");
-    assert_eq!(of("nonsense"), "cfg.json: architecture nonsense is not known; standard and topk are");
+    let message = of("temporal");
+    assert_eq!(message, "cfg.json: architecture temporal is not supported: its features depend on the tokens before");
+    let message = of("batchtopk");
+    assert!(message.ends_with("save its inference form, which is jumprelu"), "{message}");
+    let message = of("nonsense");
+    assert!(message.starts_with("cfg.json: architecture nonsense is not known; standard, gated, "), "{message}");
+    let message = of("skip_transcoder");
+    assert_eq!(message, "cfg.json: key d_out is missing; is this the cfg.json of an SAE?");
+    let message = refusal_of_cfg(|cfg| {
+        cfg["architecture"] = "transcoder".into();
+        cfg["d_out"] = 3.into();
+        cfg["apply_b_dec_to_input"] = true.into();
+    });
+    assert_eq!(
+        message,
+        "cfg.json: apply_b_dec_to_input is true, expected false: a transcoder's b_dec is of its output"
+    );
 }
 
 #[test]

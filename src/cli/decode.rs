@@ -3,7 +3,7 @@
 use super::encode::CHUNK;
 use super::inputs::open_sae;
 use super::Common;
-use cusae::backend::{Backend, RowNormalization};
+use cusae::backend::Backend;
 use cusae::error::{Error, Result};
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::sae::features::SparseFeatures;
@@ -21,7 +21,7 @@ pub struct Args {
     /// Features: a file with indptr, indices, values, or with feature_acts [n, d_sae].
     #[arg(long, value_name = "FILE")]
     features: PathBuf,
-    /// Safetensors file to write: reconstruction [n, d_in].
+    /// Safetensors file to write: reconstruction [n, d_in], or a transcoder's d_out.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -31,20 +31,20 @@ pub struct Args {
 struct Summary {
     out: PathBuf,
     rows: usize,
-    d_in: usize,
+    d_out: usize,
 }
 
 /// Decodes.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let sae = open_sae(backend, &args.sae)?;
-    let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
+    let (d_out, d_sae) = (sae.config().d_out(), sae.config().d_sae);
     let features = read_features(&args.features, d_sae)?;
     let normalization = read_normalization(&args.features, &sae, features.rows())?;
     common.say_device();
     let reconstruction = decode(&sae, &features, normalization)?;
     let rows = features.rows();
-    tensors::save(&args.out, vec![("reconstruction".into(), Tensor::f32(&[rows, d_in], &reconstruction))])?;
-    common.print(&Summary { out: args.out, rows, d_in })
+    tensors::save(&args.out, vec![("reconstruction".into(), Tensor::f32(&[rows, d_out], &reconstruction))])?;
+    common.print(&Summary { out: args.out, rows, d_out })
 }
 
 fn read_features(path: &Path, d_sae: usize) -> Result<SparseFeatures> {
@@ -77,7 +77,7 @@ fn read_features(path: &Path, d_sae: usize) -> Result<SparseFeatures> {
 
 /// Scale and shift of every row, if the SAE normalises activations.
 fn read_normalization<B: Backend>(path: &Path, sae: &Sae<B>, rows: usize) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
-    if sae.normalization() == RowNormalization::None {
+    if !sae.denormalizes() {
         return Ok(None);
     }
     let file = TensorFile::open(path)?;
@@ -97,11 +97,11 @@ fn decode<B: Backend>(
     features: &SparseFeatures,
     normalization: Option<(Vec<f32>, Vec<f32>)>,
 ) -> Result<Vec<f32>> {
-    let (rows, d_in) = (features.rows(), sae.config().d_in);
+    let (rows, d_out) = (features.rows(), sae.config().d_out());
     let mut pass = sae.pass(CHUNK.min(rows))?;
-    let mut reconstruction = vec![0.0; rows * d_in];
-    for (chunk, out) in reconstruction.chunks_mut(CHUNK * d_in).enumerate() {
-        let (first, count) = (chunk * CHUNK, out.len() / d_in);
+    let mut reconstruction = vec![0.0; rows * d_out];
+    for (chunk, out) in reconstruction.chunks_mut(CHUNK * d_out).enumerate() {
+        let (first, count) = (chunk * CHUNK, out.len() / d_out);
         let chunk = first..first + count;
         let part = normalization.as_ref().map(|(scale, shift)| (&scale[chunk.clone()], &shift[chunk]));
         pass.set_features(sae, features, first, count, part)?;
@@ -113,6 +113,6 @@ fn decode<B: Backend>(
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} reconstructions of {} values: {}", self.rows, self.d_in, self.out.display())
+        write!(f, "{} reconstructions of {} values: {}", self.rows, self.d_out, self.out.display())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::inputs::{open_sae, Rows};
 use super::Common;
-use cusae::backend::{Backend, RowNormalization};
+use cusae::backend::Backend;
 use cusae::error::Result;
 use cusae::formats::tensors::{self, Tensor};
 use cusae::sae::features::SparseFeatures;
@@ -64,9 +64,9 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
         ],
     };
     if args.reconstruct {
-        out.push(("reconstruction", Tensor::f32(rows.shape()?, &reconstruction)));
+        out.push(("reconstruction", Tensor::f32(&reconstruction_shape(&sae, &rows)?, &reconstruction)));
     }
-    if sae.normalization() != RowNormalization::None {
+    if sae.denormalizes() {
         out.push(("row_scale", Tensor::f32(&[n], &row_scale)));
         out.push(("row_shift", Tensor::f32(&[n], &row_shift)));
     }
@@ -78,7 +78,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
 #[derive(Default)]
 struct Encoded {
     features: SparseFeatures,
-    /// `[n, d_in]`, where wanted.
+    /// `[n, d_out]`, where wanted.
     reconstruction: Vec<f32>,
     /// What `cusae decode` needs to undo a normalisation `[n]`, where the SAE has one.
     row_scale: Vec<f32>,
@@ -86,24 +86,34 @@ struct Encoded {
 }
 
 fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool) -> Result<Encoded> {
-    let (backend, d_in) = (sae.backend(), sae.config().d_in);
+    let (backend, d_out) = (sae.backend(), sae.config().d_out());
     let mut pass = sae.pass(CHUNK.min(rows.count))?;
     let mut encoded = Encoded::default();
     for first in (0..rows.count).step_by(CHUNK) {
         let count = CHUNK.min(rows.count - first);
-        pass.encode(sae, &backend.upload(&rows.read(first, count)?)?, count)?;
-        encoded.features.append(&pass.features(sae)?);
+        let x = backend.upload(&rows.read(first, count)?)?;
         if reconstruct {
-            pass.decode(sae)?;
-            encoded.reconstruction.resize((first + count) * d_in, 0.0);
-            backend.read(pass.reconstruction(), 0, &mut encoded.reconstruction[first * d_in..])?;
+            pass.forward(sae, &x, count)?;
+            encoded.reconstruction.resize((first + count) * d_out, 0.0);
+            backend.read(pass.reconstruction(), 0, &mut encoded.reconstruction[first * d_out..])?;
+        } else {
+            pass.encode(sae, &x, count)?;
         }
+        encoded.features.append(&pass.features(sae)?);
         if let Some((scale, shift)) = pass.row_normalization(sae)? {
             encoded.row_scale.extend(scale);
             encoded.row_shift.extend(shift);
         }
     }
     Ok(encoded)
+}
+
+/// The activations' shape; a transcoder's output is of another width, and has no heads.
+fn reconstruction_shape<B: Backend>(sae: &Sae<B>, rows: &Rows) -> Result<Vec<usize>> {
+    Ok(match sae.config().transcoder {
+        None => rows.shape()?.to_vec(),
+        Some(transcoder) => vec![rows.count, transcoder.d_out],
+    })
 }
 
 fn offsets(indptr: &[usize]) -> Tensor<'static> {

@@ -7,9 +7,10 @@ use cusae::config::{ExcludeSpecialTokens, Setting};
 use cusae::data::tokenizer::excluded_ids;
 use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
 use cusae::error::{Error, Result};
-use cusae::eval::{evaluate, EvalConfig};
+use cusae::eval::{evaluate, EvalConfig, Report};
 use cusae::formats::{arrays, write};
 use cusae::lm::{LanguageModel, Processing};
+use cusae::sae::inference::Sae;
 use indicatif::ProgressBar;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -60,6 +61,15 @@ fn parse_exclude(text: &str) -> std::result::Result<ExcludeSpecialTokens, String
 /// Evaluates and prints the report.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let sae = open_sae(backend, &args.sae)?;
+    let report = report(&args, common, backend, &sae)?;
+    if let Some(path) = &args.out {
+        write::text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    common.print(&report)
+}
+
+/// Evaluates an SAE as the flags say.
+pub fn report<B: Backend>(args: &Args, common: &Common, backend: &B, sae: &Sae<B>) -> anyhow::Result<Report> {
     let notes = Notes(&sae.config().metadata);
     let name =
         args.model.as_deref().or(notes.text("model_name")).ok_or_else(|| {
@@ -86,15 +96,22 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let batches = config.n_eval_reconstruction_batches.saturating_add(config.n_eval_sparsity_variance_batches);
     let mut rows =
         Repeating { rows, bar: common.bar(batches.saturating_mul(config.batch_size_prompts)), silent: common.quiet };
-    let report = evaluate(&model, &sae, &mut rows, &config)?;
+    let report = evaluate(&model, sae, &mut rows, &config)?;
     rows.bar.finish_and_clear();
-    if let Some(path) = &args.out {
-        write::text(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
-    }
-    common.print(&report)
+    Ok(report)
 }
 
 impl Args {
+    /// The SAE as it was named.
+    pub fn sae(&self) -> &str {
+        &self.sae
+    }
+
+    /// Whether a model was named.
+    pub fn names_model(&self) -> bool {
+        self.model.is_some()
+    }
+
     fn documents(&self, model: &str) -> Result<Documents> {
         match &self.tokens {
             Some(tokens) => {

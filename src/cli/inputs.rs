@@ -3,20 +3,20 @@
 use cusae::backend::Backend;
 use cusae::config::{Setting, SpecialToken};
 use cusae::error::{Error, Result};
-use cusae::formats::{arrays, saelens, tensors::TensorFile};
+use cusae::formats::{self, arrays, tensors::TensorFile};
 use cusae::lm::Processing;
 use cusae::sae::inference::Sae;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// An SAE by the name the user gave: a local folder. Errors: as [`saelens::load_folder`].
+/// An SAE by the name the user gave: a local folder or file. Errors: as [`formats::load`].
 pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
     let folder = Path::new(name);
     if !folder.exists() && name.contains(':') {
         let what = format!("{name} is no local folder, and SAEs cannot be fetched from the Hub yet; give a folder");
         return Err(Error::config("--sae", what));
     }
-    let saved = saelens::load_folder(folder)?;
+    let saved = formats::load(folder, None)?;
     Sae::new(backend, &saved.config, &saved.weights)
 }
 

@@ -6,6 +6,7 @@ mod activations;
 mod attribute;
 mod bench;
 mod compare;
+mod convert;
 mod decode;
 mod encode;
 mod eval;
@@ -17,6 +18,7 @@ mod list;
 mod look;
 mod steer;
 mod train;
+mod verify;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -72,6 +74,10 @@ enum Compute {
     Steer(steer::Args),
     /// Show the features that prompts share, or that set two groups of prompts apart.
     Compare(compare::Args),
+    /// Write an SAE in another layout, and compare what it computes before and after.
+    Convert(convert::Args),
+    /// Check an SAE's files, and with a model what they claim of it.
+    Verify(verify::Args),
     /// Time every operation and whole training steps on this machine.
     Bench(bench::Args),
 }
@@ -99,6 +105,8 @@ fn compute<B: Backend>(command: Compute, common: &Common, backend: &B) -> anyhow
         Compute::Ablate(args) => ablate::run(args, common, backend),
         Compute::Steer(args) => steer::run(args, common, backend),
         Compute::Compare(args) => compare::run(args, common, backend),
+        Compute::Convert(args) => convert::run(args, common, backend),
+        Compute::Verify(args) => verify::run(args, common, backend),
         Compute::Bench(args) => bench::run(args, common, backend),
     }
 }

@@ -89,6 +89,10 @@ fn no_rows(part: &str) -> Error {
 /// head's; the model has no such hook, or one of another width.
 pub fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
     let config = sae.config();
+    if config.transcoder.is_some() {
+        let what = "a transcoder's output is no reconstruction of its input; SAELens has no metrics for it either";
+        return Err(Error::config("architecture", what));
+    }
     let what = "the SAE's cfg.json does not name one under metadata; add it, such as blocks.8.hook_resid_pre";
     let hook = config.hook_name().ok_or_else(|| Error::config("hook_name", what))?;
     if !matches!(config.metadata.get("hook_head_index"), None | Some(Value::Null)) {

@@ -105,7 +105,8 @@ pub struct FeatureMetrics {
     pub encoder_norm: Vec<f64>,
     /// Cosine of its encoder and decoder vectors.
     pub encoder_decoder_cosine_sim: Vec<f64>,
-    /// Its encoder bias.
+    /// Its encoder bias; none of gated SAEs, which have two.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub encoder_bias: Vec<f64>,
 }
 

@@ -22,6 +22,6 @@ pub(super) fn weight_metrics(weights: &Weights) -> FeatureMetrics {
         consistent_activation_heuristic: Vec::new(),
         encoder_norm: enc_enc.iter().map(|square| square.sqrt()).collect(),
         encoder_decoder_cosine_sim: enc_dec.iter().zip(norms).map(|(dot, (e, d))| dot / (e * d).sqrt()).collect(),
-        encoder_bias: weights.get("b_enc").values.iter().map(|&b| b.into()).collect(),
+        encoder_bias: weights.find("b_enc").iter().flat_map(|bias| &bias.values).map(|&b| b.into()).collect(),
     }
 }

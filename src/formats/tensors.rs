@@ -1,22 +1,37 @@
-//! Named tensors in safetensors files: read through a memory map (or from embedded bytes), checked
+//! Named tensors in files, above all safetensors: read through a memory map (or from embedded bytes), checked
 //! before anything is allocated, converted to f32 or u32; written whole or not at all.
 
 use super::write;
 use crate::error::{Error, Result};
 use memmap2::Mmap;
-use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{SafeTensors, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, View};
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// An open safetensors file.
+/// An open file of tensors.
 pub struct TensorFile {
     path: PathBuf,
     bytes: Bytes,
-    data_start: usize,
-    metadata: Metadata,
+    tensors: BTreeMap<String, Held>,
+    text_metadata: Option<HashMap<String, String>>,
+}
+
+/// A tensor and where its elements are.
+struct Held {
+    info: TensorInfo,
+    place: Place,
+}
+
+/// Where little-endian elements in row-major order are.
+pub(super) enum Place {
+    /// These bytes of the file.
+    Within(Range<usize>),
+    /// Made from the file: inflated, or brought in order.
+    Apart(Vec<u8>),
 }
 
 enum Bytes {
@@ -40,7 +55,7 @@ impl TensorFile {
     /// Maps a file. Errors: it cannot be opened, or its header does not describe it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Self::from_parts(path.to_path_buf(), Bytes::Mapped(map(path)?))
+        Self::from_safetensors(path.to_path_buf(), Bytes::Mapped(map(path)?))
     }
 
     /// Maps a file that holds the little-endian elements of one tensor from byte `start` on.
@@ -55,25 +70,41 @@ impl TensorFile {
                 format!("holds {held} bytes, its shape {shape:?} of {dtype:?} takes another size; write it again");
             return Err(Error::format(path, what));
         }
-        let info = TensorInfo { dtype, shape, data_offsets: (0, held) };
-        let metadata = Metadata::new(None, vec![(name.to_string(), info)])
-            .map_err(|e| Error::format(path, format!("cannot be described ({e})")))?;
-        Ok(TensorFile { path: path.to_path_buf(), bytes: Bytes::Mapped(map), data_start: start, metadata })
+        let tensors = vec![(name.to_string(), dtype, shape, Place::Within(start..map.len()))];
+        Ok(Self::from_places(path, map, tensors))
+    }
+
+    /// Tensors found in a mapped file: name, dtype, shape, and where the elements are. Each place must
+    /// have exactly the bytes of its shape.
+    pub(super) fn from_places(path: &Path, map: Mmap, tensors: Vec<(String, Dtype, Vec<usize>, Place)>) -> Self {
+        let held = |(name, dtype, shape, place): (String, Dtype, Vec<usize>, Place)| {
+            let bytes = match &place {
+                Place::Within(range) => range.len(),
+                Place::Apart(bytes) => bytes.len(),
+            };
+            (name, Held { info: TensorInfo { dtype, shape, data_offsets: (0, bytes) }, place })
+        };
+        TensorFile {
+            path: path.to_path_buf(),
+            bytes: Bytes::Mapped(map),
+            tensors: tensors.into_iter().map(held).collect(),
+            text_metadata: None,
+        }
     }
 
     /// Reads bytes that are part of the program; `name` stands for the path in messages.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        Self::from_parts(PathBuf::from(name), Bytes::Static(bytes))
+        Self::from_safetensors(PathBuf::from(name), Bytes::Static(bytes))
     }
 
     /// A file that is never written; `name` stands for the path in messages.
     pub fn from_tensors(name: &str, tensors: Vec<(String, Tensor<'_>)>) -> Result<Self> {
         let bytes = safetensors::serialize(tensors, None)
             .map_err(|e| Error::format(Path::new(name), format!("cannot be made as safetensors: {e}")))?;
-        Self::from_parts(PathBuf::from(name), Bytes::Owned(bytes))
+        Self::from_safetensors(PathBuf::from(name), Bytes::Owned(bytes))
     }
 
-    fn from_parts(path: PathBuf, bytes: Bytes) -> Result<Self> {
+    fn from_safetensors(path: PathBuf, bytes: Bytes) -> Result<Self> {
         let describe = |e: SafeTensorError| {
             let size = bytes.len();
             Error::format(
@@ -84,7 +115,13 @@ impl TensorFile {
         // Deserialising checks that the header's offsets cover the file exactly.
         SafeTensors::deserialize(&bytes).map_err(describe)?;
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(describe)?;
-        Ok(TensorFile { path, bytes, data_start: header + 8, metadata })
+        let held = |(name, info): (String, &TensorInfo)| {
+            let (from, to) = info.data_offsets;
+            let place = Place::Within(header + 8 + from..header + 8 + to);
+            (name, Held { info: info.clone(), place })
+        };
+        let tensors = metadata.tensors().into_iter().map(held).collect();
+        Ok(TensorFile { path, bytes, tensors, text_metadata: metadata.metadata().clone() })
     }
 
     /// Where it was read from.
@@ -94,24 +131,26 @@ impl TensorFile {
 
     /// All tensor names, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.metadata.tensors().into_keys().collect();
-        names.sort();
-        names
+        self.tensors.keys().cloned().collect()
     }
 
     /// Whether there is a tensor of that name.
     pub fn contains(&self, name: &str) -> bool {
-        self.metadata.info(name).is_some()
+        self.tensors.contains_key(name)
     }
 
-    /// The header's own `__metadata__`.
+    /// The `__metadata__` of a safetensors header.
     pub fn text_metadata(&self) -> Option<&HashMap<String, String>> {
-        self.metadata.metadata().as_ref()
+        self.text_metadata.as_ref()
     }
 
     /// Dtype and shape of a tensor. Error: it is missing (the ones present are named).
     pub fn info(&self, name: &str) -> Result<&TensorInfo> {
-        self.metadata.info(name).ok_or_else(|| {
+        Ok(&self.held(name)?.info)
+    }
+
+    fn held(&self, name: &str) -> Result<&Held> {
+        self.tensors.get(name).ok_or_else(|| {
             let names = self.names();
             let shown = names.iter().take(12).cloned().collect::<Vec<_>>().join(", ");
             let more = if names.len() > 12 { format!(", … ({} in all)", names.len()) } else { String::new() };
@@ -135,8 +174,10 @@ impl TensorFile {
 
     /// The raw little-endian bytes of a tensor.
     pub fn bytes(&self, name: &str) -> Result<&[u8]> {
-        let (from, to) = self.info(name)?.data_offsets;
-        Ok(&self.bytes[self.data_start + from..self.data_start + to])
+        Ok(match &self.held(name)?.place {
+            Place::Within(range) => &self.bytes[range.clone()],
+            Place::Apart(bytes) => bytes,
+        })
     }
 
     /// A floating-point tensor (F64, F32, F16, BF16) as f32.
@@ -214,7 +255,8 @@ impl TensorFile {
     }
 }
 
-fn map(path: &Path) -> Result<Mmap> {
+/// A map of a whole file.
+pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     // SAFETY: the map is read only; like every reader of mapped files we rely on nobody truncating
     // the file while it is open.

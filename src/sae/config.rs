@@ -10,6 +10,11 @@ use serde_json::{Map, Value};
 pub enum InferenceArchitecture {
     /// `f = ReLU(h)`.
     Standard,
+    /// `f = ReLU(m)` where the gate `π > 0`; both from one product: `π = u + b_gate`,
+    /// `m = e^r_mag u + b_mag`.
+    Gated,
+    /// `f = ReLU(h)` where `h > threshold`.
+    JumpRelu,
     /// `f = ReLU` of the k largest `h`.
     TopK {
         /// Latents selected for each row.
@@ -18,35 +23,57 @@ pub enum InferenceArchitecture {
         /// the feature's value, and is divided by the norm again before decoding.
         rescale_acts_by_decoder_norm: bool,
     },
+    /// The k of the largest magnitude, with their signs.
+    AbsTopK {
+        /// Latents selected for each row.
+        k: usize,
+        /// As in TopK.
+        rescale_acts_by_decoder_norm: bool,
+    },
+}
+
+/// What makes an SAE a transcoder: it predicts other activations than it reads. The architecture says
+/// how it encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transcoder {
+    /// Width of the activations that are predicted.
+    pub d_out: usize,
+    /// Whether `x W_skipᵀ` is added to what is decoded.
+    pub skip: bool,
 }
 
 impl InferenceArchitecture {
-    /// The names that `cfg.json` may have.
-    pub const NAMES: &[&str] = &["standard", "topk"];
-
     /// SAELens' name.
     pub fn name(&self) -> &'static str {
         match self {
             InferenceArchitecture::Standard => "standard",
+            InferenceArchitecture::Gated => "gated",
+            InferenceArchitecture::JumpRelu => "jumprelu",
             InferenceArchitecture::TopK { .. } => "topk",
+            InferenceArchitecture::AbsTopK { .. } => "abstopk",
         }
     }
 
     /// Every tensor of the weights file with its shape, by SAELens' names, sorted.
     pub fn tensors(&self, d_in: usize, d_sae: usize) -> Vec<(&'static str, Vec<usize>)> {
-        match self {
-            InferenceArchitecture::Standard | InferenceArchitecture::TopK { .. } => vec![
-                ("W_dec", vec![d_sae, d_in]),
-                ("W_enc", vec![d_in, d_sae]),
-                ("b_dec", vec![d_in]),
-                ("b_enc", vec![d_sae]),
-            ],
-        }
+        let own: &[&str] = match self {
+            InferenceArchitecture::Gated => &["b_gate", "b_mag", "r_mag"],
+            InferenceArchitecture::JumpRelu => &["b_enc", "threshold"],
+            _ => &["b_enc"],
+        };
+        let shared = [("W_dec", vec![d_sae, d_in]), ("W_enc", vec![d_in, d_sae]), ("b_dec", vec![d_in])];
+        let mut tensors: Vec<_> = own.iter().map(|&name| (name, vec![d_sae])).chain(shared).collect();
+        tensors.sort();
+        tensors
     }
 
     /// Whether the decoder norms take part in the features' values.
     pub fn rescales_by_decoder_norm(&self) -> bool {
-        matches!(self, InferenceArchitecture::TopK { rescale_acts_by_decoder_norm: true, .. })
+        use InferenceArchitecture::{AbsTopK, TopK};
+        matches!(
+            self,
+            TopK { rescale_acts_by_decoder_norm: true, .. } | AbsTopK { rescale_acts_by_decoder_norm: true, .. }
+        )
     }
 }
 
@@ -75,6 +102,8 @@ impl ReshapeActivations {
 pub struct SaeConfig {
     /// The architecture and its own settings.
     pub architecture: InferenceArchitecture,
+    /// What is predicted, if it is not what is read.
+    pub transcoder: Option<Transcoder>,
     /// Width of the activations.
     pub d_in: usize,
     /// Number of latents.
@@ -99,6 +128,7 @@ impl SaeConfig {
     pub fn new(architecture: InferenceArchitecture, d_in: usize, d_sae: usize) -> Self {
         SaeConfig {
             architecture,
+            transcoder: None,
             d_in,
             d_sae,
             dtype: Dtype::F32,
@@ -108,6 +138,52 @@ impl SaeConfig {
             metadata: Map::new(),
             training_settings: Map::new(),
         }
+    }
+
+    /// The name in `cfg.json`: the architecture's, or that of its transcoder. SAELens has transcoders
+    /// of standard and jumprelu; the names of the others follow theirs.
+    pub fn architecture_name(&self) -> String {
+        let skip = match self.transcoder {
+            None => return self.architecture.name().into(),
+            Some(Transcoder { skip: false, .. }) => "",
+            Some(Transcoder { skip: true, .. }) => "skip_",
+        };
+        match self.architecture {
+            InferenceArchitecture::Standard => format!("{skip}transcoder"),
+            other => format!("{}_{skip}transcoder", other.name()),
+        }
+    }
+
+    /// Width of what is decoded.
+    pub fn d_out(&self) -> usize {
+        self.transcoder.map_or(self.d_in, |transcoder| transcoder.d_out)
+    }
+
+    /// Every tensor of the weights file with its shape, by SAELens' names, sorted.
+    pub fn tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
+        let mut tensors = self.architecture.tensors(self.d_in, self.d_sae);
+        if let Some(Transcoder { d_out, skip }) = self.transcoder {
+            for (name, shape) in &mut tensors {
+                match *name {
+                    "W_dec" => *shape = vec![self.d_sae, d_out],
+                    "b_dec" => *shape = vec![d_out],
+                    _ => {}
+                }
+            }
+            if skip {
+                tensors.push(("W_skip", vec![d_out, self.d_in]));
+            }
+            tensors.sort();
+        }
+        tensors
+    }
+
+    /// Notes the hook that the SAE belongs at; the heads of `hook_z` are taken together.
+    pub fn set_hook(&mut self, hook_name: &str) {
+        if hook_name.contains("hook_z") {
+            self.reshape_activations = ReshapeActivations::HookZ;
+        }
+        self.metadata.insert("hook_name".into(), hook_name.into());
     }
 
     /// The hook whose activations the SAE reads, where the notes say it.

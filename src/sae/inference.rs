@@ -3,7 +3,7 @@
 //! A `hook_z` SAE needs no reshaping here: `[.., n_heads, d_head]` and `[.., n_heads * d_head]` are
 //! the same numbers in the same order.
 
-use super::config::{InferenceArchitecture, SaeConfig};
+use super::config::{InferenceArchitecture, SaeConfig, Transcoder};
 use super::features::SparseFeatures;
 use super::parameters::Named;
 use super::weights::Weights;
@@ -25,7 +25,7 @@ pub struct Sae<B: Backend> {
 impl<B: Backend> Sae<B> {
     /// Uploads weights. Error: they are not those of the config's architecture and sizes.
     pub fn new(backend: &B, config: &SaeConfig, weights: &Weights) -> Result<Self> {
-        let expected = config.architecture.tensors(config.d_in, config.d_sae);
+        let expected = config.tensors();
         let found: Vec<_> = weights.iter().map(|(name, tensor)| (name, tensor.shape.clone())).collect();
         if found != expected {
             return Err(Error::Shape {
@@ -35,7 +35,7 @@ impl<B: Backend> Sae<B> {
         }
         let values = Named::upload(backend, weights)?;
         let mut decoder_norm = backend.zeros(config.d_sae)?;
-        let (rows, columns) = (config.d_sae, config.d_in);
+        let (rows, columns) = (config.d_sae, config.d_out());
         backend.row_norms(RowNorms { matrix: values.get("W_dec"), rows, columns, norms: &mut decoder_norm })?;
         Ok(Sae { backend: backend.clone(), config: config.clone(), values, decoder_norm })
     }
@@ -52,19 +52,19 @@ impl<B: Backend> Sae<B> {
 
     /// Its weights, on the host.
     pub fn weights(&self) -> Result<Weights> {
-        self.values.download(&self.backend, self.config.d_in)
+        self.values.download_as(&self.backend, self.config.tensors())
     }
 
-    /// What one unit of a feature adds to the reconstruction `[d_in]`, before a normalisation of
+    /// What one unit of a feature adds to the reconstruction `[d_out]`, before a normalisation of
     /// activations is undone: its row of W_dec, of length 1 where decoder norms are part of the value.
     /// Error: there is no such feature.
     pub fn decoder_direction(&self, feature: u32) -> Result<Vec<f32>> {
-        let (d_in, d_sae, at) = (self.config.d_in, self.config.d_sae, feature as usize);
+        let (d_out, d_sae, at) = (self.config.d_out(), self.config.d_sae, feature as usize);
         if at >= d_sae {
             return Err(Error::config("feature", format!("{feature}, this SAE has features 0 to {}", d_sae - 1)));
         }
-        let mut row = vec![0.0; d_in];
-        self.backend.read(self.values.get("W_dec"), at * d_in, &mut row)?;
+        let mut row = vec![0.0; d_out];
+        self.backend.read(self.values.get("W_dec"), at * d_out, &mut row)?;
         if self.config.architecture.rescales_by_decoder_norm() {
             let mut norm = [0.0];
             self.backend.read(&self.decoder_norm, at, &mut norm)?;
@@ -75,10 +75,10 @@ impl<B: Backend> Sae<B> {
 
     /// Work buffers for batches of up to `max_rows` rows.
     pub fn pass(&self, max_rows: usize) -> Result<Pass<B>> {
-        let (backend, d_in) = (&self.backend, self.config.d_in);
+        let (backend, d_in, d_out) = (&self.backend, self.config.d_in, self.config.d_out());
         let stride = match self.config.architecture {
-            InferenceArchitecture::TopK { k, .. } => k,
-            InferenceArchitecture::Standard => FIRST_STRIDE.min(self.config.d_sae),
+            InferenceArchitecture::TopK { k, .. } | InferenceArchitecture::AbsTopK { k, .. } => k,
+            _ => FIRST_STRIDE.min(self.config.d_sae),
         };
         Ok(Pass {
             rows: 0,
@@ -89,9 +89,10 @@ impl<B: Backend> Sae<B> {
             row_shift: backend.zeros(max_rows)?,
             lists: FeatureLists::new(backend, max_rows, stride)?,
             longest: backend.zeros(1)?,
-            gradient: backend.zeros(max_rows * d_in)?,
+            other_target: self.config.transcoder.map(|_| backend.zeros(max_rows * d_out)).transpose()?,
+            gradient: backend.zeros(max_rows * d_out)?,
             squared_error: backend.zeros(max_rows)?,
-            reconstruction: backend.zeros(max_rows * d_in)?,
+            reconstruction: backend.zeros(max_rows * d_out)?,
         })
     }
 
@@ -102,6 +103,11 @@ impl<B: Backend> Sae<B> {
             NormalizeActivations::ConstantNormRescale => RowNormalization::ConstantNorm,
             NormalizeActivations::None | NormalizeActivations::ExpectedAverageOnlyIn => RowNormalization::None,
         }
+    }
+
+    /// Whether what is decoded is brought back to the size that a row had before its normalisation.
+    pub fn denormalizes(&self) -> bool {
+        self.normalization() != RowNormalization::None && self.config.transcoder.is_none()
     }
 
     /// The decoder norms, if they are part of a feature's value: lists hold `h`, SAELens' features
@@ -122,6 +128,8 @@ pub struct Pass<B: Backend> {
     row_shift: B::Buffer<f32>,
     lists: FeatureLists<B>,
     longest: B::Buffer<u32>,
+    /// A transcoder's target, which is not known here; the decoder compares with zeros.
+    other_target: Option<B::Buffer<f32>>,
     gradient: B::Buffer<f32>,
     squared_error: B::Buffer<f32>,
     reconstruction: B::Buffer<f32>,
@@ -138,20 +146,21 @@ impl<B: Backend> Pass<B> {
         &self.lists
     }
 
-    /// The latest reconstruction `[rows, d_in]`.
+    /// The latest reconstruction `[rows, d_out]`.
     pub fn reconstruction(&self) -> &B::Buffer<f32> {
         &self.reconstruction
     }
 
-    /// The latest reconstruction `[rows, d_in]`, to be edited.
+    /// The latest reconstruction `[rows, d_out]`, to be edited.
     pub fn reconstruction_mut(&mut self) -> &mut B::Buffer<f32> {
         &mut self.reconstruction
     }
 
-    /// Encodes and decodes `x [rows, d_in]`.
+    /// Encodes and decodes `x [rows, d_in]`, and adds what a transcoder's skip connection carries.
     pub fn forward(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>, rows: usize) -> Result<()> {
         self.encode(sae, x, rows)?;
-        self.decode(sae)
+        self.decode(sae)?;
+        self.add_skip(sae, x)
     }
 
     /// Encodes `x [rows, d_in]`.
@@ -171,23 +180,17 @@ impl<B: Backend> Pass<B> {
         })?;
         match sae.config.architecture {
             InferenceArchitecture::Standard => self.encode_relu(sae),
-            InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm } => {
-                let decoder_norm = rescale_acts_by_decoder_norm.then_some(&sae.decoder_norm);
-                let encoder = encoder(sae, &self.input, rows);
-                sae.backend.encode_topk(EncodeTopk {
-                    encoder,
-                    rank: Rank::Value,
-                    decoder_norm,
-                    k,
-                    lists: &mut self.lists,
-                })
-            }
+            InferenceArchitecture::Gated => self.encode_gated(sae),
+            InferenceArchitecture::JumpRelu => self.encode_jumprelu(sae),
+            InferenceArchitecture::TopK { k, .. } => self.encode_topk(sae, Rank::Value, k),
+            InferenceArchitecture::AbsTopK { k, .. } => self.encode_topk(sae, Rank::Magnitude, k),
         }
     }
 
-    /// Decodes the latest features.
+    /// Decodes the latest features. A transcoder's output is not brought back to the size of its
+    /// input, as in SAELens.
     pub fn decode(&mut self, sae: &Sae<B>) -> Result<()> {
-        self.decode_with(sae, sae.normalization() != RowNormalization::None)
+        self.decode_with(sae, sae.denormalizes())
     }
 
     /// Decodes the latest features and leaves the reconstruction normalised as the SAE's input was.
@@ -198,10 +201,10 @@ impl<B: Backend> Pass<B> {
     /// Gives a normalised reconstruction its size back: `x * row_scale + row_shift`.
     pub fn denormalize(&mut self, sae: &Sae<B>) -> Result<()> {
         let Some((scale, shift)) = self.row_normalization(sae)? else { return Ok(()) };
-        let d_in = sae.config.d_in;
-        let mut rows = vec![0.0; self.rows * d_in];
+        let d_out = sae.config.d_out();
+        let mut rows = vec![0.0; self.rows * d_out];
         sae.backend.read(&self.reconstruction, 0, &mut rows)?;
-        for (row, (scale, shift)) in rows.chunks_exact_mut(d_in).zip(scale.iter().zip(&shift)) {
+        for (row, (scale, shift)) in rows.chunks_exact_mut(d_out).zip(scale.iter().zip(&shift)) {
             row.iter_mut().for_each(|x| *x = *x * scale + shift);
         }
         sae.backend.write(&mut self.reconstruction, 0, &rows)
@@ -213,11 +216,11 @@ impl<B: Backend> Pass<B> {
             decoder: Decoder {
                 w_dec: sae.values.get("W_dec"),
                 b_dec: Some(sae.values.get("b_dec")),
-                target: &self.target,
+                target: self.other_target.as_ref().unwrap_or(&self.target),
                 denormalize,
                 gradient_scale: 0.0,
                 rows: self.rows,
-                d_in: sae.config.d_in,
+                d_in: sae.config.d_out(),
                 d_sae: sae.config.d_sae,
                 reconstruction: Some(&mut self.reconstruction),
                 gradient: &mut self.gradient,
@@ -282,10 +285,12 @@ impl<B: Backend> Pass<B> {
         let mut features = SparseFeatures::default();
         for (row, &count) in counts.iter().enumerate() {
             let entries = row * stride..row * stride + count as usize;
-            let indices = &indices[entries.clone()];
             let scale = |latent: u32| scale.as_ref().map_or(1.0, |norm| norm[latent as usize]);
-            let values = indices.iter().zip(&values[entries]).map(|(&latent, h)| h * scale(latent)).collect::<Vec<_>>();
-            features.push_row(indices, &values);
+            let listed = indices[entries.clone()].iter().zip(&values[entries]);
+            // A gate that is open may let nothing through.
+            let active = listed.filter(|(_, &h)| h != 0.0).map(|(&latent, &h)| (latent, h * scale(latent)));
+            let (indices, values): (Vec<u32>, Vec<f32>) = active.unzip();
+            features.push_row(&indices, &values);
         }
         Ok(features)
     }
@@ -332,7 +337,7 @@ impl<B: Backend> Pass<B> {
     /// The `(scale, shift)` that brings each row of the latest batch back to its own size; none if
     /// the SAE does not normalise.
     pub fn row_normalization(&self, sae: &Sae<B>) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
-        if sae.normalization() == RowNormalization::None {
+        if !sae.denormalizes() {
             return Ok(None);
         }
         let (mut scale, mut shift) = (vec![0.0; self.rows], vec![0.0; self.rows]);
@@ -364,6 +369,65 @@ impl<B: Backend> Pass<B> {
         }
     }
 
+    fn encode_jumprelu(&mut self, sae: &Sae<B>) -> Result<()> {
+        loop {
+            sae.backend.encode_jumprelu(EncodeJumpRelu {
+                encoder: encoder(sae, &self.input, self.rows),
+                threshold: sae.values.get("threshold"),
+                bandwidth: None,
+                lists: &mut self.lists,
+                longest: &mut self.longest,
+                pre_activations: None,
+            })?;
+            let longest = sae.backend.read_element(&self.longest, 0)? as usize;
+            if longest <= self.lists.stride {
+                return Ok(());
+            }
+            self.make_room(sae, longest)?;
+        }
+    }
+
+    /// The gate is a ReLU encoder of its own; what passes it gets its value afterwards.
+    fn encode_gated(&mut self, sae: &Sae<B>) -> Result<()> {
+        self.encode_relu(sae)?;
+        let mut features = FeatureLists::new(&sae.backend, self.max_rows, self.lists.stride)?;
+        sae.backend.gate(Gate {
+            gates: &self.lists,
+            b_gate: sae.values.get("b_gate"),
+            b_mag: sae.values.get("b_mag"),
+            r_mag: sae.values.get("r_mag"),
+            rows: self.rows,
+            features: &mut features,
+        })?;
+        self.lists = features;
+        Ok(())
+    }
+
+    fn encode_topk(&mut self, sae: &Sae<B>, rank: Rank, k: usize) -> Result<()> {
+        let decoder_norm = sae.config.architecture.rescales_by_decoder_norm().then_some(&sae.decoder_norm);
+        let encoder = encoder(sae, &self.input, self.rows);
+        sae.backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k, lists: &mut self.lists })
+    }
+
+    /// `reconstruction += x W_skipᵀ`, with `x` as it came, before any normalisation.
+    fn add_skip(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
+        let Some(Transcoder { d_out, skip: true }) = sae.config.transcoder else { return Ok(()) };
+        sae.backend.linear(Linear {
+            x,
+            w: sae.values.get("W_skip"),
+            w_is_transposed: true,
+            bias: None,
+            function: ActivationFunction::Identity,
+            residual: Some(&self.reconstruction),
+            rows: self.rows,
+            d_input: sae.config.d_in,
+            d_output: d_out,
+            out: &mut self.gradient,
+        })?;
+        std::mem::swap(&mut self.reconstruction, &mut self.gradient);
+        Ok(())
+    }
+
     /// Lists with room for `longest` entries in every row, and some more, so that the next batch
     /// is likely to fit too.
     fn make_room(&mut self, sae: &Sae<B>, longest: usize) -> Result<()> {
@@ -377,5 +441,6 @@ impl<B: Backend> Pass<B> {
 
 fn encoder<'a, B: Backend>(sae: &'a Sae<B>, input: &'a B::Buffer<f32>, rows: usize) -> Encoder<'a, B> {
     let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
-    Encoder { input, w_enc: sae.values.get("W_enc"), b_enc: sae.values.get("b_enc"), rows, d_in, d_sae }
+    let b_enc = if sae.config.architecture == InferenceArchitecture::Gated { "b_gate" } else { "b_enc" };
+    Encoder { input, w_enc: sae.values.get("W_enc"), b_enc: sae.values.get(b_enc), rows, d_in, d_sae }
 }

@@ -14,8 +14,11 @@ impl<B: Backend> Named<B> {
     pub fn upload(backend: &B, weights: &Weights) -> Result<Self> {
         let mut buffers = Vec::new();
         for (name, tensor) in weights.iter() {
-            let values =
-                if name == "W_enc" { backend.upload(&transposed(tensor))? } else { backend.upload(&tensor.values)? };
+            let values = if name == "W_enc" {
+                backend.upload(&tensor.transposed().values)?
+            } else {
+                backend.upload(&tensor.values)?
+            };
             buffers.push((name.to_string(), values));
         }
         Ok(Named { buffers })
@@ -35,13 +38,24 @@ impl<B: Backend> Named<B> {
             let tensor = match name.as_str() {
                 "W_enc" => {
                     let d_sae = values.len() / d_in;
-                    HostTensor {
-                        values: transposed(&HostTensor { shape: vec![d_sae, d_in], values }),
-                        shape: vec![d_in, d_sae],
-                    }
+                    HostTensor { shape: vec![d_sae, d_in], values }.transposed()
                 }
                 "W_dec" => HostTensor { shape: vec![values.len() / d_in, d_in], values },
                 _ => HostTensor { shape: vec![values.len()], values },
+            };
+            weights.insert(name, tensor);
+        }
+        Ok(weights)
+    }
+
+    /// The host weights of these names and SAELens' shapes.
+    pub fn download_as(&self, backend: &B, tensors: Vec<(&str, Vec<usize>)>) -> Result<Weights> {
+        let mut weights = Weights::default();
+        for (name, shape) in tensors {
+            let values = backend.download(self.get(name))?;
+            let tensor = match (name, &shape[..]) {
+                ("W_enc", &[d_in, d_sae]) => HostTensor { shape: vec![d_sae, d_in], values }.transposed(),
+                _ => HostTensor { shape, values },
             };
             weights.insert(name, tensor);
         }
@@ -91,21 +105,4 @@ impl<B: Backend> Named<B> {
     fn position(&self, name: &str) -> usize {
         self.buffers.iter().position(|(n, _)| n == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
-}
-
-/// The values of a matrix with rows and columns exchanged.
-fn transposed(matrix: &HostTensor) -> Vec<f32> {
-    let [rows, columns] = matrix.shape[..] else { panic!("a matrix has two dimensions") };
-    const TILE: usize = 32;
-    let mut out = vec![0.0; matrix.values.len()];
-    for row in (0..rows).step_by(TILE) {
-        for column in (0..columns).step_by(TILE) {
-            for i in row..(row + TILE).min(rows) {
-                for j in column..(column + TILE).min(columns) {
-                    out[j * rows + i] = matrix.values[i * columns + j];
-                }
-            }
-        }
-    }
-    out
 }

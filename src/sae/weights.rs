@@ -13,6 +13,25 @@ pub struct HostTensor {
     pub values: Vec<f32>,
 }
 
+impl HostTensor {
+    /// A matrix with rows and columns exchanged.
+    pub fn transposed(&self) -> HostTensor {
+        let [rows, columns] = self.shape[..] else { panic!("a matrix has two dimensions") };
+        const TILE: usize = 32;
+        let mut values = vec![0.0; self.values.len()];
+        for row in (0..rows).step_by(TILE) {
+            for column in (0..columns).step_by(TILE) {
+                for i in row..(row + TILE).min(rows) {
+                    for j in column..(column + TILE).min(columns) {
+                        values[j * rows + i] = self.values[i * columns + j];
+                    }
+                }
+            }
+        }
+        HostTensor { shape: vec![columns, rows], values }
+    }
+}
+
 /// `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]` and whatever else
 /// an architecture has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,9 +50,24 @@ impl Weights {
         self.tensors.insert(name.into(), tensor);
     }
 
+    /// A tensor, if the architecture has it.
+    pub fn find(&self, name: &str) -> Option<&HostTensor> {
+        self.tensors.get(name)
+    }
+
+    /// Takes a tensor away.
+    pub fn remove(&mut self, name: &str) -> Option<HostTensor> {
+        self.tensors.remove(name)
+    }
+
     /// A tensor that the architecture has.
     pub fn get(&self, name: &str) -> &HostTensor {
         &self.tensors[name]
+    }
+
+    /// Multiplies every value of a tensor that the architecture has.
+    pub fn scale(&mut self, name: &str, factor: f32) {
+        self.values_mut(name).iter_mut().for_each(|x| *x *= factor);
     }
 
     /// The first value that is not finite: the tensor's name and the position in it.
@@ -49,30 +83,35 @@ impl Weights {
     }
 
     /// Brings every decoder row to norm 1 and its latent's encoder to the scale that keeps the
-    /// reconstruction: `W_dec /= n`, `W_enc *= n`, `b_enc *= n` (SAELens' `fold_W_dec_norm`).
+    /// reconstruction: `W_dec /= n`, and times `n` the columns of `W_enc` and whatever is compared
+    /// with or added to their product (SAELens' `fold_W_dec_norm`).
     pub fn fold_w_dec_norm(&mut self) {
         let norms = self.decoder_norms();
-        let d_in = self.get("W_dec").shape[1];
-        for (row, norm) in self.values_mut("W_dec").chunks_exact_mut(d_in).zip(&norms) {
+        let d_out = self.get("W_dec").shape[1];
+        for (row, norm) in self.values_mut("W_dec").chunks_exact_mut(d_out).zip(&norms) {
             row.iter_mut().for_each(|x| *x /= norm);
         }
-        for row in self.values_mut("W_enc").chunks_exact_mut(norms.len()) {
-            row.iter_mut().zip(&norms).for_each(|(x, norm)| *x *= norm);
+        for name in ["W_enc", "b_enc", "b_gate", "b_mag", "threshold"] {
+            let Some(tensor) = self.tensors.get_mut(name) else { continue };
+            for row in tensor.values.chunks_exact_mut(norms.len()) {
+                row.iter_mut().zip(&norms).for_each(|(x, norm)| *x *= norm);
+            }
         }
-        self.values_mut("b_enc").iter_mut().zip(&norms).for_each(|(x, norm)| *x *= norm);
     }
 
     /// Makes an SAE that was trained on activations times `factor` one for the activations
     /// themselves: `W_enc *= factor`, `W_dec /= factor`, `b_dec /= factor`, and no normalisation in
     /// `config` any more (SAELens' `fold_activation_norm_scaling_factor`).
     pub fn fold_activation_norm_scaling_factor(&mut self, config: &mut SaeConfig, factor: f32) {
-        self.values_mut("W_enc").iter_mut().for_each(|x| *x *= factor);
-        self.values_mut("W_dec").iter_mut().for_each(|x| *x /= factor);
-        self.values_mut("b_dec").iter_mut().for_each(|x| *x /= factor);
+        self.scale("W_enc", factor);
+        for name in ["W_dec", "b_dec"] {
+            self.values_mut(name).iter_mut().for_each(|x| *x /= factor);
+        }
         config.normalize_activations = NormalizeActivations::None;
     }
 
-    fn values_mut(&mut self, name: &str) -> &mut [f32] {
+    /// The values of a tensor that the architecture has, to be changed.
+    pub fn values_mut(&mut self, name: &str) -> &mut [f32] {
         &mut self.tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}")).values
     }
 }

@@ -11,7 +11,7 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalConfig, Report};
-use crate::formats::saelens;
+use crate::formats::{self, saelens};
 use crate::lm::{LanguageModel, Processing};
 use crate::sae::architecture::ArchitectureConfig;
 use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
@@ -267,7 +267,7 @@ pub fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<Weights> {
         let norm = recipe.decoder_init_norm.map(|norm| norm as f32);
         return Ok(initial_weights(config.d_in, config.d_sae, norm, recipe.seed));
     };
-    let saved = saelens::load_folder(Path::new(path))?;
+    let saved = formats::load(Path::new(path), None)?;
     let (found, wanted) = (&saved.config, config);
     if (found.d_in, found.d_sae) != (wanted.d_in, wanted.d_sae) {
         let what = format!(
@@ -276,8 +276,8 @@ pub fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<Weights> {
         );
         return Err(Error::config("from_pretrained_path", what));
     }
-    if found.architecture.name() != wanted.architecture.name() {
-        let (found, wanted) = (found.architecture.name(), wanted.architecture.name());
+    if found.architecture_name() != wanted.architecture_name() {
+        let (found, wanted) = (found.architecture_name(), wanted.architecture_name());
         let what = format!("{path} is a {found} SAE, expected {wanted}; set architecture");
         return Err(Error::config("from_pretrained_path", what));
     }

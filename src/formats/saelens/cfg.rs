@@ -4,7 +4,7 @@ use super::legacy;
 use crate::config::{NormalizeActivations, Setting};
 use crate::error::{Error, Result};
 use crate::formats::tensors::parse_dtype;
-use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
+use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig, Transcoder};
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::fs;
@@ -13,20 +13,31 @@ use std::path::Path;
 /// The version of SAELens whose layout is written.
 pub const SAELENS_VERSION: &str = "6.54.12";
 
-/// Architectures of SAELens that a folder may name.
-const KNOWN_ELSEWHERE: &[&str] = &[
+/// Every architecture that can be read.
+const KNOWN: &[&str] = &[
+    "standard",
     "gated",
     "jumprelu",
+    "topk",
     "abstopk",
-    "batchtopk",
-    "matryoshka_batchtopk",
-    "matching_pursuit",
-    "temporal",
     "transcoder",
     "skip_transcoder",
     "jumprelu_transcoder",
     "jumprelu_skip_transcoder",
+    "topk_transcoder",
+    "topk_skip_transcoder",
 ];
+
+/// Architectures of SAELens that a folder may name, with what to say of them.
+const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
+    ("batchtopk", BATCHTOPK),
+    ("matryoshka_batchtopk", BATCHTOPK),
+    ("matching_pursuit", "is not supported"),
+    ("temporal", "is not supported: its features depend on the tokens before"),
+];
+
+const BATCHTOPK: &str = "is only for training: a row's features depend on the other rows of its batch; save its \
+                         inference form, which is jumprelu";
 
 /// Reads a `cfg.json` of any version.
 pub fn read(path: &Path) -> Result<SaeConfig> {
@@ -58,11 +69,18 @@ pub fn to_json(config: &SaeConfig, training: bool) -> Value {
             set(key, value.clone());
         }
     }
-    if let InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm } = config.architecture {
-        set("k", k.into());
-        set("rescale_acts_by_decoder_norm", rescale_acts_by_decoder_norm.into());
+    if let Some(transcoder) = config.transcoder {
+        set("d_out", transcoder.d_out.into());
     }
-    set("architecture", config.architecture.name().into());
+    match config.architecture {
+        InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm }
+        | InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm } => {
+            set("k", k.into());
+            set("rescale_acts_by_decoder_norm", rescale_acts_by_decoder_norm.into());
+        }
+        _ => {}
+    }
+    set("architecture", config.architecture_name().into());
     Value::Object(keys)
 }
 
@@ -97,40 +115,63 @@ struct Keys<'a> {
 impl Keys<'_> {
     fn config(mut self) -> Result<SaeConfig> {
         let (d_in, d_sae) = (self.size("d_in")?, self.size("d_sae")?);
-        let architecture = self.architecture(d_sae)?;
+        let (architecture, transcoder) = self.architecture(d_sae)?;
         let config = SaeConfig {
             architecture,
+            transcoder,
             d_in,
             d_sae,
             dtype: self.dtype()?,
-            apply_b_dec_to_input: self.switch("apply_b_dec_to_input", true)?,
+            apply_b_dec_to_input: self.switch("apply_b_dec_to_input", transcoder.is_none())?,
             normalize_activations: self.normalize_activations()?,
             reshape_activations: self.reshape_activations()?,
             metadata: self.metadata()?,
             training_settings: Map::new(),
         };
+        if config.apply_b_dec_to_input && transcoder.is_some() {
+            return Err(self.wrong(
+                "apply_b_dec_to_input",
+                &true.into(),
+                "false: a transcoder's b_dec is of its output",
+            ));
+        }
         self.keys.shift_remove("device");
         Ok(SaeConfig { training_settings: self.keys, ..config })
     }
 
-    fn architecture(&mut self, d_sae: usize) -> Result<InferenceArchitecture> {
+    fn architecture(&mut self, d_sae: usize) -> Result<(InferenceArchitecture, Option<Transcoder>)> {
         let name = self.text("architecture", None)?;
-        match name.as_str() {
-            "standard" => Ok(InferenceArchitecture::Standard),
-            "topk" => {
+        if !KNOWN.contains(&name.as_str()) {
+            let elsewhere = KNOWN_ELSEWHERE.iter().find(|(known, _)| *known == name);
+            let what = elsewhere
+                .map_or_else(|| format!("is not known; {} are", KNOWN.join(", ")), |(_, what)| what.to_string());
+            return Err(Error::format(self.path, format!("architecture {name} {what}")));
+        }
+        let (encoder, transcoder) = match name.strip_suffix("transcoder") {
+            None => (name.as_str(), None),
+            Some(rest) => {
+                let (rest, skip) = rest.strip_suffix("skip_").map_or((rest, false), |rest| (rest, true));
+                let d_out = self.size("d_out")?;
+                (rest.strip_suffix('_').unwrap_or("standard"), Some(Transcoder { d_out, skip }))
+            }
+        };
+        let architecture = match encoder {
+            "gated" => InferenceArchitecture::Gated,
+            "jumprelu" => InferenceArchitecture::JumpRelu,
+            "topk" | "abstopk" => {
                 let k = self.size("k")?;
                 if k > d_sae {
                     return Err(self.wrong("k", &k.into(), &format!("at most d_sae = {d_sae}")));
                 }
                 let rescale_acts_by_decoder_norm = self.switch("rescale_acts_by_decoder_norm", false)?;
-                Ok(InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm })
+                match encoder {
+                    "topk" => InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm },
+                    _ => InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm },
+                }
             }
-            _ => {
-                let known = InferenceArchitecture::NAMES.join(" and ");
-                let verb = if KNOWN_ELSEWHERE.contains(&name.as_str()) { "not supported yet" } else { "not known" };
-                Err(Error::format(self.path, format!("architecture {name} is {verb}; {known} are")))
-            }
-        }
+            _ => InferenceArchitecture::Standard,
+        };
+        Ok((architecture, transcoder))
     }
 
     fn dtype(&mut self) -> Result<Dtype> {

@@ -7,10 +7,11 @@ mod legacy;
 
 pub use cfg::{to_json as cfg_json, SAELENS_VERSION};
 
+use super::source::Source;
 use super::tensors::{self, Tensor, TensorFile};
 use super::write;
 use crate::error::{Error, Result};
-use crate::sae::config::{InferenceArchitecture, SaeConfig};
+use crate::sae::config::SaeConfig;
 use crate::sae::weights::{HostTensor, Weights};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -22,6 +23,9 @@ const WEIGHTS: &str = "sae_weights.safetensors";
 const SPARSITY: &str = "sparsity.safetensors";
 const RUNNER_CFG: &str = "runner_cfg.json";
 
+/// In checkpoints from before SAELens trained thresholds themselves.
+const LOG_THRESHOLD: &str = "log_threshold";
+
 /// What a folder holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedSae {
@@ -31,6 +35,11 @@ pub struct SavedSae {
     pub weights: Weights,
     /// `log10` of how often each latent fired `[d_sae]`, where the folder has it.
     pub log_sparsity: Option<Vec<f32>>,
+}
+
+/// Whether this is a folder of SAELens. Llama Scope's newer one has a file of the same name.
+pub(super) fn holds(source: &Source) -> bool {
+    source.has(CFG) && source.has(WEIGHTS)
 }
 
 /// Reads a folder, in today's layout or in the one from before SAELens 6.
@@ -83,7 +92,7 @@ fn save(folder: &Path, config: &SaeConfig, cfg: &Value, weights: &Weights, notes
     let named = |(name, shape): (&str, Vec<usize>)| {
         (name.to_string(), Tensor::rounded(config.dtype, &shape, &weights.get(name).values))
     };
-    let expected = config.architecture.tensors(config.d_in, config.d_sae);
+    let expected = config.tensors();
     tensors::save(&folder.join(WEIGHTS), expected.into_iter().map(named).collect())?;
     if let Some(sparsity) = notes.log_sparsity {
         tensors::save(&folder.join(SPARSITY), vec![("sparsity".into(), Tensor::f32(&[sparsity.len()], sparsity))])?;
@@ -97,37 +106,36 @@ fn save(folder: &Path, config: &SaeConfig, cfg: &Value, weights: &Weights, notes
 
 fn read_weights(path: &Path, config: &SaeConfig) -> Result<Weights> {
     let file = TensorFile::open(path)?;
-    let expected = config.architecture.tensors(config.d_in, config.d_sae);
+    let expected = config.tensors();
     for name in file.names() {
         let without_effect = name == "scaling_factor" && all_ones(&file.f32(&name)?);
-        if !without_effect && expected.iter().all(|(known, _)| *known != name) {
-            return Err(Error::format(path, unexpected_tensor(&name, &config.architecture, &expected)));
+        if !without_effect && name != LOG_THRESHOLD && expected.iter().all(|(known, _)| *known != name) {
+            return Err(Error::format(path, unexpected_tensor(&name, config, &expected)));
         }
     }
     let mut weights = Weights::default();
     for (name, shape) in expected {
-        let values = rounded(config.dtype, file.f32_shaped(name, &shape)?);
+        let values = match name {
+            "threshold" if !file.contains(name) && file.contains(LOG_THRESHOLD) => {
+                file.f32_shaped(LOG_THRESHOLD, &shape)?.into_iter().map(f32::exp).collect()
+            }
+            _ => file.f32_shaped(name, &shape)?,
+        };
+        let values = rounded(config.dtype, values);
         weights.insert(name, HostTensor { shape, values });
     }
-    match weights.find_non_finite() {
-        None => Ok(weights),
-        Some((name, at)) => {
-            let value = weights.get(name).values[at];
-            let what =
-                format!("tensor {name} holds {value} as its value number {at}; an SAE with it computes nothing else");
-            Err(Error::format(path, what))
-        }
-    }
+    super::source::check_finite(path, &weights)?;
+    Ok(weights)
 }
 
-fn unexpected_tensor(name: &str, architecture: &InferenceArchitecture, expected: &[(&str, Vec<usize>)]) -> String {
+fn unexpected_tensor(name: &str, config: &SaeConfig, expected: &[(&str, Vec<usize>)]) -> String {
     if name == "scaling_factor" {
         return "tensor scaling_factor is not all ones; fine-tuned scaling factors are not supported, and neither are \
                 they by SAELens 6"
             .into();
     }
     let known = expected.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    format!("tensor {name} does not belong to architecture {}, which has {known}", architecture.name())
+    format!("tensor {name} does not belong to architecture {}, which has {known}", config.architecture_name())
 }
 
 /// Within torch's `allclose`.
