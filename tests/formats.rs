@@ -73,8 +73,8 @@ fn every_layout_is_recognised_and_can_be_named() {
     }
     let mut tested: Vec<_> = cases().iter().map(|case| case["format"].as_str().unwrap().to_string()).collect();
     tested.extend(["sae_lens".into(), "temporal".into()]);
-    for name in formats::names() {
-        assert!(tested.iter().any(|tested| tested == name), "no case of {name}");
+    for format in formats::FORMATS {
+        assert!(tested.iter().any(|tested| tested == format.name), "no case of {}", format.name);
     }
     let path = data("openaipublic/sparse-autoencoder/gpt2-small/v1.pt");
     let message = formats::load(&path, Some("gemma")).unwrap_err().to_string();

@@ -37,48 +37,126 @@ use source::Source;
 use std::path::Path;
 
 /// A layout of SAEs.
-struct Format {
+pub struct Format {
     /// Its name: SAELens' name of its loader.
-    name: &'static str,
+    pub name: &'static str,
     /// Other names that it goes by.
-    aliases: &'static [&'static str],
+    pub aliases: &'static [&'static str],
+    /// What its folder holds, or which file is named.
+    pub files: &'static str,
     holds: fn(&Source) -> bool,
     load: fn(&Source) -> Result<SavedSae>,
-}
-
-const fn format(
-    name: &'static str,
-    aliases: &'static [&'static str],
-    holds: fn(&Source) -> bool,
-    load: fn(&Source) -> Result<SavedSae>,
-) -> Format {
-    Format { name, aliases, holds, load }
 }
 
 /// Every layout, in the order in which a folder or file is tried: whose marks are the surest first.
-const FORMATS: &[Format] = &[
-    format("sae_lens", &["saelens"], saelens::holds, |source| saelens::load_folder(source.path())),
-    format("sparsify", &[], sparsify::holds, sparsify::load),
-    format("gemma_2_transcoder", &[], gemma_scope::holds_gemma_2_transcoder, gemma_scope::load_gemma_2_transcoder),
-    format("gemma_2", &["gemma_scope"], gemma_scope::holds_gemma_2, gemma_scope::load_gemma_2),
-    format("gemma_3", &["gemma_scope_2"], gemma_scope::holds_gemma_3, gemma_scope::load_gemma_3),
-    format("llama_scope", &[], llama_scope::holds, llama_scope::load),
-    format("llama_scope_r1_distill", &["r1_distill"], llama_scope::holds_r1_distill, llama_scope::load_r1_distill),
-    format("connor_rob_hook_z", &[], connor_rob_hook_z::holds, connor_rob_hook_z::load),
-    format("qwen_scope", &[], qwen_scope::holds, qwen_scope::load),
-    format("dictionary_learning_1", &["dictionary_learning"], dictionary_learning::holds, dictionary_learning::load),
-    format("openai", &[], openai::holds, openai::load),
-    format("goodfire", &[], torch_linear::holds_goodfire, torch_linear::load_goodfire),
-    format("deepseek_r1", &["deepseek"], torch_linear::holds_deepseek_r1, torch_linear::load_deepseek_r1),
-    format("mntss_clt_layer_transcoder", &["mntss"], mntss::holds, mntss::load),
-    format("mwhanna_transcoder", &["mwhanna"], mwhanna::holds, mwhanna::load),
-    format("temporal", &[], temporal::holds, temporal::load),
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "sae_lens",
+        aliases: &["saelens"],
+        files: "cfg.json, sae_weights.safetensors; from before SAELens 6 too",
+        holds: saelens::holds,
+        load: |source| saelens::load_folder(source.path()),
+    },
+    Format {
+        name: "sparsify",
+        aliases: &[],
+        files: "cfg.json, sae.safetensors",
+        holds: sparsify::holds,
+        load: sparsify::load,
+    },
+    Format {
+        name: "gemma_2_transcoder",
+        aliases: &[],
+        files: "params.npz in a folder of transcoders",
+        holds: gemma_scope::holds_gemma_2_transcoder,
+        load: gemma_scope::load_gemma_2_transcoder,
+    },
+    Format {
+        name: "gemma_2",
+        aliases: &["gemma_scope"],
+        files: "params.npz",
+        holds: gemma_scope::holds_gemma_2,
+        load: gemma_scope::load_gemma_2,
+    },
+    Format {
+        name: "gemma_3",
+        aliases: &["gemma_scope_2"],
+        files: "params.safetensors, config.json",
+        holds: gemma_scope::holds_gemma_3,
+        load: gemma_scope::load_gemma_3,
+    },
+    Format {
+        name: "llama_scope",
+        aliases: &[],
+        files: "hyperparams.json, checkpoints/final.safetensors",
+        holds: llama_scope::holds,
+        load: llama_scope::load,
+    },
+    Format {
+        name: "llama_scope_r1_distill",
+        aliases: &["r1_distill"],
+        files: "config.json, sae_weights.safetensors",
+        holds: llama_scope::holds_r1_distill,
+        load: llama_scope::load_r1_distill,
+    },
+    Format {
+        name: "connor_rob_hook_z",
+        aliases: &[],
+        files: "NAME.pt beside NAME_cfg.json",
+        holds: connor_rob_hook_z::holds,
+        load: connor_rob_hook_z::load,
+    },
+    Format {
+        name: "qwen_scope",
+        aliases: &[],
+        files: "layerN.sae.pt in a folder named …-L0_K",
+        holds: qwen_scope::holds,
+        load: qwen_scope::load,
+    },
+    Format {
+        name: "dictionary_learning_1",
+        aliases: &["dictionary_learning"],
+        files: "ae.pt, config.json",
+        holds: dictionary_learning::holds,
+        load: dictionary_learning::load,
+    },
+    Format { name: "openai", aliases: &[], files: "NAME.pt", holds: openai::holds, load: openai::load },
+    Format {
+        name: "goodfire",
+        aliases: &[],
+        files: "NAME.pt or NAME.pth",
+        holds: torch_linear::holds_goodfire,
+        load: torch_linear::load_goodfire,
+    },
+    Format {
+        name: "deepseek_r1",
+        aliases: &["deepseek"],
+        files: "NAME.pt",
+        holds: torch_linear::holds_deepseek_r1,
+        load: torch_linear::load_deepseek_r1,
+    },
+    Format {
+        name: "mntss_clt_layer_transcoder",
+        aliases: &["mntss"],
+        files: "W_enc_L.safetensors beside W_dec_L.safetensors and config.yaml",
+        holds: mntss::holds,
+        load: mntss::load,
+    },
+    Format {
+        name: "mwhanna_transcoder",
+        aliases: &["mwhanna"],
+        files: "layer_N.safetensors beside wandb-config.yaml",
+        holds: mwhanna::holds,
+        load: mwhanna::load,
+    },
+    Format {
+        name: "temporal",
+        aliases: &[],
+        files: "conf.yaml, latest_ckpt.safetensors",
+        holds: temporal::holds,
+        load: temporal::load,
+    },
 ];
-
-/// The names of all layouts that [`load`] knows, each as SAELens names its loader.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    FORMATS.iter().map(|format| format.name)
-}
 
 /// The name of the layout that a folder or file shows. Error: none fits.
 pub fn layout(path: &Path) -> Result<&'static str> {
@@ -106,7 +184,7 @@ pub fn load(path: &Path, format: Option<&str>) -> Result<SavedSae> {
 fn find(name: &str) -> Result<&'static Format> {
     let known = |format: &&Format| format.name == name || format.aliases.contains(&name);
     FORMATS.iter().find(known).ok_or_else(|| {
-        let names = names().collect::<Vec<_>>().join(", ");
+        let names = FORMATS.iter().map(|format| format.name).collect::<Vec<_>>().join(", ");
         Error::config("--format", format!("found {name:?}, expected one of {names}"))
     })
 }
