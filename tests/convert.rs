@@ -172,7 +172,7 @@ fn verify_fails_what_does_not_fit_its_notes() {
 fn verify_measures_what_is_claimed() {
     let folder = tempfile::tempdir().unwrap();
     copy("evals/trained-topk-resid/sae", folder.path());
-    let (model, tokens) = (data("gpt2-rand-tiny"), data("evals/trained-topk-resid/tokens.safetensors"));
+    let (model, tokens) = (data("gpt2-rand-tiny"), data("evals/trained-topk-resid/tokens.safetensors:recon_tokens"));
     let verify = [
         "verify",
         "--sae",

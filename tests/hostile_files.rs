@@ -327,7 +327,7 @@ fn settings_that_do_not_fit_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sae.safetensors");
     std::fs::copy(data("EleutherAI/sae-pythia-70m/layers.3/sae.safetensors"), &file).unwrap();
-    let mut with = |cfg: &str| {
+    let with = |cfg: &str| {
         std::fs::write(folder.path().join("cfg.json"), cfg).unwrap();
         formats::load(folder.path(), None).unwrap_err().to_string()
     };

@@ -9,7 +9,7 @@ use super::tensors::{self, Tensor, TensorFile};
 use super::write;
 use crate::error::{Error, Result};
 use crate::sae::config::{InferenceArchitecture, SaeConfig, Transcoder};
-use serde_json::{json, Value};
+use serde_json::json;
 use std::path::Path;
 
 const CFG: &str = "cfg.json";
@@ -117,6 +117,6 @@ pub fn save(folder: &Path, saved: &SavedSae) -> Result<()> {
     });
     write::folder(folder)?;
     tensors::save(&folder.join(WEIGHTS), out)?;
-    write::text(&folder.join(CFG), &format!("{:#}\n", Value::from(cfg)))?;
+    write::text(&folder.join(CFG), &format!("{cfg:#}\n"))?;
     write::sync_folder(folder)
 }
