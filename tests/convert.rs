@@ -127,6 +127,20 @@ fn where_an_sae_belongs_travels_with_it() {
     assert_eq!(torch::open(&back.join("ae.pt")).unwrap().tensors.u32("k").unwrap(), [6]);
 }
 
+#[test]
+fn dictionary_learning_has_a_class_for_either_use_of_b_dec() {
+    for class in ["AutoEncoder", "AutoEncoderNew", "JumpReluAutoEncoder", "GatedAutoEncoder", "AutoEncoderTopK"] {
+        let folder = tempfile::tempdir().unwrap();
+        let from = data(&format!("{DICTIONARIES}/{class}/resid_post_layer_8/trainer_0"));
+        convert(&from, "dictionary_learning", folder.path(), &[]);
+        let config = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["trainer"]["dict_class"], class);
+        let before = formats::load(Path::new(&from), None).unwrap();
+        assert_eq!(formats::load(folder.path(), None).unwrap().weights, before.weights);
+    }
+}
+
 /// A copy of a folder, to be changed.
 fn copy(from: &str, to: &Path) {
     for entry in std::fs::read_dir(data(from)).unwrap().flatten().filter(|entry| entry.path().is_file()) {

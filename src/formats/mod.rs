@@ -247,10 +247,14 @@ pub fn save(folder: &Path, saved: &SavedSae, layout: &str) -> Result<()> {
         }
         "sparsify" => sparsify::save(folder, &with_b_dec(true)),
         "openai" => openai::save(folder, &with_b_dec(true)),
-        "dictionary_learning" if config.architecture == InferenceArchitecture::JumpRelu => {
-            dictionary_learning::save(folder, &with_b_dec(false))
+        "dictionary_learning" => {
+            let subtract = match config.architecture {
+                // It has a class for either.
+                InferenceArchitecture::Standard => config.apply_b_dec_to_input,
+                architecture => architecture != InferenceArchitecture::JumpRelu,
+            };
+            dictionary_learning::save(folder, &with_b_dec(subtract))
         }
-        "dictionary_learning" => dictionary_learning::save(folder, &with_b_dec(true)),
         other => Err(Error::config("--to", format!("found {other:?}, expected one of {}", WRITTEN.join(", ")))),
     }
 }
