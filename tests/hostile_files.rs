@@ -77,7 +77,7 @@ fn torch_zip(pickle: &[u8]) -> Vec<u8> {
 }
 
 fn deflated(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
@@ -188,6 +188,11 @@ fn claims_of_2_to_the_60_elements_are_held_against_the_file() {
     }
     let fits = torch_zip(&tensor(b"K\x04\x85", b"K\x01\x85"));
     assert!(refusal("a.pt", &fits).contains("holds a, which is no SAE of a known layout"));
+    // A tensor of nothing, far behind its storage: BININT1 0 is the offset.
+    let mut behind = tensor(b"K\0\x85", b"K\x01\x85");
+    let offset = behind.windows(4).position(|four| four == b"tQK\0").unwrap() + 3;
+    behind[offset] = 200;
+    assert!(refusal("a.pt", &torch_zip(&behind)).contains("reaches beyond its storage of 4 elements"));
     let negative = refusal("a.pt", &torch_zip(&tensor(b"J\xff\xff\xff\xff\x85", b"K\x01\x85")));
     assert!(negative.contains("a tensor with a size or stride of -1"), "{negative}");
 }
@@ -206,6 +211,14 @@ fn zip_bombs_are_not_inflated() {
     let sly = Entry { name: "w_enc.npy", bytes: &packed, size: 1000, method: 8 };
     let message = refusal("params.npz", &zip(&[sly]));
     assert!(message.contains("does not inflate to the 1000 bytes it claims"), "{message}");
+
+    // Many that are small, each.
+    let zeros = vec![0; 8 << 20];
+    let packed = deflated(&zeros);
+    let names: Vec<String> = (0..3).map(|n| format!("{n}.npy")).collect();
+    let many = names.iter().map(|name| Entry { name, bytes: &packed, size: zeros.len() as u32, method: 8 });
+    let message = refusal("params.npz", &zip(&many.collect::<Vec<_>>()));
+    assert!(message.contains("its entries claim to grow to 25165824 bytes together, as zip bombs do"), "{message}");
 
     // Two entries in the same bytes: the second's place in the directory is set to the first's.
     let mut twice = zip(&[stored("a.npy", &[7; 4096]), stored("b.npy", &[7; 4096])]);

@@ -50,7 +50,7 @@ impl Strided {
         let held = bytes / self.width();
         match self.elements() {
             None => false,
-            Some(0) => true,
+            Some(0) => self.offset <= held,
             Some(elements) => elements <= held && self.last().is_some_and(|last| last < held),
         }
     }
@@ -119,7 +119,8 @@ mod tests {
         let of = |shape: &[usize], offset, strides: &[usize]| {
             Strided { dtype: Dtype::U16, shape: shape.to_vec(), offset, strides: strides.to_vec() }.fits(6)
         };
-        assert!(of(&[3], 0, &[1]) && of(&[], 2, &[]) && of(&[0, 1 << 40], 9, &[1, 1]));
+        assert!(of(&[3], 0, &[1]) && of(&[], 2, &[]) && of(&[0, 1 << 40], 3, &[1, 1]));
+        assert!(!of(&[0, 1], 4, &[1, 1]), "nothing, but from behind the end");
         assert!(!of(&[3], 1, &[1]), "one element too far");
         assert!(!of(&[], 3, &[]), "behind the end");
         assert!(!of(&[2], 0, &[3]), "a step too far");
