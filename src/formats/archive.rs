@@ -74,6 +74,13 @@ impl Archive {
                 "its entries lie in one another, which is how zip bombs are made; refused",
             ));
         }
+        let deflated = entries.iter().filter(|entry| entry.method == DEFLATED);
+        let grown = deflated.fold(0usize, |sum, entry| sum.saturating_add(entry.size));
+        if grown > FREE && grown / LARGEST_RATIO > bytes.len() {
+            let what =
+                format!("its entries claim to grow to {grown} bytes together, as zip bombs do; save it uncompressed");
+            return Err(Error::format(path, what));
+        }
         Ok(Archive { entries })
     }
 
