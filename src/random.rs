@@ -20,6 +20,8 @@ pub enum Stream {
     Store = 5,
     /// Divisions of prompts into groups, for a permutation test.
     Permutations = 6,
+    /// Examples of where a feature fires.
+    Examples = 7,
 }
 
 /// The ten-round Philox 4x32 bijection: 128 random bits for a 128-bit counter and a 64-bit key.

@@ -114,6 +114,28 @@ fn every_value_inside_of_a_spliced_sae_is_saelens_and_can_be_edited() {
 }
 
 #[test]
+fn every_activation_function_makes_its_features_of_its_pre_activations() {
+    for name in [
+        "standard-none-bdec",
+        "gated-layer_norm-bdec",
+        "jumprelu-none-bdec",
+        "topk-none-bdec-rescale",
+        "abstopk-none-bdec-rescale",
+    ] {
+        let folder = data("saes").join(name);
+        let saved = saelens::load_folder(&folder).unwrap();
+        let sae = Sae::new(&Cpu, &saved.config, &saved.weights).unwrap();
+        let io = TensorFile::open(folder.join("io.safetensors")).unwrap();
+        let x = io.f32("x").unwrap();
+        let rows = x.len() / saved.config.d_in;
+        let mut pass = sae.pass(rows).unwrap();
+        pass.encode(&sae, &x, rows).unwrap();
+        let again = pass.activate(&sae, &pass.pre_activations(&sae).unwrap()).unwrap();
+        assert_close(&again.to_dense(saved.config.d_sae), &io.f32("feature_acts").unwrap(), name);
+    }
+}
+
+#[test]
 fn with_the_error_term_and_no_edit_the_logits_are_the_clean_ones_to_the_last_bit() {
     let (file, model) = (expected(), model(Processing::None));
     let tokens = tokens(&file);

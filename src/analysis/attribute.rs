@@ -66,7 +66,7 @@ pub fn attribute<B: Backend>(
 }
 
 /// Whether what is at the hook is part of the residual stream from there on.
-fn reaches_the_end(hook: &str) -> bool {
+pub(super) fn reaches_the_end(hook: &str) -> bool {
     ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out"]
         .iter()
         .any(|part| hook.ends_with(part))

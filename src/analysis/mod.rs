@@ -4,13 +4,21 @@
 mod ablate;
 mod attribute;
 mod compare;
+mod dashboard;
 mod features;
+mod index;
 mod splice;
+mod statistics;
 mod steer;
+mod weights;
 
 pub use ablate::{ablate, Ablation, AblationRequest, Effects, Outcome};
 pub use attribute::{attribute, Attribution};
 pub use compare::{compare, ComparedFeature, Comparison};
+pub use dashboard::Dashboard;
 pub use features::{top_of_row, FeatureReader};
+pub use index::{FeatureIndex, IndexWriter, Place, TokenFeatures};
 pub use splice::{Change, FeatureEdit, Splice, Splices};
+pub use statistics::{statistics, FeatureStatistics, StatisticsSettings, QUANTILES};
 pub use steer::{steer, Positions, Steering};
+pub use weights::{weight_statistics, WeightStatistics};

@@ -32,7 +32,8 @@ pub struct Look<B: Backend> {
     pub model: Arc<LanguageModel<B>>,
     pub tokenizer: Arc<Tokenizer>,
     pub sae: Sae<B>,
-    prepend_bos: bool,
+    pub prepend_bos: bool,
+    pub is_embedded: bool,
 }
 
 /// A token of a prompt.
@@ -44,6 +45,11 @@ pub struct Token {
 }
 
 impl LookArgs {
+    /// The SAE's name.
+    pub fn sae(&self) -> &str {
+        &self.sae
+    }
+
     /// Opens both. Errors: no model is named; it has no tokenizer; what opening them refuses.
     pub fn open<B: Backend>(&self, backend: &B) -> Result<Look<B>> {
         let sae = open_sae(backend, &self.sae)?;
@@ -62,7 +68,8 @@ impl LookArgs {
         })?;
         tokenizer.check_model(model.config().d_vocab)?;
         hook_of(&model, &sae)?;
-        Ok(Look { model, tokenizer, sae, prepend_bos })
+        let is_embedded = name == "embedded";
+        Ok(Look { model, tokenizer, sae, prepend_bos, is_embedded })
     }
 }
 

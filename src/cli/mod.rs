@@ -7,6 +7,7 @@ mod attribute;
 mod bench;
 mod compare;
 mod convert;
+mod dashboard;
 mod decode;
 mod encode;
 mod eval;
@@ -78,6 +79,8 @@ enum Compute {
     Convert(convert::Args),
     /// Check an SAE's files, and with a model what they claim of it.
     Verify(verify::Args),
+    /// Read a text and draw a static web page for all features of an SAE.
+    Dashboard(dashboard::Args),
     /// Time every operation and whole training steps on this machine.
     Bench(bench::Args),
 }
@@ -107,6 +110,7 @@ fn compute<B: Backend>(command: Compute, common: &Common, backend: &B) -> anyhow
         Compute::Compare(args) => compare::run(args, common, backend),
         Compute::Convert(args) => convert::run(args, common, backend),
         Compute::Verify(args) => verify::run(args, common, backend),
+        Compute::Dashboard(args) => dashboard::run(args, common, backend),
         Compute::Bench(args) => bench::run(args, common, backend),
     }
 }

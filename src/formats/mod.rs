@@ -18,6 +18,7 @@ mod qwen_scope;
 pub mod saelens;
 mod source;
 pub mod sparsify;
+pub mod spill;
 pub mod strided;
 mod temporal;
 pub mod tensor_stream;

@@ -79,6 +79,36 @@ impl<B: Backend> LanguageModel<B> {
         Ok(direction)
     }
 
+    /// What directions `[n, D]` of the residual stream add to the logits `[n, V]`, but for the final
+    /// LayerNorm's scale: centred, by its gain, through the unembedding.
+    pub fn logit_lens(&self, directions: &[f32]) -> Result<Vec<f32>> {
+        let (d, d_vocab) = (self.config.d_model, self.config.d_vocab);
+        let gain = self.ends.ln_final.as_ref().map(|norm| self.backend.download(&norm.gain)).transpose()?;
+        let mut rows = directions.to_vec();
+        for row in rows.chunks_exact_mut(d) {
+            let mean = (row.iter().map(|&x| f64::from(x)).sum::<f64>() / d as f64) as f32;
+            row.iter_mut().for_each(|x| *x -= mean);
+            if let Some(gain) = &gain {
+                row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);
+            }
+        }
+        let n = rows.len() / d;
+        let mut logits = self.backend.zeros(n * d_vocab)?;
+        self.backend.linear(Linear {
+            x: &self.backend.upload(&rows)?,
+            w: self.w_u(),
+            w_is_transposed: true,
+            bias: None,
+            function: ActivationFunction::Identity,
+            residual: None,
+            rows: n,
+            d_input: d,
+            d_output: d_vocab,
+            out: &mut logits,
+        })?;
+        self.backend.download(&logits)
+    }
+
     fn hooks_for_gradient(&self, first: usize) -> Vec<String> {
         use BlockHook::*;
         let in_block = [Ln1Scale, Ln1Normalized, Q, K, V, Pattern, Ln2Scale, Ln2Normalized, MlpPre];

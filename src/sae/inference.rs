@@ -233,15 +233,16 @@ impl<B: Backend> Pass<B> {
     }
 
     /// What the activation function of the latest batch was given `[rows, d_sae]`, SAELens'
-    /// `hook_sae_acts_pre`, on the host.
+    /// `hook_sae_acts_pre`, on the host: of a gated SAE the magnitudes `m`.
     pub fn pre_activations(&self, sae: &Sae<B>) -> Result<Vec<f32>> {
         let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
+        let gated = sae.config.architecture == InferenceArchitecture::Gated;
         let mut pre = sae.backend.zeros(self.rows * d_sae)?;
         sae.backend.linear(Linear {
             x: &self.input,
             w: sae.values.get("W_enc"),
             w_is_transposed: true,
-            bias: Some(sae.values.get("b_enc")),
+            bias: (!gated).then(|| sae.values.get("b_enc")),
             function: ActivationFunction::Identity,
             residual: None,
             rows: self.rows,
@@ -249,28 +250,64 @@ impl<B: Backend> Pass<B> {
             d_output: d_sae,
             out: &mut pre,
         })?;
-        sae.backend.download(&pre)
+        let mut pre = sae.backend.download(&pre)?;
+        if gated {
+            let [r_mag, b_mag] = ["r_mag", "b_mag"].map(|name| sae.backend.download(sae.values.get(name)));
+            let (r_mag, b_mag) = (r_mag?, b_mag?);
+            for row in pre.chunks_exact_mut(d_sae) {
+                row.iter_mut().zip(r_mag.iter().zip(&b_mag)).for_each(|(u, (r, b))| *u = r.exp() * *u + b);
+            }
+        }
+        Ok(pre)
     }
 
     /// The features that the activation function makes of pre-activations `[rows, d_sae]`, by the
-    /// definition: for values that somebody has edited.
+    /// definition: for values that somebody has edited. The gates of a gated SAE are those of the latest
+    /// batch.
     pub fn activate(&self, sae: &Sae<B>, pre: &[f32]) -> Result<SparseFeatures> {
         let d_sae = sae.config.d_sae;
         let scale = sae.feature_scale()?;
+        let threshold = match sae.config.architecture {
+            InferenceArchitecture::JumpRelu => Some(sae.backend.download(sae.values.get("threshold"))?),
+            _ => None,
+        };
+        let open = match sae.config.architecture {
+            InferenceArchitecture::Gated => Some(self.listed(sae)?),
+            _ => None,
+        };
         let mut features = SparseFeatures::default();
-        for row in pre.chunks_exact(d_sae) {
+        for (number, row) in pre.chunks_exact(d_sae).enumerate() {
             let scaled = |latent: usize| row[latent] * scale.as_ref().map_or(1.0, |norm| norm[latent]);
-            let mut latents: Vec<usize> = (0..d_sae).collect();
-            if let InferenceArchitecture::TopK { k, .. } = sae.config.architecture {
-                latents.sort_by(|&a, &b| scaled(b).total_cmp(&scaled(a)));
-                latents.truncate(k);
-                latents.sort_unstable();
+            let mut latents: Vec<usize> = match &open {
+                Some(open) => open[number].iter().map(|&latent| latent as usize).collect(),
+                None => (0..d_sae).collect(),
+            };
+            match sae.config.architecture {
+                InferenceArchitecture::TopK { k, .. } => keep_largest(&mut latents, k, scaled),
+                InferenceArchitecture::AbsTopK { k, .. } => {
+                    keep_largest(&mut latents, k, |latent| scaled(latent).abs())
+                }
+                _ => {}
             }
-            let active = latents.into_iter().filter(|&latent| scaled(latent) > 0.0);
+            let keeps_sign = matches!(sae.config.architecture, InferenceArchitecture::AbsTopK { .. });
+            let active = latents.into_iter().filter(|&latent| {
+                let passes = threshold.as_ref().is_none_or(|threshold| row[latent] > threshold[latent]);
+                passes && (scaled(latent) > 0.0 || keeps_sign && scaled(latent) != 0.0)
+            });
             let (indices, values): (Vec<u32>, Vec<f32>) = active.map(|latent| (latent as u32, scaled(latent))).unzip();
             features.push_row(&indices, &values);
         }
         Ok(features)
+    }
+
+    /// The latents in each row's list, those with the value 0 too.
+    fn listed(&self, sae: &Sae<B>) -> Result<Vec<Vec<u32>>> {
+        let (rows, stride) = (self.rows, self.lists.stride);
+        let (mut counts, mut indices) = (vec![0; rows], vec![0; rows * stride]);
+        sae.backend.read(&self.lists.counts, 0, &mut counts)?;
+        sae.backend.read(&self.lists.indices, 0, &mut indices)?;
+        let of_row = |(row, &count): (usize, &u32)| indices[row * stride..row * stride + count as usize].to_vec();
+        Ok(counts.iter().enumerate().map(of_row).collect())
     }
 
     /// The latest features as SAELens has them, on the host.
@@ -437,6 +474,13 @@ impl<B: Backend> Pass<B> {
         }
         Ok(())
     }
+}
+
+/// Keeps the k latents of the largest value, ties to the smaller latent, ascending.
+fn keep_largest(latents: &mut Vec<usize>, k: usize, value: impl Fn(usize) -> f32) {
+    latents.sort_by(|&a, &b| value(b).total_cmp(&value(a)));
+    latents.truncate(k);
+    latents.sort_unstable();
 }
 
 fn encoder<'a, B: Backend>(sae: &'a Sae<B>, input: &'a B::Buffer<f32>, rows: usize) -> Encoder<'a, B> {

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Looks at a dashboard in headless Chromium, as a reader would: pages load from disk, search finds, sorting sorts,
+links and keys work, nothing is written to the console as an error.
+
+check_dashboard.py --cusae PROGRAM [--screenshots DIR]   (selenium from PyPI; Chromium and its driver)
+"""
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+QUIET = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,1400"]
+
+
+def browser(dark: bool) -> webdriver.Chrome:
+    options = webdriver.ChromeOptions()
+    for flag in QUIET + (["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []):
+        options.add_argument(flag)
+    options.binary_location = "/usr/bin/chromium"
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+
+
+class Reader:
+    def __init__(self, driver, page: Path, screenshots):
+        self.driver, self.page, self.screenshots = driver, page, screenshots
+
+    def open(self, hash: str, title: str) -> None:
+        self.driver.get(f"{self.page.as_uri()}{hash}")
+        WebDriverWait(self.driver, 20).until(lambda d: d.title.startswith(title))
+
+    def texts(self, selector: str) -> list[str]:
+        return [element.text for element in self.driver.find_elements(By.CSS_SELECTOR, selector)]
+
+    def picture(self, name: str) -> None:
+        if self.screenshots:
+            self.driver.save_screenshot(str(self.screenshots / f"{name}.png"))
+
+    def check_console(self) -> None:
+        errors = [entry for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+        assert not errors, errors
+
+
+def overview(reader: Reader) -> None:
+    reader.open("", "Overview")
+    assert "Tokens read" in reader.texts("dt"), reader.texts("dt")
+    assert len(reader.driver.find_elements(By.CSS_SELECTOR, "svg[role=img][aria-label]")) >= 3
+    reader.picture("overview")
+
+
+def listing(reader: Reader) -> None:
+    reader.open("#/list", "List")
+    features = [int(text) for text in reader.texts("tbody td:first-child")]
+    assert features and features == sorted(features)
+
+    def column(n: int) -> list[float]:
+        return [float(text.rstrip(" %").replace(",", "")) for text in reader.texts(f"tbody td:nth-child({n})")]
+
+    head = reader.driver.find_element(By.XPATH, "//th/button[text()='Max']")
+    head.click()
+    assert column(4) == sorted(column(4), reverse=True), column(4)
+    assert head.find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
+    head.send_keys(Keys.ENTER)
+    assert column(4) == sorted(column(4)), "a second time turns the order round, by the keyboard too"
+    search = reader.driver.find_element(By.ID, "search")
+    search.send_keys(str(features[-1]))
+    assert [int(text) for text in reader.texts("tbody td:first-child")] == [features[-1]]
+    search.clear()
+    token = reader.texts("tbody td:last-child .chip")[0].strip("·")
+    search.send_keys(token)
+    assert reader.texts("tbody tr") and all(token.lower() in text.lower() for text in reader.texts("tbody tr"))
+    search.clear()
+    search.send_keys("no token is like this")
+    assert reader.texts("[role=status]") == ["0 features"]
+    search.clear()
+    search.send_keys(" " + Keys.BACKSPACE)
+    reader.picture("list")
+
+
+def feature(reader: Reader) -> None:
+    reader.open("#/list", "List")
+    reader.driver.find_element(By.XPATH, "//th/button[text()='Density']").click()
+    number = reader.texts("tbody td:first-child")[0]
+    reader.driver.find_element(By.LINK_TEXT, number).click()
+    WebDriverWait(reader.driver, 20).until(lambda d: d.title.startswith(f"Feature {number}"))
+    assert "Where it fires most" in reader.texts("h3")
+    values = [float(text.replace(",", "")) for text in reader.texts("h3 + .context .value")]
+    assert values and reader.driver.find_elements(By.CSS_SELECTOR, ".context .token.center[title]")
+    reader.picture("feature")
+    box = reader.driver.find_element(By.ID, "number")
+    box.send_keys("1" + Keys.ENTER)
+    WebDriverWait(reader.driver, 20).until(lambda d: d.title.startswith("Feature 1 "))
+    reader.driver.back()
+    WebDriverWait(reader.driver, 20).until(lambda d: d.title.startswith(f"Feature {number} "))
+    reader.open("#/feature/999999", "No such feature")
+
+
+def text(reader: Reader) -> None:
+    reader.open("#/text", "Text")
+    tokens = reader.driver.find_elements(By.CSS_SELECTOR, ".words .token")
+    tokens[3].click()
+    by_click = reader.texts("[role=status] a")
+    assert by_click and by_click[0].startswith("Feature ")
+    tokens[4].send_keys(Keys.ENTER)
+    assert reader.texts("[role=status] a") != by_click
+    reader.picture("text")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cusae", required=True)
+    parser.add_argument("--screenshots", type=Path)
+    args = parser.parse_args()
+    if args.screenshots:
+        args.screenshots.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        run, page = f"{folder}/run", Path(folder) / "page"
+        train = "train --architecture topk --k 16 --d-sae 512 --training-tokens 100000 --log-every 10 --quiet --out"
+        subprocess.run([args.cusae, *train.split(), run], check=True, stdout=subprocess.DEVNULL)
+        dashboard = ["dashboard", "--sae", run, "--max-tokens", "20000", "--quiet", "--out", str(page)]
+        subprocess.run([args.cusae, *dashboard], check=True, stdout=subprocess.DEVNULL)
+        for dark in (False, True):
+            shots = args.screenshots / ("dark" if dark else "light") if args.screenshots else None
+            if shots:
+                shots.mkdir(exist_ok=True)
+            driver = browser(dark)
+            try:
+                reader = Reader(driver, page / "index.html", shots)
+                for check in (overview, listing, feature, text):
+                    check(reader)
+                    reader.check_console()
+            finally:
+                driver.quit()
+    print("dashboard: overview, list, feature and text work in Chromium, light and dark")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+//! `cusae dashboard`: one pass over a text, and one static page for all features of an SAE.
+
+use super::inputs::Notes;
+use super::look::{Look, LookArgs};
+use super::Common;
+use cusae::analysis::{
+    statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, StatisticsSettings, TokenFeatures,
+};
+use cusae::backend::Backend;
+use cusae::data::{Documents, Packing, TokenRows};
+use cusae::error::{Error, Result};
+use cusae::formats::{arrays, write};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Tokens shown at each end of the logit lens, and features of each kind of neighbour.
+const SHOWN: usize = 10;
+
+/// Rows of the text that the page shows whole.
+const ROWS_SHOWN: usize = 20;
+
+/// Curves of a training run that the page shows, by the keys of `metrics.jsonl`.
+const CURVES: [&str; 4] = ["metrics/l0", "metrics/explained_variance", "losses/mse_loss", "sparsity/dead_features"];
+
+/// What to read, and where to write.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    look: LookArgs,
+    /// Text files [default for the embedded model: its held-out text].
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
+    text: Vec<PathBuf>,
+    /// Token file: FILE or FILE:TENSOR.
+    #[arg(long, value_name = "FILE[:TENSOR]")]
+    tokens: Option<String>,
+    /// Folder for the page.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Read at most so many tokens.
+    #[arg(long, alias = "max_tokens", value_name = "N", default_value_t = 1_000_000)]
+    max_tokens: usize,
+    /// Tokens in a row [default: the SAE's, or 128].
+    #[arg(long, alias = "context_size", value_name = "N")]
+    context_size: Option<usize>,
+    /// Rows that the model reads at once.
+    #[arg(long, alias = "store_batch_size_prompts", value_name = "N", default_value_t = 16)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    store_batch_size_prompts: usize,
+}
+
+/// What is printed.
+#[derive(Serialize)]
+struct Summary {
+    out: PathBuf,
+    tokens: usize,
+    features: usize,
+    dead: usize,
+}
+
+/// Reads the text and writes the page, with the index of where each feature fires beside it.
+pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
+    let look = args.look.open(backend)?;
+    let mut rows = args.rows(&look)?;
+    write::folder(&args.out)?;
+    common.say_device();
+    let text = args.read(&look, &mut rows, common)?;
+    let statistics = statistics(&text, &StatisticsSettings { seed: common.seed.unwrap_or(42), ..Default::default() });
+    let weights = weight_statistics(&look.model, &look.sae, SHOWN, SHOWN)?;
+    text.save(&args.out.join("index.safetensors"))?;
+    let vocabulary: Vec<String> =
+        (0..look.model.config().d_vocab as u32).map(|id| look.text(id).unwrap_or_else(|_| format!("#{id}"))).collect();
+    let bar = common.bar(statistics.len());
+    Dashboard {
+        config: look.sae.config(),
+        vocabulary: &vocabulary,
+        text: &text,
+        statistics: &statistics,
+        weights: &weights,
+        curves: curves(args.look.sae()),
+        rows: ROWS_SHOWN,
+    }
+    .write(&args.out, &mut |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    let dead = statistics.iter().filter(|it| it.count == 0).count();
+    common.print(&Summary { out: args.out, tokens: text.tokens.len(), features: statistics.len(), dead })
+}
+
+impl Args {
+    fn rows<B: Backend>(&self, look: &Look<B>) -> Result<TokenRows> {
+        let documents = match &self.tokens {
+            Some(tokens) => {
+                let (path, tensor) = arrays::split_tensor_name(tokens);
+                Documents::open(&[path], tensor)?
+            }
+            None if !self.text.is_empty() => Documents::open(&self.text, None)?,
+            None if look.is_embedded => Documents::embedded_heldout()?,
+            None => return Err(Error::config("--text", "nothing to read; give --text FILE or --tokens FILE")),
+        };
+        let notes = Notes(&look.sae.config().metadata);
+        let packing = Packing {
+            context_size: self.context_size.or(notes.size("context_size")).unwrap_or(128),
+            prepend_bos: look.prepend_bos,
+            sequence_separator_token: notes.separator(),
+            disable_concat_sequences: false,
+        };
+        TokenRows::new(documents, Some(look.tokenizer.clone()), &packing, look.model.config().d_vocab)
+    }
+
+    /// The features of the text; special tokens, on which SAEs are seldom trained, have none.
+    fn read<B: Backend>(&self, look: &Look<B>, rows: &mut TokenRows, common: &Common) -> Result<TokenFeatures> {
+        let (context, most) = (rows.context_size(), self.store_batch_size_prompts);
+        let wanted = rows.count((self.max_tokens / context).max(1))?;
+        let mut reader = FeatureReader::new(&look.model, &look.sae, most, context)?;
+        let mut index = IndexWriter::new(&self.out, context, look.sae.config().d_sae)?;
+        let special = look.tokenizer.special_ids();
+        let bar = common.bar(wanted);
+        let mut done = 0;
+        while done < wanted {
+            let batch = rows.take_rows(most.min(wanted - done))?;
+            let tokens = batch.concat();
+            let excluded: Vec<bool> = tokens.iter().map(|token| special.contains(token)).collect();
+            index.push(&tokens, &reader.read(&tokens)?, &excluded)?;
+            done += batch.len();
+            bar.set_position(done as u64);
+        }
+        bar.finish_and_clear();
+        index.finish(&self.out)
+    }
+}
+
+/// How training went, if the SAE is in the folder of a run.
+fn curves(sae: &str) -> Vec<(String, Vec<(f64, f64)>)> {
+    let Ok(lines) = std::fs::read_to_string(Path::new(sae).join("metrics.jsonl")) else { return Vec::new() };
+    let lines: Vec<Value> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let points = |key: &str| -> Vec<(f64, f64)> {
+        lines.iter().filter_map(|line| Some((line["step"].as_f64()?, line[key].as_f64()?))).collect()
+    };
+    CURVES.map(|key| (key.to_string(), points(key))).into_iter().filter(|(_, points)| points.len() > 1).collect()
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary { out, tokens, features, dead } = self;
+        let page = out.join("index.html");
+        write!(f, "{features} features ({dead} never active) over {tokens} tokens: open {}", page.display())
+    }
+}
