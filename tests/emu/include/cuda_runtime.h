@@ -128,7 +128,8 @@ struct Event {
 };
 
 inline std::mutex memory_mutex;
-inline std::map<void*, size_t> memory;  // every allocation, by its start
+inline std::map<void*, size_t> memory;              // every allocation, by its start
+inline std::map<const void*, size_t> shared_asked;  // bytes of shared memory that cudaFuncSetAttribute allows a kernel
 inline thread_local int device = 0;
 inline std::mutex failure_mutex;
 inline std::string last_failure;
@@ -210,8 +211,9 @@ inline cudaError_t cudaMalloc(void** out, size_t bytes) {
     const size_t whole = (bytes + 2 * 256 + 255) / 256 * 256;
     unsigned char* start = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
     if (!start) return cudaErrorMemoryAllocation;
-    std::memset(start, emu::kGuard, whole);
+    emu::guard(start, 256);
     std::memset(start + 256, 0xff, bytes);
+    emu::guard(start + 256 + bytes, whole - 256 - bytes);
     *out = start + 256;
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(start, 256);
@@ -233,12 +235,13 @@ inline cudaError_t cudaFree(void* at) {
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(start, whole);
 #endif
-    for (size_t i = 0; i < whole; i++)
-        if ((i < 256 || i >= 256 + bytes) && start[i] != emu::kGuard) {
-            std::fprintf(stderr, "emu: memory was written %td bytes from the start of an allocation of %zu bytes\n",
-                         ptrdiff_t(i) - 256, bytes);
-            std::abort();
-        }
+    const size_t before = emu::first_unguarded(start, 256), behind = whole - 256 - bytes;
+    const size_t after = emu::first_unguarded(start + 256 + bytes, behind);
+    if (before < 256 || after < behind) {
+        const ptrdiff_t first = before < 256 ? ptrdiff_t(before) - 256 : ptrdiff_t(bytes + after);
+        std::fprintf(stderr, "emu: memory was written %td bytes from the start of an allocation of %zu bytes\n", first, bytes);
+        std::abort();
+    }
     std::free(start);
     return cudaSuccess;
 }
@@ -319,14 +322,28 @@ inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
 inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
 
-template <class K> cudaError_t cudaFuncSetAttribute(K, cudaFuncAttribute, int) { return cudaSuccess; }
+template <class K> cudaError_t cudaFuncSetAttribute(K kernel, cudaFuncAttribute, int bytes) {
+    std::lock_guard<std::mutex> lock(emu::memory_mutex);
+    emu::shared_asked[reinterpret_cast<const void*>(kernel)] = size_t(bytes);
+    return cudaSuccess;
+}
+namespace emu {
+// Up to 48 KiB a kernel has without asking.
+inline bool shared_allowed(const void* kernel, size_t bytes) {
+    if (bytes <= (48 << 10)) return true;
+    std::lock_guard<std::mutex> lock(memory_mutex);
+    const auto found = shared_asked.find(kernel);
+    return bytes <= (227 << 10) && found != shared_asked.end() && bytes <= found->second;
+}
+}  // namespace emu
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A... arguments) {
     const dim3 grid = config->grid, block = config->block;
     const size_t shared_bytes = config->dynamicSmemBytes;
     const unsigned threads = block.x * block.y * block.z;
-    if (!threads || threads > 1024 || shared_bytes > (227 << 10) || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
+    if (!threads || threads > 1024 || block.z > 64 || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
         return cudaErrorInvalidConfiguration;
+    if (!emu::shared_allowed(reinterpret_cast<const void*>(kernel), shared_bytes)) return cudaErrorInvalidConfiguration;
     const uint64_t order = config->stream->order;
     emu::calls.launches++;
     config->stream->queue.push_back([=] {

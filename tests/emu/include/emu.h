@@ -69,7 +69,17 @@ inline void prepare(Context& context, char* stack, size_t size, void (*entry)())
 
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kGuardBytes = 64;
-constexpr unsigned char kGuard = 0xA5;
+// What lies around memory: NaN as a float, and large as an index, so that reading it shows, too.
+inline unsigned char guard_byte(size_t i) { return (0x7fcbadbdu >> (8 * (i % 4))) & 0xff; }
+inline void guard(unsigned char* from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) from[i] = guard_byte(i);
+}
+// The first byte that is not what guard() has left, `bytes` if there is none.
+inline size_t first_unguarded(const unsigned char* from, size_t bytes) {
+    size_t i = 0;
+    while (i < bytes && from[i] == guard_byte(i)) i++;
+    return i;
+}
 
 struct Block;
 
@@ -95,7 +105,7 @@ struct Barrier {
 // A warp-wide operation: every lane deposits its operands, the last one computes for all.
 struct Rendezvous {
     uint32_t mask = 0;
-    int operation = 0, arrived = 0;
+    int operation = 0, arrived = 0, lanes = 0;
     void* operands[128];
     Fiber* waiting[128];
     Rendezvous() {}  // the arrays stay as they are: this is made for every shuffle
@@ -279,13 +289,19 @@ inline void poll_all() {
 
 inline std::string deadlock_report(const Machine& m) {
     std::string report = "deadlock: no thread can run";
-    for (const Block& block : m.blocks)
+    const auto add = [&](const Block& block, size_t waiting, int of, const std::string& at) {
+        report += "; block " + std::to_string(block.index.x) + " has " + std::to_string(waiting) + " of " +
+                  std::to_string(of) + at;
+    };
+    for (const Block& block : m.blocks) {
         for (const Barrier& barrier : block.barriers)
-            if (!barrier.waiting.empty()) {
-                report += "; block " + std::to_string(block.index.x) + " has " + std::to_string(barrier.waiting.size()) +
-                          " of " + std::to_string(block.alive) + " threads at " + barrier.file + ":" +
-                          std::to_string(barrier.line);
-            }
+            if (!barrier.waiting.empty())
+                add(block, barrier.waiting.size(), block.alive,
+                    std::string(" threads at ") + barrier.file + ":" + std::to_string(barrier.line));
+        for (size_t warp = 0; warp < block.warps.size(); warp++)
+            for (const Rendezvous& open : block.warps[warp])
+                add(block, size_t(open.arrived), open.lanes, " lanes at an operation of warp " + std::to_string(warp));
+    }
     return report;
 }
 
@@ -369,7 +385,7 @@ inline void run_cluster(Machine& m, unsigned first) {
         block.warps.resize((threads + 31) / 32 + (threads + 127) / 128);
         for (auto& open : block.warps) open.clear();
         for (Barrier& barrier : block.barriers) barrier.waiting.clear();
-        std::memset(block.shared + launch.shared_bytes, kGuard, kGuardBytes);
+        guard(block.shared + launch.shared_bytes, kGuardBytes);
 #if defined(__SANITIZE_ADDRESS__)
         __asan_poison_memory_region(block.shared + launch.shared_bytes, kGuardBytes);
 #endif
@@ -386,11 +402,11 @@ inline void run_cluster(Machine& m, unsigned first) {
     }
     run_fibers(m);
     for (Block& block : m.blocks) {
-        unsigned char* guard = block.shared + launch.shared_bytes;
+        unsigned char* behind = block.shared + launch.shared_bytes;
 #if defined(__SANITIZE_ADDRESS__)
-        __asan_unpoison_memory_region(guard, kGuardBytes);
+        __asan_unpoison_memory_region(behind, kGuardBytes);
 #endif
-        if (std::any_of(guard, guard + kGuardBytes, [](unsigned char byte) { return byte != kGuard; }))
+        if (first_unguarded(behind, kGuardBytes) < kGuardBytes)
             m.failure = "a block wrote past the end of its shared memory";
     }
 }
@@ -472,6 +488,7 @@ void collective(std::vector<Rendezvous>& open, int lane, int lanes, uint32_t mas
         r = open.end() - 1;
         r->mask = mask;
         r->operation = operation;
+        r->lanes = lanes;
     }
     if (r->operation != operation) fail("lanes of one warp met at two different warp operations");
     r->operands[lane] = operands;
