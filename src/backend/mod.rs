@@ -73,6 +73,24 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// Sets every element to `value`.
     fn fill<T: Element>(&self, buffer: &mut Self::Buffer<T>, value: T) -> Result<()>;
 
+    /// Copies `len` elements that lie at an address of this device's memory into a buffer, from its start
+    /// on. On a GPU the copy is only queued.
+    ///
+    /// # Safety
+    /// `len` elements at `from` can be read by the device, and do not change until the copy is done, which
+    /// the next `read` or [`Backend::synchronize`] waits for.
+    unsafe fn copy_from_address<T: Element>(&self, from: *const T, to: &mut Self::Buffer<T>, len: usize) -> Result<()>;
+
+    /// Copies the first `len` elements of a buffer to an address of this device's memory. On a GPU the copy
+    /// is only queued.
+    ///
+    /// # Safety
+    /// `len` elements at `to` can be written by the device, and are not used until the copy is done.
+    unsafe fn copy_to_address<T: Element>(&self, from: &Self::Buffer<T>, to: *mut T, len: usize) -> Result<()>;
+
+    /// Waits until all that was queued is done. Error: of work before.
+    fn synchronize(&self) -> Result<()>;
+
     /// All of a buffer, on the host.
     fn download<T: Element>(&self, from: &Self::Buffer<T>) -> Result<Vec<T>> {
         let mut data = vec![T::default(); from.len()];

@@ -6,7 +6,7 @@
 use super::config::{InferenceArchitecture, SaeConfig, Transcoder};
 use super::features::SparseFeatures;
 use super::parameters::Named;
-use super::weights::Weights;
+use super::weights::{HostTensor, Weights};
 use crate::backend::*;
 use crate::config::NormalizeActivations;
 use crate::error::{Error, Result};
@@ -53,6 +53,12 @@ impl<B: Backend> Sae<B> {
     /// Its weights, on the host.
     pub fn weights(&self) -> Result<Weights> {
         self.values.download_as(&self.backend, self.config.tensors())
+    }
+
+    /// One of its weights, on the host, by SAELens' name and in its shape; none if it has no such.
+    pub fn weight(&self, name: &str) -> Result<Option<HostTensor>> {
+        let tensors = self.config.tensors().into_iter().filter(|tensor| tensor.0 == name).collect();
+        Ok(self.values.download_as(&self.backend, tensors)?.remove(name))
     }
 
     /// What one unit of a feature adds to the reconstruction `[d_out]`, before a normalisation of

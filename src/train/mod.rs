@@ -1,4 +1,5 @@
-//! Training: the run, its schedules, checkpoints and logs, its progress and its plan.
+//! Training: the run, its schedules, checkpoints and logs, its progress and its plan; and steps on
+//! batches that a program brings itself.
 
 pub mod checkpoint;
 pub mod log;
@@ -10,9 +11,11 @@ pub mod schedule;
 mod setup;
 mod summary;
 pub mod tensorboard;
+mod trainer;
 
 pub use run::run;
 pub use summary::Summary;
+pub use trainer::Trainer;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;

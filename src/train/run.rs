@@ -2,14 +2,14 @@
 
 use super::log::Log;
 use super::progress::{Reporter, StepMetrics};
-use super::schedule::{coefficient, LearningRate};
+use super::schedule::LearningRate;
 use super::{checkpoint, metrics, setup, Options, Summary};
 use crate::backend::Backend;
-use crate::config::{Architecture, Recipe};
+use crate::config::Recipe;
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
 use crate::eval::Report;
-use crate::formats::saelens::{self, TrainingNotes};
+use crate::formats::saelens;
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
 use crate::sae::report::StepReport;
@@ -114,7 +114,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let total = self.total_steps();
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
-            let settings = self.settings();
+            let settings = setup::step_settings(&self.recipe, &self.schedule, self.progress.n_training_steps);
             self.sae.step(&self.batch, &settings)?;
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;
@@ -145,18 +145,6 @@ impl<'a, B: Backend> Run<'a, B> {
             reporter.message(&format!("the data ended and begins again (pass {})", self.epochs + 1));
         }
         Ok(())
-    }
-
-    /// What the schedules say for the step to come.
-    fn settings(&self) -> StepSettings {
-        let step = self.progress.n_training_steps;
-        let coefficient = match self.recipe.architecture {
-            Architecture::Standard => {
-                coefficient(self.recipe.l1_coefficient, self.recipe.l1_warm_up_steps() as u64, step)
-            }
-            Architecture::TopK => 0.0,
-        };
-        StepSettings { lr: self.schedule.at(step), coefficient }
     }
 
     fn is_logged(&self, step: u64) -> bool {
@@ -294,7 +282,8 @@ impl<'a, B: Backend> Run<'a, B> {
             let text = serde_json::to_string_pretty(report).expect("a report is plain data");
             write::text(&self.out.join("eval.json"), &format!("{text}\n"))?;
         }
-        self.export(dead_features)?;
+        let samples = self.progress.n_frac_active_samples;
+        setup::export(self.backend, &self.recipe, &self.sae_config, &mut self.sae, samples, &self.out)?;
         let steps = self.progress.n_training_steps - self.first_step;
         let tokens = steps as f64 * self.recipe.train_batch_size_tokens as f64;
         // Without a model to evaluate with, the last step's numbers stand in; a run that had ended
@@ -315,19 +304,6 @@ impl<'a, B: Backend> Run<'a, B> {
             files: files_of(&self.out)?,
             out: self.out,
         })
-    }
-
-    fn export(&self, dead_features: usize) -> Result<()> {
-        let (mut config, weights) = setup::inference(self.backend, &self.sae_config, &self.sae)?;
-        let fired = self.backend.download(&self.sae.firing.fired_count)?;
-        let samples = self.progress.n_frac_active_samples;
-        let l0 = fired.iter().map(|&n| f64::from(n)).sum::<f64>() / samples.max(1) as f64;
-        config.metadata.insert("l0".into(), l0.into());
-        config.metadata.insert("num_dead_features".into(), dead_features.into());
-        let sparsity = saelens::log_sparsity(&fired, samples);
-        let runner = setup::runner_config(&self.recipe, &self.sae_config);
-        let notes = TrainingNotes { log_sparsity: Some(&sparsity), runner_cfg: Some(&runner) };
-        saelens::save_inference(&self.out, &config, &weights, notes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a recipe to the parts of a run: activations, evaluation, settings, first weights.
 
 use super::progress::Reporter;
-use super::schedule::LearningRate;
+use super::schedule::{coefficient, LearningRate};
 use crate::backend::{Backend, Rank, RowNorms, Sum};
 use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
 use crate::data::tokenizer::excluded_ids;
@@ -11,14 +11,17 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalConfig, Report};
-use crate::formats::{self, saelens};
+use crate::formats::{
+    self,
+    saelens::{self, TrainingNotes},
+};
 use crate::lm::{LanguageModel, Processing};
 use crate::sae::architecture::ArchitectureConfig;
 use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
 use crate::sae::inference::Sae;
 use crate::sae::init::initial_weights;
 use crate::sae::standard::StandardConfig;
-use crate::sae::step::{TrainingConfig, TrainingSae};
+use crate::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use crate::sae::topk::TopKConfig;
 use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
@@ -84,11 +87,7 @@ pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporte
 fn origin(stored: &StoredActivations, recipe: &Recipe) -> Map<String, Value> {
     let mut origin = match stored.metadata() {
         Some(metadata) => metadata.clone(),
-        None => {
-            let model = (recipe.model_name != Recipe::default().model_name).then_some(&recipe.model_name);
-            let text = (recipe.dataset_path != DatasetPath::Embedded).then(|| setting(recipe, "dataset_path"));
-            object(json!({ "model_name": model, "dataset_path": text }))
-        }
+        None => stated_origin(recipe),
     };
     if let Some(processing) = origin.remove("processing") {
         origin.insert("model_from_pretrained_kwargs".into(), model_arguments(processing == "transformer-lens"));
@@ -97,6 +96,22 @@ fn origin(stored: &StoredActivations, recipe: &Recipe) -> Map<String, Value> {
         origin.insert("hook_name".into(), stored.tensor().into());
     }
     origin
+}
+
+/// What the recipe says of where activations come from, unless it is its default, about the embedded model.
+fn stated_origin(recipe: &Recipe) -> Map<String, Value> {
+    let model = (recipe.model_name != Recipe::default().model_name).then_some(&recipe.model_name);
+    let text = (recipe.dataset_path != DatasetPath::Embedded).then(|| setting(recipe, "dataset_path"));
+    object(json!({ "model_name": model, "dataset_path": text }))
+}
+
+/// As [`sae_config`], for activations of which nothing is known but what the recipe states.
+pub fn sae_config_of_stated_origin(recipe: &Recipe) -> SaeConfig {
+    let mut origin = stated_origin(recipe);
+    if origin["model_name"].is_null() {
+        origin.insert("hook_name".into(), Value::Null);
+    }
+    sae_config(recipe, origin)
 }
 
 /// How SAELens is told to load the model.
@@ -177,6 +192,15 @@ pub fn learning_rate(recipe: &Recipe) -> LearningRate {
         n_restart_cycles: recipe.n_restart_cycles as u64,
         total_steps: recipe.total_training_steps() as u64,
     }
+}
+
+/// What the schedules say for a step (from 0).
+pub fn step_settings(recipe: &Recipe, schedule: &LearningRate, step: u64) -> StepSettings {
+    let coefficient = match recipe.architecture {
+        Architecture::Standard => coefficient(recipe.l1_coefficient, recipe.l1_warm_up_steps() as u64, step),
+        Architecture::TopK => 0.0,
+    };
+    StepSettings { lr: schedule.at(step), coefficient }
 }
 
 /// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes; where `origin`
@@ -317,6 +341,28 @@ pub fn inference<B: Backend>(backend: &B, config: &SaeConfig, sae: &TrainingSae<
         weights.fold_activation_norm_scaling_factor(&mut config, sae.input_scale);
     }
     Ok((config, weights))
+}
+
+/// Writes the folder that others load, with what training knows of the latents: how often each fired in
+/// the last `n_frac_active_samples` rows, and how many are dead.
+pub fn export<B: Backend>(
+    backend: &B,
+    recipe: &Recipe,
+    config: &SaeConfig,
+    sae: &mut TrainingSae<B>,
+    n_frac_active_samples: u64,
+    out: &Path,
+) -> Result<()> {
+    let dead_features = sae.count_dead()?;
+    let (mut inference, weights) = inference(backend, config, sae)?;
+    let fired = backend.download(&sae.firing.fired_count)?;
+    let l0 = fired.iter().map(|&n| f64::from(n)).sum::<f64>() / n_frac_active_samples.max(1) as f64;
+    inference.metadata.insert("l0".into(), l0.into());
+    inference.metadata.insert("num_dead_features".into(), dead_features.into());
+    let sparsity = saelens::log_sparsity(&fired, n_frac_active_samples);
+    let runner = runner_config(recipe, config);
+    let notes = TrainingNotes { log_sparsity: Some(&sparsity), runner_cfg: Some(&runner) };
+    saelens::save_inference(out, &inference, &weights, notes)
 }
 
 #[cfg(test)]

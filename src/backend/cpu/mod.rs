@@ -82,6 +82,24 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    unsafe fn copy_from_address<T: Element>(&self, from: *const T, to: &mut Vec<T>, len: usize) -> Result<()> {
+        need("copy", "destination", to.len(), len)?;
+        // SAFETY: the caller promises that so many can be read.
+        to[..len].copy_from_slice(unsafe { std::slice::from_raw_parts(from, len) });
+        Ok(())
+    }
+
+    unsafe fn copy_to_address<T: Element>(&self, from: &Vec<T>, to: *mut T, len: usize) -> Result<()> {
+        need("copy", "source", from.len(), len)?;
+        // SAFETY: the caller promises that so many can be written.
+        unsafe { std::slice::from_raw_parts_mut(to, len) }.copy_from_slice(&from[..len]);
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn copy<T: Element>(
         &self,
         from: &Vec<T>,

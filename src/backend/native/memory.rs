@@ -105,6 +105,32 @@ pub(super) fn copy<T: Element>(
     runtime!(native.engine.stream(), "copy", copy_on_device(to.cast(), from.cast(), bytes))
 }
 
+/// # Safety
+/// As of [`Backend::copy_from_address`].
+pub(super) unsafe fn copy_from_address<T: Element>(
+    native: &Native,
+    from: *const T,
+    to: &mut NativeBuffer<T>,
+    len: usize,
+) -> Result<()> {
+    need("copy", "destination", to.len, len)?;
+    let bytes = (len * size_of::<T>()) as u64;
+    runtime!(native.engine.stream(), "copy", copy_on_device(to.start, from.cast(), bytes))
+}
+
+/// # Safety
+/// As of [`Backend::copy_to_address`].
+pub(super) unsafe fn copy_to_address<T: Element>(
+    native: &Native,
+    from: &NativeBuffer<T>,
+    to: *mut T,
+    len: usize,
+) -> Result<()> {
+    need("copy", "source", from.len, len)?;
+    let bytes = (len * size_of::<T>()) as u64;
+    runtime!(native.engine.stream(), "copy", copy_on_device(to.cast(), from.start, bytes))
+}
+
 pub(super) fn fill<T: Element>(native: &Native, buffer: &mut NativeBuffer<T>, value: T) -> Result<()> {
     let mut pattern = [0u64; 2];
     bytemuck::bytes_of_mut(&mut pattern)[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));

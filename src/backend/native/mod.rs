@@ -148,11 +148,6 @@ impl Native {
         &self.engine.properties
     }
 
-    /// Waits until everything queued is done; errors of kernels appear here.
-    pub fn synchronize(&self) -> Result<()> {
-        runtime!(self.engine.stream(), "synchronize", synchronize())
-    }
-
     fn call<A>(
         &self,
         name: &'static str,
@@ -216,6 +211,20 @@ impl Backend for Native {
 
     fn fill<T: Element>(&self, buffer: &mut NativeBuffer<T>, value: T) -> Result<()> {
         memory::fill(self, buffer, value)
+    }
+
+    unsafe fn copy_from_address<T: Element>(&self, from: *const T, to: &mut NativeBuffer<T>, len: usize) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { memory::copy_from_address(self, from, to, len) }
+    }
+
+    unsafe fn copy_to_address<T: Element>(&self, from: &NativeBuffer<T>, to: *mut T, len: usize) -> Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { memory::copy_to_address(self, from, to, len) }
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        runtime!(self.engine.stream(), "synchronize", synchronize())
     }
 
     fn repeat(&self, recording: &mut graph::Recording, work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
