@@ -122,8 +122,8 @@ int cusae_sae_sizes(const cusae_sae *sae, cusae_sizes *out);
 /** Its configuration: what SAELens' cfg.json holds, as JSON. NULL for a null SAE. */
 const char *cusae_sae_config(const cusae_sae *sae);
 
-/** The name of a weight, by SAELens' names ("W_dec", "W_enc", "b_dec", …), for index 0, 1, …; NULL after the last one,
- * and for a null SAE. */
+/** The name of a weight, as SAELens calls it ("W_dec", "W_enc", "b_dec", ...), for index 0, 1, ...; NULL after the last
+ * one, and for a null SAE. */
 const char *cusae_sae_weight_name(const cusae_sae *sae, size_t index);
 
 /** Shape of a weight: shape[0] and shape[1], which is 1 for a vector. As SAELens has them: W_enc [d_in, d_sae],
@@ -201,8 +201,8 @@ size_t cusae_trainer_rows(const cusae_trainer *trainer);
 /** Its recipe, complete, as TOML. NULL for a null trainer. */
 const char *cusae_trainer_recipe(const cusae_trainer *trainer);
 
-/** With normalize_activations = "expected_average_only_in": sets the factor on the activations, sqrt(d_in) by their mean
- * norm; 1 until then. To be called before the first step. Errors: ARGUMENT (steps were done, or the factor is not
+/** With normalize_activations = "expected_average_only_in": sets the factor on the activations, sqrt(d_in) by their
+ * mean norm; 1 until then. To be called before the first step. Errors: ARGUMENT (steps were done, or the factor is not
  * above 0), CONFIG (the recipe has another normalisation). */
 int cusae_trainer_set_input_scale(cusae_trainer *trainer, float factor);
 

@@ -43,7 +43,7 @@
 //! use cusae::{backend::Cpu, config::Recipe, train::Trainer};
 //!
 //! # fn main() -> cusae::error::Result<()> {
-//! let recipe = "architecture = 'topk'\nk = 4\nd_sae = 64\ntrain_batch_size_tokens = 128\ntraining_tokens = 6400\nlr = 0.01";
+//! let recipe = "k = 4\nd_sae = 64\ntrain_batch_size_tokens = 128\ntraining_tokens = 6400\nlr = 0.01";
 //! let recipe = Recipe::from_toml("a recipe".as_ref(), recipe)?;
 //! let d_in = 16;
 //! let mut trainer = Trainer::new(&Cpu, &recipe, d_in)?;

@@ -38,15 +38,23 @@ pub struct FeaturesHandle {
 #[derive(Default)]
 pub(super) struct Encoded {
     pub features: SparseFeatures,
-    pub normalization: Option<(Vec<f32>, Vec<f32>)>,
+    pub normalization: Option<Normalization>,
+}
+
+/// What decoded rows are multiplied with, and what is added then `[rows]` each.
+#[derive(Default)]
+pub(super) struct Normalization {
+    pub scale: Vec<f32>,
+    pub shift: Vec<f32>,
 }
 
 impl FeaturesView {
     /// Pointers into vectors, which do not move when their owner does.
     fn of(data: &Encoded) -> FeaturesView {
         let Encoded { features, normalization } = data;
-        let row = |which: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
-            normalization.as_ref().map_or(std::ptr::null(), |both| which(both).as_ptr())
+        let [row_scale, row_shift] = match normalization {
+            Some(Normalization { scale, shift }) => [scale.as_ptr(), shift.as_ptr()],
+            None => [std::ptr::null(); 2],
         };
         FeaturesView {
             rows: features.rows(),
@@ -54,8 +62,8 @@ impl FeaturesView {
             indptr: features.indptr().as_ptr(),
             indices: features.indices().as_ptr(),
             values: features.values().as_ptr(),
-            row_scale: row(|both| &both.0),
-            row_shift: row(|both| &both.1),
+            row_scale,
+            row_shift,
         }
     }
 
@@ -82,7 +90,7 @@ impl FeaturesView {
             true => Some(unsafe {
                 let scale = slice(self.row_scale, rows, "row_scale, which this SAE needs,")?;
                 let shift = slice(self.row_shift, rows, "row_shift, which this SAE needs,")?;
-                (scale.to_vec(), shift.to_vec())
+                Normalization { scale: scale.to_vec(), shift: shift.to_vec() }
             }),
         };
         Ok(Encoded { features, normalization })

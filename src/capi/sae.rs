@@ -140,8 +140,8 @@ impl<B: Backend> AnySae for Loaded<B> {
                 encoded.features.append(&pass.features(sae)?);
                 let of_rows = pass.row_normalization(sae)?;
                 if let (Some((scale, shift)), Some(all)) = (of_rows, &mut encoded.normalization) {
-                    all.0.extend(scale);
-                    all.1.extend(shift);
+                    all.scale.extend(scale);
+                    all.shift.extend(shift);
                 }
                 Ok(())
             })
@@ -167,7 +167,7 @@ impl<B: Backend> AnySae for Loaded<B> {
         for first in (0..total).step_by(CHUNK) {
             let rows = CHUNK.min(total - first);
             let of_chunk = encoded.normalization.as_ref();
-            let of_chunk = of_chunk.map(|(scale, shift)| (&scale[first..first + rows], &shift[first..first + rows]));
+            let of_chunk = of_chunk.map(|of| (&of.scale[first..first + rows], &of.shift[first..first + rows]));
             pass.set_features(sae, &encoded.features, first, rows, of_chunk)?;
             pass.decode(sae)?;
             // SAFETY: as the caller promises.

@@ -68,7 +68,8 @@ static void sizes_and_settings(cusae_sae *sae) {
     char bytes[65 * sizeof(float)];
     cusae_features features = {2, 2, NULL, NULL, NULL, NULL, NULL}, *made = NULL;
     cusae_trainer *trainer = NULL;
-    FAILS(CUSAE_ERROR_ARGUMENT, "no weight \"W_up\"; there are W_dec, W_enc", cusae_sae_weight_shape(sae, "W_up", shape));
+    FAILS(CUSAE_ERROR_ARGUMENT, "no weight \"W_up\"; there are W_dec, W_enc",
+          cusae_sae_weight_shape(sae, "W_up", shape));
     FAILS(CUSAE_ERROR_ARGUMENT, "W_dec is 256 x 64 = 16384 numbers, there is room for 64",
           cusae_sae_weight(sae, "W_dec", x, 64));
     FAILS(CUSAE_ERROR_ARGUMENT, "memory is 7", cusae_encode(sae, x, 1, (enum cusae_memory)7, &made));
@@ -85,10 +86,12 @@ static void sizes_and_settings(cusae_sae *sae) {
 
     FAILS(CUSAE_ERROR_CONFIG, "d_in", cusae_trainer_create(engine, 0, 8, NULL, &trainer));
     FAILS(CUSAE_ERROR_CONFIG, "did you mean lr?", cusae_trainer_create(engine, 4, 8, "lrr = 1", &trainer));
-    FAILS(CUSAE_ERROR_CONFIG, "the recipe says 9, the call 8", cusae_trainer_create(engine, 4, 8, "d_sae = 9", &trainer));
+    FAILS(CUSAE_ERROR_CONFIG, "the recipe says 9, the call 8",
+          cusae_trainer_create(engine, 4, 8, "d_sae = 9", &trainer));
     FAILS(CUSAE_ERROR_CONFIG, "k: found 99", cusae_trainer_create(engine, 4, 8, "k = 99", &trainer));
     FAILS(CUSAE_ERROR_CONFIG, "not TOML", cusae_trainer_create(engine, 4, 8, "= 1", &trainer));
-    FAILS(CUSAE_ERROR_IO, "nowhere", cusae_trainer_create(engine, 4, 8, "k = 2\nfrom_pretrained_path = \"nowhere\"", &trainer));
+    FAILS(CUSAE_ERROR_IO, "nowhere",
+          cusae_trainer_create(engine, 4, 8, "k = 2\nfrom_pretrained_path = \"nowhere\"", &trainer));
     CHECK(trainer == NULL);
 }
 

@@ -15,7 +15,8 @@ static const double TOLERANCE = 2e-5;
 static void describes_itself(const cusae_sae *sae, const char *folder) {
     cusae_sizes sizes;
     size_t shape[2], i, n_decoder = 0;
-    float *w_dec = floats(D_SAE * D_IN), *expected = read_tensor(path_of(folder, "sae_weights.safetensors"), "W_dec", D_SAE * D_IN);
+    float *w_dec = floats(D_SAE * D_IN);
+    float *expected = read_tensor(path_of(folder, "sae_weights.safetensors"), "W_dec", D_SAE * D_IN);
     const char *name;
     OK(cusae_sae_sizes(sae, &sizes));
     CHECK(sizes.d_in == D_IN && sizes.d_out == D_IN && sizes.d_sae == D_SAE);
