@@ -1,162 +1,160 @@
-//! `encode_topk`, `encode_relu`, `encode_relu_dense`, `encode_dead_topk`: the dense product
-//! `h = input · w_encᵀ + b_enc` in tiles that stay in the cache; what the activation function keeps
-//! leaves a tile, the rest is never written to memory.
+//! `encode_topk`, `encode_relu`, `encode_relu_dense`, `encode_dead_topk`: estimates of the dense product
+//! `h = input · w_encᵀ + b_enc` say which pre-activations may be kept, those are computed, and what the
+//! activation function keeps of them is listed. Nothing dense is written to memory.
 
-use super::gemm::{product_here, product_with, Operand};
-use super::simd::{add, vectorised};
+use super::estimate::{may_exceed, pre_activation, Estimates, Estimator, CHUNK_ROWS, SLACK};
+use super::gemm::{product_with, Operand};
+use super::simd::vectorised;
 use super::*;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Rows of a tile: enough to pay for packing the weights.
-pub(super) const TILE_ROWS: usize = 512;
-/// Latents of a tile: 512 x 512 values are 1 MiB, half of a usual second-level cache.
-pub(super) const TILE_LATENTS: usize = 512;
+/// Where bits are set, ascending.
+pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        i
+    })
+}
 
-/// Calls `keep(row in the chunk, first latent, h of the tile's latents)` for every row of `rows`
-/// and every tile of latents, ascending.
-pub(super) fn for_each_tile(
-    encoder: &Encoder<Cpu>,
-    rows: std::ops::Range<usize>,
-    mut keep: impl FnMut(usize, usize, &mut [f32]),
-) {
-    let d_in = encoder.d_in;
-    let mut tile = vec![0.0f32; rows.len() * TILE_LATENTS.min(encoder.d_sae)];
-    let input = Operand::rows(&encoder.input[rows.start * d_in..rows.end * d_in], d_in);
-    for first in (0..encoder.d_sae).step_by(TILE_LATENTS) {
-        let latents = TILE_LATENTS.min(encoder.d_sae - first);
-        let weights = Operand::transposed(&encoder.w_enc[first * d_in..(first + latents) * d_in], d_in);
-        product_here([rows.len(), latents, d_in], &mut tile, input, weights, false);
-        for (row, h) in tile.chunks_exact_mut(latents).take(rows.len()).enumerate() {
-            add(h, &encoder.b_enc[first..first + latents]);
-            keep(row, first, h);
-        }
+impl Encoder<'_, Cpu> {
+    /// `h` of a latent, for a row of the input.
+    pub(super) fn pre_activation(&self, input: &[f32], latent: usize) -> f32 {
+        pre_activation(input, &self.w_enc[latent * self.d_in..][..self.d_in], self.b_enc[latent])
     }
 }
 
-vectorised! {
-    /// Which of up to 64 keys are above the threshold, as bits.
-    fn above(keys: &[f32], threshold: f32) -> u64 {
-        let mut bits = 0u64;
-        for (i, &key) in keys.iter().enumerate() {
-            bits |= u64::from(key > threshold) << i;
-        }
-        bits
-    }
-
-    fn any_above(keys: &[f32], threshold: f32) -> bool {
-        keys.iter().fold(false, |any, &key| any | (key > threshold))
-    }
-}
-
+/// A latent that may be selected. Once `h` is known, both bounds are its key.
 struct Candidate {
-    key: f32,
-    latent: u32,
-    value: f32,
+    latent: usize,
+    least: f32,
+    most: f32,
+    h: Option<f32>,
 }
 
-/// The `k` largest keys seen so far, ties to the smaller latent. Keys are offered in ascending
-/// latent order, so one that only equals the k-th largest has already lost: strictly larger enters.
-struct Selection {
+/// What keys are: `h`, or `h` times the decoder norm, or the magnitude of that.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    encoder: &'a Encoder<'a, Cpu>,
+    decoder_norm: Option<&'a Vec<f32>>,
+    rank: Rank,
+}
+
+impl Keys<'_> {
+    fn of(self, h: f32, latent: usize) -> f32 {
+        let key = self.decoder_norm.map_or(h, |norm| h * norm[latent]);
+        match self.rank {
+            Rank::Value => key,
+            Rank::Magnitude => key.abs(),
+        }
+    }
+}
+
+/// The latents of a row that may be among the `k` with the largest keys, ties to the smaller latent.
+struct Selection<'a> {
+    keys: Keys<'a>,
+    input: &'a [f32],
     k: usize,
+    /// Keys below this have lost.
     threshold: f32,
     candidates: Vec<Candidate>,
 }
 
-impl Selection {
-    fn new(k: usize, above: f32) -> Self {
-        Selection { k, threshold: above, candidates: Vec::with_capacity(2 * k + 64) }
+impl<'a> Selection<'a> {
+    fn new(keys: Keys<'a>, row: usize, k: usize, above: f32) -> Self {
+        let input = &keys.encoder.input[row * keys.encoder.d_in..][..keys.encoder.d_in];
+        Selection { keys, input, k, threshold: above, candidates: Vec::new() }
     }
 
-    fn offer(&mut self, first_latent: usize, keys: &[f32], value: impl Fn(usize) -> f32) {
-        for (block, keys) in keys.chunks(64).enumerate() {
-            if !any_above(keys, self.threshold) {
-                continue;
-            }
-            let mut bits = above(keys, self.threshold);
-            while bits != 0 {
-                let i = block * 64 + bits.trailing_zeros() as usize;
-                let key = keys[i - block * 64];
-                self.candidates.push(Candidate { key, latent: (first_latent + i) as u32, value: value(i) });
-                bits &= bits - 1;
-            }
-            if self.candidates.len() >= 2 * self.k {
-                self.prune();
+    fn offer(&mut self, estimates: &Estimates<'_>) {
+        let (first, magnitude) = (estimates.first, self.keys.rank == Rank::Magnitude);
+        let weights = self.keys.decoder_norm.map(|norm| &norm[first..]);
+        for i in ones(may_exceed(estimates, weights, magnitude, self.threshold)) {
+            let [least, most] = estimates.bounds(i, weights.map_or(1.0, |weights| weights[i]), magnitude);
+            self.candidates.push(Candidate { latent: first + i, least, most, h: None });
+            if self.candidates.len() > 3 * self.k {
+                self.narrow();
             }
         }
     }
 
-    fn prune(&mut self) {
+    /// Leaves out what has lost by the bounds, and where too much is left, all that has lost.
+    fn narrow(&mut self) {
         if self.candidates.len() > self.k {
-            // No key is NaN, since none of those is above a threshold; adding 0 makes -0 tie with 0.
-            let descending = |a: f32, b: f32| (b + 0.0).total_cmp(&(a + 0.0));
-            let order = |a: &Candidate, b: &Candidate| descending(a.key, b.key).then(a.latent.cmp(&b.latent));
+            self.candidates.select_nth_unstable_by(self.k - 1, |a, b| b.least.total_cmp(&a.least));
+            let least = self.candidates[self.k - 1].least;
+            let enough = least - least.abs() * SLACK;
+            self.threshold = self.threshold.max(enough);
+            self.candidates.retain(|candidate| !(candidate.most < enough));
+        }
+        if self.candidates.len() > 2 * self.k {
+            self.decide();
+        }
+    }
+
+    /// Leaves the `k` largest keys.
+    fn decide(&mut self) {
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.h.is_none()) {
+            let h = self.keys.encoder.pre_activation(self.input, candidate.latent);
+            // Adding 0 makes -0 tie with 0.
+            let key = self.keys.of(h, candidate.latent) + 0.0;
+            (candidate.least, candidate.most, candidate.h) = (key, key, Some(h));
+        }
+        self.candidates.retain(|candidate| !candidate.least.is_nan());
+        if self.candidates.len() > self.k {
+            let order = |a: &Candidate, b: &Candidate| b.least.total_cmp(&a.least).then(a.latent.cmp(&b.latent));
             self.candidates.select_nth_unstable_by(self.k - 1, order);
             self.candidates.truncate(self.k);
-            self.threshold = self.candidates[self.k - 1].key;
+            self.threshold = self.threshold.max(self.candidates[self.k - 1].least);
         }
     }
 
-    /// The selected entries in ascending latent order; returns how many.
-    fn finish(&mut self, indices: &mut [u32], values: &mut [f32]) -> u32 {
-        self.prune();
-        self.candidates.sort_unstable_by_key(|c| c.latent);
-        for (slot, candidate) in self.candidates.iter().enumerate() {
-            indices[slot] = candidate.latent;
-            values[slot] = candidate.value;
+    /// The selected entries with keys above a bound, in ascending latent order; returns how many.
+    fn finish(mut self, above: f32, indices: &mut [u32], values: &mut [f32]) -> u32 {
+        self.narrow();
+        self.decide();
+        self.candidates.retain(|candidate| candidate.least > above);
+        self.candidates.sort_unstable_by_key(|candidate| candidate.latent);
+        for ((candidate, index), value) in self.candidates.iter().zip(indices).zip(values) {
+            (*index, *value) = (candidate.latent as u32, candidate.h.unwrap_or_default());
         }
         self.candidates.len() as u32
     }
 }
 
-/// What is compared: `h` itself, or `h` times the decoder norms, or the magnitude of that.
-pub(super) fn keys_of<'a>(h: &'a [f32], norm: Option<&[f32]>, rank: Rank, keys: &'a mut [f32]) -> &'a [f32] {
-    let keys = &mut keys[..h.len()];
-    match (norm, rank) {
-        (None, Rank::Value) => return h,
-        (None, Rank::Magnitude) => keys.iter_mut().zip(h).for_each(|(key, h)| *key = h.abs()),
-        (Some(norm), rank) => {
-            for ((key, &h), &norm) in keys.iter_mut().zip(h).zip(norm) {
-                *key = if rank == Rank::Value { h * norm } else { (h * norm).abs() };
-            }
-        }
-    }
-    keys
-}
-
 /// Selects in every row of the batch; `above` is the bound that a key must exceed to be selected.
 fn select(
-    encoder: &Encoder<Cpu>,
+    estimator: &Estimator,
     rank: Rank,
     decoder_norm: Option<&Vec<f32>>,
     k: usize,
     above: f32,
     lists: &mut FeatureLists<Cpu>,
 ) {
-    let (rows, stride) = (encoder.rows, lists.stride);
+    let (encoder, stride) = (estimator.encoder, lists.stride);
+    let rows = encoder.rows;
     let outputs = (
-        lists.counts[..rows].par_chunks_mut(TILE_ROWS),
-        lists.indices[..rows * stride].par_chunks_mut(TILE_ROWS * stride),
-        lists.values[..rows * stride].par_chunks_mut(TILE_ROWS * stride),
+        lists.counts[..rows].par_chunks_mut(CHUNK_ROWS),
+        lists.indices[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
+        lists.values[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
     );
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values))| {
-        let first_row = chunk * TILE_ROWS;
-        let mut selections: Vec<Selection> = counts.iter().map(|_| Selection::new(k, above)).collect();
-        let mut keys = vec![0.0; TILE_LATENTS];
-        for_each_tile(encoder, first_row..first_row + counts.len(), |row, first, h| {
-            let norm = decoder_norm.map(|norm| &norm[first..first + h.len()]);
-            selections[row].offer(first, keys_of(h, norm, rank, &mut keys), |i| h[i]);
-        });
-        for (row, selection) in selections.iter_mut().enumerate() {
+        let first_row = chunk * CHUNK_ROWS;
+        let keys = Keys { encoder, decoder_norm, rank };
+        let rows = first_row..first_row + counts.len();
+        let mut selections: Vec<_> = rows.clone().map(|row| Selection::new(keys, row, k, above)).collect();
+        estimator.for_each(rows, |row, estimates| selections[row].offer(estimates));
+        for (row, selection) in selections.into_iter().enumerate() {
             let slots = row * stride..(row + 1) * stride;
-            counts[row] = selection.finish(&mut indices[slots.clone()], &mut values[slots]);
+            counts[row] = selection.finish(above, &mut indices[slots.clone()], &mut values[slots]);
         }
     });
 }
 
 pub(super) fn topk(op: EncodeTopk<'_, Cpu>) -> Result<()> {
     // What is selected but not positive is rectified to zero, so only positive keys matter.
-    select(&op.encoder, op.rank, op.decoder_norm, op.k, 0.0, op.lists);
+    select(&Estimator::new(&op.encoder), op.rank, op.decoder_norm, op.k, 0.0, op.lists);
     Ok(())
 }
 
@@ -173,7 +171,7 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
     let w_enc = dead.iter().flat_map(|&latent| &encoder.w_enc[latent as usize * d_in..][..d_in]).copied().collect();
     let (b_enc, norm) = (gather(encoder.b_enc), decoder_norm.map(|norm| gather(norm)));
     let of_dead = Encoder { w_enc: &w_enc, b_enc: &b_enc, d_sae: n_dead, ..encoder };
-    select(&of_dead, rank, norm.as_ref(), k, f32::NEG_INFINITY, lists);
+    select(&Estimator::new(&of_dead), rank, norm.as_ref(), k, f32::NEG_INFINITY, lists);
     let stride = lists.stride;
     for (indices, &count) in lists.indices.chunks_exact_mut(stride).zip(&lists.counts).take(encoder.rows) {
         for index in &mut indices[..count as usize] {
@@ -185,28 +183,25 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
 
 pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
     let EncodeRelu { encoder, lists, longest } = op;
-    let (rows, stride) = (encoder.rows, lists.stride);
+    let (rows, stride, estimator) = (encoder.rows, lists.stride, Estimator::new(&encoder));
     let outputs = (
-        lists.counts[..rows].par_chunks_mut(TILE_ROWS),
-        lists.indices[..rows * stride].par_chunks_mut(TILE_ROWS * stride),
-        lists.values[..rows * stride].par_chunks_mut(TILE_ROWS * stride),
+        lists.counts[..rows].par_chunks_mut(CHUNK_ROWS),
+        lists.indices[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
+        lists.values[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
     );
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values))| {
-        let first_row = chunk * TILE_ROWS;
+        let first_row = chunk * CHUNK_ROWS;
         counts.fill(0);
-        for_each_tile(&encoder, first_row..first_row + counts.len(), |row, first, h| {
-            for (block, h) in h.chunks(64).enumerate() {
-                let mut bits = above(h, 0.0);
-                while bits != 0 {
-                    let i = bits.trailing_zeros() as usize;
+        estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
+            for latent in ones(may_exceed(estimates, None, false, 0.0)).map(|i| estimates.first + i) {
+                let h = encoder.pre_activation(estimates.input, latent);
+                if h > 0.0 {
                     // Beyond the stride entries are only counted: the caller is told.
                     if (counts[row] as usize) < stride {
                         let slot = row * stride + counts[row] as usize;
-                        indices[slot] = (first + block * 64 + i) as u32;
-                        values[slot] = h[i];
+                        (indices[slot], values[slot]) = (latent as u32, h);
                     }
                     counts[row] += 1;
-                    bits &= bits - 1;
                 }
             }
         });
@@ -296,6 +291,28 @@ mod tests {
         for k in [1, 2, 7, 64, 129, 130] {
             check(5, d, &random(5 * d, k as u64), None, k);
             check(5, d, &random(5 * d, k as u64), Some(random(d, 9).iter().map(|x| x.abs() + 0.1).collect()), k);
+        }
+    }
+
+    /// Rows on a common offset, with some latents that come near each other: estimates leave more than
+    /// k undecided.
+    #[test]
+    fn lists_do_not_depend_on_how_pre_activations_are_estimated() {
+        for (rows, d_in, d_sae, k) in [(7, 33, 700, 9), (200, 64, 300, 1), (3, 5, 64, 64)] {
+            let mut input = random(rows * d_in, 1);
+            input.iter_mut().for_each(|x| *x += 3.0);
+            let (mut w_enc, b_enc, norm) = (random(d_sae * d_in, 2), random(d_sae, 3), random(d_sae, 4));
+            let nearly: Vec<f32> = w_enc[..100].iter().map(|w| w * (1.0 + 1e-6)).collect();
+            w_enc[200..300].copy_from_slice(&nearly);
+            let norm = norm.iter().map(|x| x.abs()).collect();
+            let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in, d_sae };
+            let lists = |estimator: Estimator| {
+                let mut lists = FeatureLists::new(&Cpu, rows, k).unwrap();
+                select(&estimator, Rank::Magnitude, Some(&norm), k, 0.0, &mut lists);
+                let values = lists.values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                (lists.counts, lists.indices, values)
+            };
+            assert!(lists(Estimator::new(&encoder)) == lists(Estimator::in_f32(&encoder)), "{rows} {d_in} {d_sae} {k}");
         }
     }
 

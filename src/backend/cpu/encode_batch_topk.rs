@@ -1,10 +1,11 @@
-//! `encode_batch_topk`: the largest pre-activations of the whole batch. Chunks of rows keep their own
-//! best entries and share what is known of the bound; no `[B, F]` matrix exists.
+//! `encode_batch_topk`: the largest pre-activations of the whole batch. Chunks of rows list what may be
+//! among them and share what is known of the bound; no `[B, F]` matrix exists.
 
-use super::encode::{for_each_tile, keys_of, longest_row, TILE_LATENTS, TILE_ROWS};
+use super::encode::{longest_row, ones};
+use super::estimate::{may_exceed, Estimator, CHUNK_ROWS};
 use super::*;
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 struct Entry {
     key: f32,
@@ -18,44 +19,81 @@ fn order(a: &Entry, b: &Entry) -> std::cmp::Ordering {
     b.key.total_cmp(&a.key).then((a.row, a.latent).cmp(&(b.row, b.latent)))
 }
 
-/// Leaves the first `n` in order, if there are more.
-fn prune(entries: &mut Vec<Entry>, n: usize) {
-    if entries.len() > n {
-        entries.select_nth_unstable_by(n - 1, order);
-        entries.truncate(n);
+/// A number that `n` keys reach: smaller ones have lost. Keys of all chunks are counted by their upper bits,
+/// which for positive floats have the order of the numbers.
+struct Bound {
+    n: usize,
+    counts: Vec<AtomicU32>,
+    /// Where the largest key was counted.
+    largest: AtomicUsize,
+}
+
+impl Bound {
+    /// Sign, exponent and 7 bits of the fraction tell keys apart.
+    const LOWER_BITS: u32 = 16;
+
+    fn new(n: usize) -> Self {
+        let counts = (0..1 << (31 - Self::LOWER_BITS)).map(|_| AtomicU32::new(0)).collect();
+        Bound { n, counts, largest: AtomicUsize::new(0) }
+    }
+
+    fn count(&self, key: f32) {
+        let bin = (key.to_bits() >> Self::LOWER_BITS) as usize;
+        self.counts[bin].fetch_add(1, Ordering::Relaxed);
+        self.largest.fetch_max(bin, Ordering::Relaxed);
+    }
+
+    /// 0 as long as there are fewer keys.
+    fn least(&self) -> f32 {
+        let mut reached = 0;
+        for bin in (1..=self.largest.load(Ordering::Relaxed)).rev() {
+            reached += self.counts[bin].load(Ordering::Relaxed) as usize;
+            if reached >= self.n {
+                return f32::from_bits((bin as u32) << Self::LOWER_BITS);
+            }
+        }
+        0.0
     }
 }
 
-/// The `n` best entries of a chunk of rows. `bound` holds the bits of a key that `n` entries of some
-/// chunk reach: smaller ones have lost. Positive floats are ordered as their bits are.
-fn best_of(op: &EncodeBatchTopk<'_, Cpu>, rows: std::ops::Range<usize>, bound: &AtomicU32) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut keys = vec![0.0; TILE_LATENTS];
-    let first_row = rows.start;
-    for_each_tile(&op.encoder, rows, |row, first, h| {
-        let norm = op.decoder_norm.map(|norm| &norm[first..first + h.len()]);
-        let keys = keys_of(h, norm, Rank::Value, &mut keys);
-        let least = f32::from_bits(bound.load(Ordering::Relaxed));
-        for (i, (&key, &value)) in keys.iter().zip(h.iter()).enumerate() {
+/// What rows have of the largest entries: all above the bound as it is found on the way.
+fn largest_of(
+    op: &EncodeBatchTopk<'_, Cpu>,
+    estimator: &Estimator<'_>,
+    rows: std::ops::Range<usize>,
+    bound: &Bound,
+) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let (first_row, mut panel, mut least) = (rows.start, usize::MAX, 0.0);
+    estimator.for_each(rows, |row, estimates| {
+        if estimates.first != panel {
+            (panel, least) = (estimates.first, bound.least());
+        }
+        let weight = op.decoder_norm.map(|norm| &norm[panel..]);
+        for latent in ones(may_exceed(estimates, weight, false, least)).map(|i| panel + i) {
+            let value = op.encoder.pre_activation(estimates.input, latent);
+            let key = op.decoder_norm.map_or(value, |norm| value * norm[latent]);
             if key >= least && key > 0.0 {
-                entries.push(Entry { key, row: (first_row + row) as u32, latent: (first + i) as u32, value });
+                bound.count(key);
+                entries.push(Entry { key, row: (first_row + row) as u32, latent: latent as u32, value });
             }
         }
-        if entries.len() >= 2 * op.n {
-            prune(&mut entries, op.n);
-            bound.fetch_max(entries[op.n - 1].key.to_bits(), Ordering::Relaxed);
-        }
     });
-    prune(&mut entries, op.n);
     entries
 }
 
 pub(super) fn run(op: EncodeBatchTopk<'_, Cpu>) -> Result<()> {
-    let (rows, bound) = (op.encoder.rows, AtomicU32::new(0));
-    let chunks = (0..rows.div_ceil(TILE_ROWS)).into_par_iter();
-    let of_chunk = |chunk: usize| best_of(&op, chunk * TILE_ROWS..((chunk + 1) * TILE_ROWS).min(rows), &bound);
-    let mut entries: Vec<Entry> = chunks.map(of_chunk).collect::<Vec<_>>().into_iter().flatten().collect();
-    prune(&mut entries, op.n);
+    let (rows, bound, estimator) = (op.encoder.rows, Bound::new(op.n), Estimator::new(&op.encoder));
+    let chunks = (0..rows.div_ceil(CHUNK_ROWS)).into_par_iter();
+    let of_chunk =
+        |chunk: usize| largest_of(&op, &estimator, chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(rows), &bound);
+    let of_chunks: Vec<Vec<Entry>> = chunks.map(of_chunk).collect();
+    let least = bound.least();
+    let mut entries: Vec<Entry> = of_chunks.into_iter().flatten().filter(|entry| entry.key >= least).collect();
+    if entries.len() > op.n {
+        entries.select_nth_unstable_by(op.n - 1, order);
+        entries.truncate(op.n);
+    }
     let smallest = entries.iter().map(|entry| entry.key).min_by(f32::total_cmp);
     entries.par_sort_unstable_by_key(|entry| (entry.row, entry.latent));
 

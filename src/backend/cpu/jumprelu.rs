@@ -1,6 +1,7 @@
 //! `encode_jumprelu`, `jumprelu_gradient`, `pre_act_loss`.
 
-use super::encode::{for_each_tile, longest_row, TILE_ROWS};
+use super::encode::{longest_row, ones};
+use super::estimate::{may_exceed_each, Estimator, CHUNK_ROWS};
 use super::gradient::add_norm_term;
 use super::simd::{axpy, dot, vectorised};
 use super::*;
@@ -10,10 +11,6 @@ use rayon::prelude::*;
 const ROWS: usize = 64;
 
 vectorised! {
-    fn any_above(h: &[f32], bounds: &[f32]) -> bool {
-        h.iter().zip(bounds).fold(false, |any, (&h, &bound)| any | (h > bound))
-    }
-
     fn inner_product(x: &[f32], y: &[f32]) -> f32 {
         dot::<FUSED>(x, y)
     }
@@ -38,39 +35,35 @@ fn value(h: f32, threshold: f32, bandwidth: Option<f32>) -> Option<f32> {
 
 pub(super) fn encode(op: EncodeJumpRelu<'_, Cpu>) -> Result<()> {
     let EncodeJumpRelu { encoder, threshold, bandwidth, lists, longest, pre_activations } = op;
-    let (rows, stride) = (encoder.rows, lists.stride);
+    let (rows, stride, estimator) = (encoder.rows, lists.stride, Estimator::new(&encoder));
     // Below these nothing is listed; a little lower than exact, so that rounding leaves nothing out.
     let bound = |&t: &f32| bandwidth.map_or(t.max(0.0), |width| t - width / 2.0 - 1e-5 * (t.abs() + width));
     let bounds: Vec<f32> = threshold[..encoder.d_sae].iter().map(bound).collect();
     let mut unwanted = Vec::new();
     let pre_activations = pre_activations.unwrap_or(&mut unwanted);
-    let mut wanted = pre_activations.chunks_mut(TILE_ROWS * stride);
+    let mut wanted = pre_activations.chunks_mut(CHUNK_ROWS * stride);
     let outputs: Vec<_> = lists.counts[..rows]
-        .chunks_mut(TILE_ROWS)
-        .zip(lists.indices.chunks_mut(TILE_ROWS * stride))
-        .zip(lists.values.chunks_mut(TILE_ROWS * stride))
+        .chunks_mut(CHUNK_ROWS)
+        .zip(lists.indices.chunks_mut(CHUNK_ROWS * stride))
+        .zip(lists.values.chunks_mut(CHUNK_ROWS * stride))
         .map(|((counts, indices), values)| (counts, indices, values, wanted.next().unwrap_or_default()))
         .collect();
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values, pre_activations))| {
         counts.fill(0);
-        let first_row = chunk * TILE_ROWS;
-        for_each_tile(&encoder, first_row..first_row + counts.len(), |row, first, h| {
-            for (block, h) in h.chunks(64).enumerate() {
-                let first = first + block * 64;
-                if !any_above(h, &bounds[first..first + h.len()]) {
-                    continue;
-                }
-                for (latent, &h) in (first..).zip(h.iter()) {
-                    let Some(value) = value(h, threshold[latent], bandwidth) else { continue };
-                    if (counts[row] as usize) < stride {
-                        let slot = row * stride + counts[row] as usize;
-                        (indices[slot], values[slot]) = (latent as u32, value);
-                        if let Some(pre_activation) = pre_activations.get_mut(slot) {
-                            *pre_activation = h;
-                        }
+        let first_row = chunk * CHUNK_ROWS;
+        estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
+            let bits = may_exceed_each(estimates, &bounds[estimates.first..]);
+            for latent in ones(bits).map(|i| estimates.first + i) {
+                let h = encoder.pre_activation(estimates.input, latent);
+                let Some(value) = value(h, threshold[latent], bandwidth) else { continue };
+                if (counts[row] as usize) < stride {
+                    let slot = row * stride + counts[row] as usize;
+                    (indices[slot], values[slot]) = (latent as u32, value);
+                    if let Some(pre_activation) = pre_activations.get_mut(slot) {
+                        *pre_activation = h;
                     }
-                    counts[row] += 1;
                 }
+                counts[row] += 1;
             }
         });
     });

@@ -4,11 +4,13 @@
 
 mod adam;
 mod attention;
+mod bf16;
 mod clip;
 mod decode;
 mod embed;
 mod encode;
 mod encode_batch_topk;
+mod estimate;
 mod firing;
 mod functions;
 mod gated;
