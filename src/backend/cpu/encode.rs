@@ -84,9 +84,9 @@ impl<'a> Selection<'a> {
         if self.candidates.len() > self.k {
             self.candidates.select_nth_unstable_by(self.k - 1, |a, b| b.least.total_cmp(&a.least));
             let least = self.candidates[self.k - 1].least;
-            let enough = least - least.abs() * SLACK;
+            let enough = if least.is_finite() { least - least.abs() * SLACK } else { least };
             self.threshold = self.threshold.max(enough);
-            self.candidates.retain(|candidate| !(candidate.most < enough));
+            self.candidates.retain(|candidate| candidate.most >= enough);
         }
         if self.candidates.len() > 2 * self.k {
             self.decide();
