@@ -37,6 +37,16 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// CPU time that all threads of this process have taken so far, in seconds.
+pub fn cpu_seconds() -> f64 {
+    // SAFETY: numbers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` can be written; asked for the process itself, the call cannot fail.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
 /// Memory in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
@@ -92,6 +102,14 @@ mod tests {
         let text = "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Processor\nstepping\t: 8\nmodel name\t: B\n";
         assert_eq!(parse_cpuinfo(text).as_deref(), Some("Intel(R) Xeon(R) Processor"));
         assert_eq!(parse_cpuinfo("processor\t: 0\n"), None);
+    }
+
+    #[test]
+    fn cpu_time_grows_with_work() {
+        let before = cpu_seconds();
+        let sum = (0..30_000_000u64).fold(0u64, |sum, n| std::hint::black_box(sum ^ n.wrapping_mul(sum | 1)));
+        let taken = cpu_seconds() - before;
+        assert!(taken > 1e-3 && taken < 60.0, "{taken} {sum}");
     }
 
     #[test]

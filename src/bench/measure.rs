@@ -3,6 +3,7 @@
 use super::{Ceilings, Measured, Outcome, Row};
 use crate::backend::Backend;
 use crate::error::Result;
+use crate::machine::cpu_seconds;
 use indicatif::BinaryBytes;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub struct Times {
     pub fastest: f64,
     /// The longest.
     pub slowest: f64,
+    /// CPU time of all threads, the one in the middle.
+    pub cpu: f64,
     /// How many.
     pub samples: usize,
 }
@@ -89,21 +92,30 @@ impl<B: Backend> Bench<B> {
 
     /// One call, after another buffer has taken the caches. Error: the operation's.
     pub fn sample(&mut self, run: &mut dyn FnMut(&B) -> Result<()>) -> Result<f64> {
+        Ok(self.sample_with_cpu(run)?.0)
+    }
+
+    /// The same, and the CPU time of all threads of this process meanwhile.
+    fn sample_with_cpu(&mut self, run: &mut dyn FnMut(&B) -> Result<()>) -> Result<(f64, f64)> {
         self.backend.fill(&mut self.swept, 0.0)?;
-        let backend = &self.backend;
-        backend.seconds(&mut || run(backend))
+        let (backend, before) = (&self.backend, cpu_seconds());
+        let seconds = backend.seconds(&mut || run(backend))?;
+        Ok((seconds, cpu_seconds() - before))
     }
 
     /// A call that is not timed, then samples.
     pub(super) fn time(&mut self, run: &mut dyn FnMut(&B) -> Result<()>) -> Result<Times> {
         let Sampling { budget, least, most, .. } = self.sampling;
         run(&self.backend)?;
-        let (start, mut seconds) = (Instant::now(), Vec::new());
-        while seconds.len() < least || (seconds.len() < most && start.elapsed() < budget) {
-            seconds.push(self.sample(run)?);
+        let (start, mut samples) = (Instant::now(), Vec::new());
+        while samples.len() < least || (samples.len() < most && start.elapsed() < budget) {
+            samples.push(self.sample_with_cpu(run)?);
         }
+        let (mut seconds, mut cpu): (Vec<f64>, Vec<f64>) = samples.into_iter().unzip();
         seconds.sort_by(f64::total_cmp);
+        cpu.sort_by(f64::total_cmp);
         let samples = seconds.len();
-        Ok(Times { median: seconds[samples / 2], fastest: seconds[0], slowest: seconds[samples - 1], samples })
+        let (median, fastest, slowest) = (seconds[samples / 2], seconds[0], seconds[samples - 1]);
+        Ok(Times { median, fastest, slowest, cpu: cpu[samples / 2], samples })
     }
 }

@@ -18,6 +18,8 @@ pub struct Measured {
     pub fastest: f64,
     /// The slowest sample.
     pub slowest: f64,
+    /// Median of the CPU time that all threads took together, in seconds; on a GPU that of its host.
+    pub cpu_seconds: f64,
     /// How many.
     pub samples: usize,
     /// Floating-point operations of products by the second, in units of 10⁹.
@@ -42,6 +44,7 @@ impl Measured {
             seconds,
             fastest: times.fastest,
             slowest: times.slowest,
+            cpu_seconds: times.cpu,
             samples: times.samples,
             gflop_per_second: work.flops as f64 / seconds / 1e9,
             gb_per_second: work.bytes as f64 / seconds / 1e9,

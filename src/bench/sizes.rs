@@ -57,8 +57,21 @@ impl Sizes {
     /// An SAE for Gemma 2 2B; the model itself is none that runs here.
     pub const GEMMA: Sizes =
         Sizes { name: "gemma", sae: SaeSizes { rows: 4096, d_in: 2304, d_sae: 65_536, k: 64 }, lm: None };
+    /// GPT-2 small once more, at contexts that double.
+    pub const CONTEXTS: Sizes = Sizes {
+        name: "contexts",
+        sae: Sizes::GPT2.sae,
+        lm: Some(LmSizes {
+            rows: 4096,
+            contexts: &[32, 64, 128, 256, 512, 1024],
+            layers: 8,
+            d_model: 768,
+            n_heads: 12,
+            d_vocab: 50_257,
+        }),
+    };
     /// All of them.
-    pub const ALL: [Sizes; 3] = [Sizes::SMALL, Sizes::GPT2, Sizes::GEMMA];
+    pub const ALL: [Sizes; 4] = [Sizes::SMALL, Sizes::GPT2, Sizes::GEMMA, Sizes::CONTEXTS];
 
     /// The sizes of this name.
     pub fn named(name: &str) -> Option<Sizes> {

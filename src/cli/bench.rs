@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// What to time.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model and SAE that sizes are taken from: small (embedded), gpt2 or gemma.
-    #[arg(long, value_name = "NAME", default_value = "gpt2", value_parser = ["small", "gpt2", "gemma"])]
+    /// The model and SAE that sizes are taken from: small (embedded), gpt2 or gemma; contexts is GPT-2 at many.
+    #[arg(long, value_name = "NAME", default_value = "gpt2", value_parser = Sizes::ALL.map(|sizes| sizes.name))]
     sizes: String,
     /// Only operations whose name contains this, such as encode or step.
     #[arg(long, value_name = "NAME")]
