@@ -7,7 +7,8 @@
 
 For every folder SAELens loads it, encodes and decodes activations made for it, and the results are
 compared with those of `cusae encode` and `cusae decode`; of a run folder also its checkpoints, as
-training SAEs. With --train, tiny SAEs of every architecture and normalisation are trained first.
+training SAEs. With --train, tiny SAEs of every architecture and normalisation are trained first, and
+every metric of SAELens' `run_evals` on the embedded model is that of `cusae eval`, within 1e-4.
 Exit code 0 if everything agrees, 1 if something does not.
 
 Features and reconstructions may differ by 2e-5 and 2e-6 of the largest value: float32 rounding of
@@ -41,6 +42,16 @@ RECIPES = [
         for n in ("none", "expected_average_only_in", "constant_norm_rescale", "layer_norm")
     ],
     ["--architecture", "standard", "--apply-b-dec-to-input", "false"],
+    ["--architecture", "gated"],
+    ["--architecture", "gated", "--normalize-activations", "expected_average_only_in"],
+    ["--architecture", "jumprelu"],
+    ["--architecture", "jumprelu", "--jumprelu-sparsity-loss-mode", "tanh", "--pre-act-loss-coefficient", "3e-6"],
+    ["--architecture", "jumprelu", "--jumprelu-sparsity-loss-mode", "quadratic", "--target-l0", "16"],
+    ["--architecture", "abstopk", "--k", "8"],
+    *[["--architecture", "batchtopk", "--k", "7.5", "--normalize-activations", n] for n in ("none", "expected_average_only_in")],
+    ["--architecture", "batchtopk", "--k", "8", "--rescale-acts-by-decoder-norm", "false"],
+    ["--architecture", "matryoshka_batchtopk", "--k", "8", "--matryoshka-widths", "[64, 256]"],
+    ["--architecture", "batchtopk", "--k", "8", "--format", "saelens-checkpoint"],
 ]
 SMALL = "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet".split()
 
@@ -88,6 +99,10 @@ def cusae(binary, folder, x, scratch):
 def differences(binary, folder, training, scratch):
     """What differs between SAELens' results and ours, one line each."""
     sae = (TrainingSAE if training else SAE).load_from_disk(folder).eval()
+    if training and sae.cfg.architecture() in ("batchtopk", "matryoshka_batchtopk"):
+        # In training a row's features depend on the other rows: compared is what SAELens saves of it.
+        sae.save_inference_model(scratch / "inference")
+        sae = SAE.load_from_disk(scratch / "inference").eval()
     sae.turn_off_forward_pass_hook_z_reshaping()
     x = activations(sae)
     theirs, ours = saelens(sae, x), cusae(binary, folder, x, scratch)
@@ -111,10 +126,27 @@ def differences(binary, folder, training, scratch):
     return lines
 
 
-def check(binary, folder, training=False):
+def evaluations(binary, folder, scratch):
+    """Which metrics differ between SAELens' `run_evals` and `cusae eval`, one line each."""
+    import saelens_evals
+
+    save_file({"tokens": saelens_evals.tokens().int()}, scratch / "tokens.safetensors")
+    flags = ["--tokens", scratch / "tokens.safetensors", "--out", scratch / "eval.json", "--quiet"]
+    run(binary, "eval", "--sae", folder, *saelens_evals.flags(), *flags)
+    ours, lines = json.loads((scratch / "eval.json").read_text()), []
+    for name, theirs in saelens_evals.metrics(folder).items():
+        group, key = name.split("/")
+        if not abs(ours[group][key] - theirs) <= 1e-4 * abs(theirs):
+            lines.append(f"{name} is {ours[group][key]}, SAELens has {theirs}")
+    return lines
+
+
+def check(binary, folder, training=False, evaluates=False):
     try:
         with tempfile.TemporaryDirectory() as scratch:
             lines = differences(binary, folder, training, Path(scratch))
+            if evaluates:
+                lines += evaluations(binary, folder, Path(scratch))
     except Exception as error:  # A refusal by either side is a result like any other.
         lines = [f"{type(error).__name__}: {error}"]
     for line in lines:
@@ -124,9 +156,11 @@ def check(binary, folder, training=False):
     return not lines
 
 
-def check_all(binary, folder):
+def check_all(binary, folder, evaluates=False):
     checkpoints = sorted(path.parent for path in folder.glob("checkpoints/*/cfg.json"))
-    results = [check(binary, folder)] + [check(binary, checkpoint, True) for checkpoint in checkpoints]
+    in_training = (folder / "recipe.toml").exists() and 'format = "saelens-checkpoint"' in (folder / "recipe.toml").read_text()
+    results = [check(binary, folder, in_training, evaluates and not in_training)]
+    results += [check(binary, checkpoint, True) for checkpoint in checkpoints]
     sparsity = folder / "sparsity.safetensors"
     if sparsity.exists():
         d_sae = json.loads((folder / "cfg.json").read_text())["d_sae"]
@@ -148,7 +182,7 @@ def main():
         for number, recipe in enumerate(RECIPES if arguments.train else []):
             folder = Path(runs) / f"{number}-{'-'.join(recipe[1::2])}"
             run(arguments.cusae, "train", *SMALL, *recipe, "--out", folder)
-            agree.append(check_all(arguments.cusae, folder))
+            agree.append(check_all(arguments.cusae, folder, evaluates=True))
     print(f"{sum(agree)} of {len(agree)} agree")
     return 0 if all(agree) else 1
 

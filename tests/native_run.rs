@@ -91,8 +91,8 @@ fn assert_close_runs(cpu: &Path, native: &Path, lr: f64) {
     // Adam divides a gradient by its size: where that is hardly more than rounding, so is the quotient, and
     // a weight moves by up to the rate the other way. The weights of few such steps differ by a small part of it.
     let [cpu, native] = [cpu, native].map(|run| TensorFile::open(run.join("sae_weights.safetensors")).unwrap());
-    for name in ["W_enc", "W_dec", "b_enc", "b_dec"] {
-        let [expected, found] = [&cpu, &native].map(|file| file.f32(name).unwrap());
+    for name in cpu.names() {
+        let [expected, found] = [&cpu, &native].map(|file| file.f32(&name).unwrap());
         let away = expected.iter().zip(&found).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
         assert!(away < lr / 100.0, "{name} differs by {away:e}");
     }
@@ -205,4 +205,70 @@ fn standard_on_stored_activations() {
     );
     let lists = |line: &BTreeMap<String, f64>| line["metrics/l0"] <= 64.0 / 16.0;
     assert!(!lists(&log[0]) && lists(&log[29]), "dense at first, lists when the run is interrupted");
+}
+
+/// A run on stored activations, in every way.
+fn on_stored_activations(settings: &str) -> Vec<BTreeMap<String, f64>> {
+    whole_run(&format!(
+        r#"
+        cached_activations_path = "FOLDER/rows.safetensors"
+        d_sae = 64
+        train_batch_size_tokens = 40
+        training_tokens = 1600
+        dead_feature_window = 3
+        log_every = 1
+        tensorboard = false
+        {settings}
+        "#
+    ))
+}
+
+#[test]
+fn gated() {
+    let log = on_stored_activations("architecture = \"gated\"\nlr = 0.01");
+    assert!(log.iter().all(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0));
+    assert_eq!(log[39]["details/l1_coefficient"], 1.0);
+}
+
+#[test]
+fn jumprelu_with_all_of_its_losses() {
+    let log = on_stored_activations(
+        "architecture = \"jumprelu\"\nlr = 0.02\njumprelu_sparsity_loss_mode = \"tanh\"\nl0_coefficient = 5\n\
+         jumprelu_ste_to_input = true\npre_act_loss_coefficient = 0.1",
+    );
+    assert_eq!(log[39]["details/l0_coefficient"], 5.0);
+    assert!(log.iter().any(|line| line["losses/pre_act_loss"] > 0.0), "some latents are dead");
+}
+
+#[test]
+fn jumprelu_with_a_target() {
+    on_stored_activations(
+        "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"\ntarget_l0 = 5\n\
+         normalize_activations = \"layer_norm\"",
+    );
+}
+
+#[test]
+fn abstopk() {
+    let log = on_stored_activations("architecture = \"abstopk\"\nk = 4");
+    assert_eq!(log[39]["metrics/l0"], 4.0);
+}
+
+#[test]
+fn batchtopk_with_a_part_of_a_latent() {
+    let log = on_stored_activations(
+        "architecture = \"batchtopk\"\nk = 2.5\nnormalize_activations = \"expected_average_only_in\"\n\
+         n_batches_for_norm_estimate = 2",
+    );
+    assert_eq!(log[39]["metrics/l0"], 2.5);
+    assert!(log[39]["metrics/topk_threshold"] > log[0]["metrics/topk_threshold"]);
+}
+
+#[test]
+fn matryoshka_with_an_auxk_for_every_width() {
+    let log = on_stored_activations(
+        "architecture = \"matryoshka_batchtopk\"\nk = 4\nmatryoshka_widths = [8, 24]\nuse_matryoshka_aux_loss = true",
+    );
+    assert!(log[39]["losses/inner_mse_loss_8"] > log[39]["losses/inner_mse_loss_24"]);
+    assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
 }

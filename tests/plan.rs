@@ -71,6 +71,26 @@ fn memory_of_standard_counts_dense_features_and_their_gradient() {
     assert_eq!(memory(&plan, "work space of a step"), Some(4 * (4 * 100 * 8 + 4 * 64 + 2 * 100 * 64)));
 }
 
+/// Rows of 64 latents of which 5/8 are listed, 40: see each architecture for what it keeps of an entry.
+#[test]
+fn memory_of_other_architectures_counts_their_lists() {
+    let work = |more: &str| memory(&plan(more, &model(1)), "work space of a step").unwrap() / 4 - 4 * 100 * 8 - 4 * 64;
+    assert_eq!(work("architecture = \"gated\""), 10 * 100 * 40 + 100 * 8);
+    assert_eq!(work("architecture = \"jumprelu\""), 7 * 100 * 40);
+    assert_eq!(work("architecture = \"abstopk\""), work(""));
+    // Room for 16 latents in rows of 4 on average.
+    let aux = 4 * 100 * 4 + 2 * 100 * 8;
+    assert_eq!(work("architecture = \"batchtopk\""), 4 * 100 * 16 + aux);
+    let matryoshka = "architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [8, 64]";
+    assert_eq!(work(matryoshka), 6 * 100 * 16 + 3 * 100 * 8 + aux);
+}
+
+#[test]
+fn parameters_count_the_vectors_of_an_architecture() {
+    assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).parameters, PARAMETERS + 64);
+    assert_eq!(plan("architecture = \"gated\"", &model(1)).parameters, PARAMETERS + 2 * 64);
+}
+
 #[test]
 fn memory_of_the_language_model_counts_all_its_weights() {
     let block = 4 * (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8) + 2 * (8 + 8);

@@ -43,7 +43,7 @@ fn a_written_recipe_is_complete_and_reads_back_equal() {
 #[test]
 fn a_key_left_out_keeps_its_default() {
     let recipe = read("k = 7\n").unwrap();
-    assert_eq!(recipe, Recipe { k: 7, ..Recipe::default() });
+    assert_eq!(recipe, Recipe { k: 7.0, ..Recipe::default() });
 }
 
 #[test]
@@ -91,18 +91,22 @@ fn fields_of_saelens_that_are_not_here_are_answered_by_name() {
 #[test]
 fn a_value_of_another_type_says_what_was_found_and_expected() {
     for (toml, message) in [
-        ("k = \"many\"", "my.toml, key k: found the text \"many\", expected a whole number"),
-        ("k = -3", "my.toml, key k: found the whole number -3, expected a whole number"),
+        ("k = \"many\"", "my.toml, key k: found the text \"many\", expected a number"),
+        ("d_in = -3", "my.toml, key d_in: found the whole number -3, expected a whole number or auto"),
         ("lr = nan", "my.toml, key lr: found the number nan, expected a number"),
         ("prepend_bos = 1", "my.toml, key prepend_bos: found the whole number 1, expected true or false"),
-        ("architecture = \"topp\"", "my.toml, key architecture: found the text \"topp\", expected standard | topk"),
+        (
+            "architecture = \"topp\"",
+            "my.toml, key architecture: found the text \"topp\", expected standard | gated | jumprelu | topk | \
+             abstopk | batchtopk | matryoshka_batchtopk",
+        ),
         ("max_grad_norm = \"off\"", "my.toml, key max_grad_norm: found the text \"off\", expected a number or none"),
         ("d_sae = 1.5", "my.toml, key d_sae: found the number 1.5, expected a whole number or auto"),
     ] {
         assert_eq!(refusal(toml), message);
     }
     let message = Recipe::default().set_text("k", "many").unwrap_err().to_string();
-    assert_eq!(message, "k: found \"many\", expected a whole number");
+    assert_eq!(message, "k: found \"many\", expected a number");
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn text_that_is_not_toml_is_refused_with_its_line() {
 fn impossible_settings_are_refused_with_the_arithmetic() {
     for (toml, message) in [
         ("d_sae = 16", "k: found 32, expected at most d_sae = 16"),
-        ("k = 0", "k: found 0, expected at least 1"),
+        ("k = 0", "k: found 0, expected a whole number of at least 1"),
         ("buffer_tokens = 2047", "buffer_tokens: found 2047, expected at least train_batch_size_tokens = 2048"),
         ("training_tokens = 2047", "training_tokens: found 2047, expected at least train_batch_size_tokens = 2048"),
         ("train_batch_size_tokens = 0", "train_batch_size_tokens: found 0"),
@@ -154,6 +158,29 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
         ("seqpos_slice = \"200:\"", "seqpos_slice: no position of a row of context_size = 128 is left"),
         ("normalize_activations = \"layer_norm\"", "aux_loss_coefficient: found 1, expected 0 with"),
         ("log_every = 0", "log_every: found 0"),
+        ("k = 2.5", "k: found 2.5, expected a whole number of at least 1 for architecture topk; batchtopk takes parts"),
+        (
+            "architecture = \"batchtopk\"\nk = 0.0001",
+            "k: k * train_batch_size_tokens = 0.0001 * 2048 is less than one latent in the batch",
+        ),
+        ("architecture = \"batchtopk\"\nnormalize_activations = \"layer_norm\"", "aux_loss_coefficient: found 1"),
+        ("architecture = \"matryoshka_batchtopk\"", "matryoshka_widths: found [], expected widths such as [128, 512]"),
+        (
+            "architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [64, 64]",
+            "matryoshka_widths: found [64, 64], expected whole numbers from 1, each larger than the one before",
+        ),
+        (
+            "architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [64, 513]\nd_sae = 512",
+            "matryoshka_widths: found [64, 513], expected at most d_sae = 512",
+        ),
+        ("topk_threshold_lr = 1.5", "topk_threshold_lr: found 1.5, expected from 0 to 1"),
+        (
+            "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"",
+            "target_l0: found none, but jumprelu_sparsity_loss_mode = quadratic aims at it",
+        ),
+        ("target_l0 = 513\nd_sae = 512", "target_l0: found 513, expected at most d_sae = 512"),
+        ("jumprelu_bandwidth = 0", "jumprelu_bandwidth: found 0, expected more than 0"),
+        ("jumprelu_init_threshold = -1", "jumprelu_init_threshold: found -1, expected at least 0"),
     ] {
         let found = refusal(toml);
         assert!(found.contains(message), "{toml}: {found}");
@@ -171,6 +198,9 @@ fn settings_at_the_border_are_accepted() {
         "normalize_activations = \"layer_norm\"\naux_loss_coefficient = 0",
         "normalize_activations = \"layer_norm\"\narchitecture = \"standard\"",
         "architecture = \"standard\"\nd_sae = 16",
+        "architecture = \"batchtopk\"\nk = 2.5",
+        "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"\ntarget_l0 = 512\nd_sae = 512",
+        "architecture = \"gated\"\nnormalize_activations = \"layer_norm\"",
         "shuffle = false\ncached_activations_path = \"a.safetensors\"",
     ] {
         read(toml).unwrap().validate().expect(toml);
@@ -187,6 +217,15 @@ fn auto_values_follow_from_the_others() {
     assert_eq!((resolved.d_in, resolved.d_sae), (Auto::Value(64), Auto::Value(1024)));
     assert_eq!((resolved.lr_warm_up_steps, resolved.lr_decay_steps), (Auto::Value(50), Auto::Value(200)));
     assert_eq!(resolved.resolve(64).unwrap(), resolved);
+}
+
+/// As SAELens does, which warns.
+#[test]
+fn the_whole_width_is_the_last_one_of_a_matryoshka() {
+    let recipe = read("architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [64, 256]\nd_sae = 512").unwrap();
+    let resolved = recipe.resolve(128).unwrap();
+    assert_eq!(resolved.matryoshka_widths, [64, 256, 512]);
+    assert_eq!(resolved.resolve(128).unwrap(), resolved);
 }
 
 #[test]

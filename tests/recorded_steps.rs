@@ -66,7 +66,7 @@ fn sae(backend: &Native, architecture: ArchitectureConfig) -> TrainingSae<Native
         max_grad_norm: Some(1.0),
         dead_feature_window: 2,
     };
-    let mut weights = initial_weights(D_IN, D_SAE, Some(1.0), 1);
+    let mut weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(1.0), 1);
     weights.insert("b_enc", HostTensor { shape: vec![D_SAE], values: vec![-0.9; D_SAE] });
     TrainingSae::new(backend, config, &weights).unwrap()
 }

@@ -101,9 +101,47 @@ fn the_inference_folder_of_a_checkpoint_is_the_one_saelens_writes() {
 fn a_checkpoint_is_written_as_it_was_read() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = load_folder(&data("training-topk-checkpoint")).unwrap();
-    save_training(folder.path(), &checkpoint.config, &checkpoint.weights, TrainingNotes::default()).unwrap();
+    save_training(folder.path(), &checkpoint.config, &checkpoint.weights, None, TrainingNotes::default()).unwrap();
     assert_eq!(json(&folder.path().join("cfg.json")), json(&data("training-topk-checkpoint/cfg.json")));
     assert_eq!(load_folder(folder.path()).unwrap(), checkpoint);
+}
+
+/// SAELens' BatchTopK after 50 steps, its threshold as it was then, and what SAELens saved of it.
+#[test]
+fn a_checkpoint_of_batchtopk_is_read_as_what_saelens_saves_of_it() {
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/train/batchtopk-aux");
+    let last = TensorFile::open(run.join("final.safetensors")).unwrap();
+    let mut weights = Weights::default();
+    for name in ["W_dec", "W_enc", "b_dec", "b_enc"] {
+        weights.insert(name, tensor(last.shape(name).unwrap(), &last.f32(name).unwrap()));
+    }
+    let threshold = json(&run.join("trace.json"))[49]["topk_threshold_after"].as_f64();
+    let settings = json(&run.join("config.json"))["sae"].clone();
+    let mut config = SaeConfig::new(InferenceArchitecture::JumpRelu, 64, 256);
+    config
+        .set_training("batchtopk", settings["metadata"]["training_architecture_details"].as_object().unwrap().clone());
+
+    let folder = tempfile::tempdir().unwrap();
+    save_training(folder.path(), &config, &weights, threshold, TrainingNotes::default()).unwrap();
+    let cfg = json(&folder.path().join("cfg.json"));
+    assert_eq!((&cfg["architecture"], &cfg["k"]), (&json!("batchtopk"), &json!(8.0)));
+    let file = TensorFile::open(folder.path().join("sae_weights.safetensors")).unwrap();
+    assert!(!file.contains("threshold"));
+    assert_eq!(
+        (file.shape("topk_threshold").unwrap(), file.f64("topk_threshold").unwrap()[0]),
+        (&[][..], threshold.unwrap())
+    );
+
+    let (read, saelens) = (load_folder(folder.path()).unwrap(), load_folder(&run.join("export")).unwrap());
+    assert_eq!(read.config.architecture, saelens.config.architecture);
+    assert!(read.config.training_settings.is_empty());
+    for ((name, found), (_, expected)) in read.weights.iter().zip(saelens.weights.iter()) {
+        let largest = expected.values.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        for (a, b) in found.values.iter().zip(&expected.values) {
+            // Norms are summed in another order.
+            assert!((a - b).abs() <= 4.0 * f32::EPSILON * largest, "{name}: {a} and {b}");
+        }
+    }
 }
 
 #[test]
@@ -114,7 +152,7 @@ fn training_settings_stand_at_the_top_of_a_checkpoint_and_in_every_metadata() {
     config.set_training("standard", settings);
     let details = json!({"l1_coefficient": 5.0, "lp_norm": 1.0});
 
-    save_training(folder.path(), &config, &weights, TrainingNotes::default()).unwrap();
+    save_training(folder.path(), &config, &weights, None, TrainingNotes::default()).unwrap();
     let cfg = json(&folder.path().join("cfg.json"));
     assert_eq!(cfg["l1_coefficient"], 5.0);
     assert_eq!(cfg["metadata"]["training_architecture_details"], details);
@@ -325,8 +363,6 @@ fn other_architectures_are_refused_by_name() {
     let of = |name: &'static str| refusal_of_cfg(move |cfg| cfg["architecture"] = name.into());
     let message = of("temporal");
     assert_eq!(message, "cfg.json: architecture temporal is not supported: its features depend on the tokens before");
-    let message = of("batchtopk");
-    assert!(message.ends_with("save its inference form, which is jumprelu"), "{message}");
     let message = of("nonsense");
     assert!(message.starts_with("cfg.json: architecture nonsense is not known; standard, gated, "), "{message}");
     let message = of("skip_transcoder");

@@ -8,19 +8,18 @@
 
 mod devices;
 
-use cusae::backend::{Backend, Cpu, JumpReluSparsity, Rank};
-use cusae::config::NormalizeActivations;
+use cusae::backend::{Backend, Cpu};
+use cusae::config::{NormalizeActivations, Recipe};
 use cusae::formats::tensors::TensorFile;
 use cusae::sae::architecture::ArchitectureConfig;
-use cusae::sae::batchtopk::BatchTopKConfig;
-use cusae::sae::jumprelu::JumpReluConfig;
-use cusae::sae::matryoshka::MatryoshkaConfig;
+use cusae::sae::config::InferenceArchitecture;
+use cusae::sae::kind;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
-use cusae::sae::topk::TopKConfig;
 use cusae::sae::weights::{HostTensor, Weights};
 use cusae::train::schedule::{coefficient, LearningRate};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn data(name: &str) -> PathBuf {
@@ -56,47 +55,46 @@ fn weights(file: &TensorFile, prefix: &str, names: &[&str]) -> Weights {
     weights
 }
 
-/// The settings of the run's architecture.
-fn architecture(name: &str, sae: &Value) -> ArchitectureConfig {
-    let number = |key: &str| sae[key].as_f64().unwrap();
-    let switch = |key: &str| sae[key].as_bool().unwrap();
-    let topk = |rank| TopKConfig {
-        k: number("k") as usize,
-        rank,
-        aux_loss_coefficient: number("aux_loss_coefficient"),
-        rescale_acts_by_decoder_norm: switch("rescale_acts_by_decoder_norm"),
-    };
-    let batchtopk = || BatchTopKConfig {
-        k: number("k"),
-        topk_threshold_lr: number("topk_threshold_lr"),
-        aux_loss_coefficient: number("aux_loss_coefficient"),
-        rescale_acts_by_decoder_norm: switch("rescale_acts_by_decoder_norm"),
-    };
-    match name {
-        "standard" => ArchitectureConfig::Standard(StandardConfig { lp_norm: number("lp_norm") }),
-        "gated" => ArchitectureConfig::Gated,
-        "jumprelu" => ArchitectureConfig::JumpRelu(JumpReluConfig {
-            bandwidth: number("jumprelu_bandwidth"),
-            sparsity: match sae["jumprelu_sparsity_loss_mode"].as_str().unwrap() {
-                "step" => JumpReluSparsity::Step,
-                "tanh" => JumpReluSparsity::Tanh { scale: number("jumprelu_tanh_scale") as f32 },
-                _ => JumpReluSparsity::Quadratic { target: number("target_l0") as f32 },
-            },
-            ste_to_input: switch("jumprelu_ste_to_input"),
-            pre_act_loss_coefficient: sae["pre_act_loss_coefficient"].as_f64(),
-        }),
-        "topk" => ArchitectureConfig::TopK(topk(Rank::Value)),
-        "abstopk" => ArchitectureConfig::TopK(topk(Rank::Magnitude)),
-        "batchtopk" => ArchitectureConfig::BatchTopK(batchtopk()),
-        "matryoshka_batchtopk" => {
-            let widths = sae["matryoshka_widths"].as_array().unwrap();
-            ArchitectureConfig::Matryoshka(MatryoshkaConfig {
-                batchtopk: batchtopk(),
-                matryoshka_widths: widths.iter().map(|width| width.as_u64().unwrap() as usize).collect(),
-                use_matryoshka_aux_loss: switch("use_matryoshka_aux_loss"),
-            })
+/// The recipe with SAELens' settings of the run's architecture, by their names.
+fn recipe(config: &Value) -> Recipe {
+    let architecture = config["architecture"].as_str().unwrap().parse().unwrap();
+    let mut recipe = Recipe { architecture, ..Recipe::default() };
+    for (key, value) in config["sae"].as_object().unwrap() {
+        let is_known = Recipe::keys().iter().any(|known| known.name == key);
+        if is_known && !value.is_null() {
+            recipe.set(key, &toml::Value::try_from(value).unwrap()).unwrap();
         }
-        _ => panic!("no architecture {name}"),
+    }
+    recipe
+}
+
+/// What a checkpoint's `cfg.json` holds besides what every SAE has: SAELens' keys and values.
+#[test]
+fn training_settings_are_those_of_saelens() {
+    for name in ["standard", "gated", "jumprelu-tanh", "topk-aux", "abstopk-aux", "batchtopk-aux", "matryoshka-aux"] {
+        let config = json(data(name).join("config.json"));
+        let (mut theirs, recipe) = (config["sae"].as_object().unwrap().clone(), recipe(&config));
+        let mut ours = kind::of(&recipe).training_settings(&recipe).as_object().unwrap().clone();
+        if let InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm }
+        | InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm } = kind::of(&recipe).inference(&recipe)
+        {
+            ours.insert("k".into(), k.into());
+            ours.insert("rescale_acts_by_decoder_norm".into(), rescale_acts_by_decoder_norm.into());
+        }
+        for of_all in "d_in d_sae dtype device apply_b_dec_to_input normalize_activations reshape_activations \
+                       metadata architecture decoder_init_norm"
+            .split_whitespace()
+        {
+            theirs.remove(of_all).unwrap();
+        }
+        // It says how SAELens multiplies, and changes no number.
+        theirs.remove("use_sparse_activations");
+        ours.remove("use_sparse_activations");
+        let as_numbers = |settings: serde_json::Map<String, Value>| -> BTreeMap<String, Value> {
+            let number = |value: Value| value.as_f64().map_or(value, Value::from);
+            settings.into_iter().map(|(key, value)| (key, number(value))).collect()
+        };
+        assert_eq!(as_numbers(ours), as_numbers(theirs), "{name}");
     }
 }
 
@@ -106,7 +104,7 @@ impl<B: Backend> Run<B> {
         let (sae, trainer) = (&config["sae"], &config["trainer"]);
         let number = |value: &Value| value.as_f64().unwrap();
         let training = TrainingConfig {
-            architecture: architecture(config["architecture"].as_str().unwrap(), sae),
+            architecture: kind::of(&recipe(&config)).config(&recipe(&config)),
             d_in: 64,
             d_sae: 256,
             train_batch_size_tokens: 128,

@@ -127,3 +127,42 @@ fn firing_is_counted_anew_in_every_window() {
     let log = saelens::load_folder(&folder.path().join("run")).unwrap().log_sparsity.unwrap();
     assert!(log.iter().all(|&x| x <= 0.0), "no latent fires for more than every row: {log:?}");
 }
+
+/// With a rate that moves nothing, a BatchTopK that starts from another's folder ends as it was.
+#[test]
+fn a_batchtopk_goes_on_from_what_was_saved_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = ["--architecture=batchtopk", "--topk-threshold-lr=0.1"];
+    train_on_rows(folder.path(), "first", &[&kind[..], &["--lr=0.01"]].concat());
+    let still = ["--init=first", "--lr=1e-30", "--topk-threshold-lr=0"];
+    train_on_rows(folder.path(), "second", &[&kind[..1], &still].concat());
+    let [first, second] = ["first", "second"].map(|run| saelens::load_folder(&folder.path().join(run)).unwrap());
+    assert!(first.weights.get("threshold").values[0] > 0.0);
+    for ((name, expected), (_, found)) in first.weights.iter().zip(second.weights.iter()) {
+        for (&a, &b) in expected.values.iter().zip(&found.values) {
+            assert_close(b.into(), a.into(), name);
+        }
+    }
+}
+
+/// The flavour of a checkpoint at the end: unfolded weights and SAELens' training keys.
+#[test]
+fn a_run_can_leave_the_sae_that_saelens_trains_on() {
+    let folder = tempfile::tempdir().unwrap();
+    train_on_rows(
+        folder.path(),
+        "run",
+        &["--architecture=matryoshka_batchtopk", "--matryoshka-widths=[4]", "--format=saelens-checkpoint"],
+    );
+    let run = folder.path().join("run");
+    let cfg: Value = serde_json::from_slice(&std::fs::read(run.join("cfg.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&cfg["architecture"], &cfg["matryoshka_widths"]),
+        (&"matryoshka_batchtopk".into(), &vec![4, 16].into())
+    );
+    let file = TensorFile::open(run.join("sae_weights.safetensors")).unwrap();
+    assert_eq!(file.names().len(), 5);
+    let checkpoint = TensorFile::open(run.join("checkpoints/20/sae_weights.safetensors")).unwrap();
+    assert_eq!(file.f32("W_dec").unwrap(), checkpoint.f32("W_dec").unwrap());
+    assert_eq!(file.f64("topk_threshold").unwrap(), checkpoint.f64("topk_threshold").unwrap());
+}

@@ -53,25 +53,6 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["reshape_activations"], "it follows from hook_name; remove it"),
     (&["sae_lens_version", "sae_lens_training_version"], "a recipe carries no version; remove it"),
     (
-        &[
-            "l0_coefficient",
-            "l0_warm_up_steps",
-            "jumprelu_init_threshold",
-            "jumprelu_bandwidth",
-            "jumprelu_sparsity_loss_mode",
-            "jumprelu_tanh_scale",
-            "jumprelu_ste_to_input",
-            "pre_act_loss_coefficient",
-            "target_l0",
-        ],
-        "it belongs to architecture jumprelu, which cannot be trained yet",
-    ),
-    (&["topk_threshold_lr"], "it belongs to architecture batchtopk, which cannot be trained yet"),
-    (
-        &["matryoshka_widths", "use_matryoshka_aux_loss"],
-        "it belongs to architecture matryoshka_batchtopk, which cannot be trained yet",
-    ),
-    (
         &["residual_threshold", "max_iterations", "stop_on_duplicate_support"],
         "it belongs to architecture matching_pursuit, which cannot be trained yet",
     ),

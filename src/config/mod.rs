@@ -5,12 +5,13 @@
 mod foreign;
 mod setting;
 mod validate;
+mod validate_sae;
 mod values;
 
 pub use setting::{Auto, Setting};
 pub use values::{
-    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, LrSchedulerName, NormalizeActivations, SeqposSlice,
-    SpecialToken,
+    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode, LrSchedulerName,
+    NormalizeActivations, SeqposSlice, SpecialToken,
 };
 
 pub use foreign::{foreign_keys, foreign_reason};
@@ -101,18 +102,42 @@ recipe! {
         d_sae: Auto<usize> = Auto::Auto,
         /// Number of latents as a multiple of d_in.
         expansion_factor: Option<usize> = None,
-        /// topk: latents that stay active for each token.
-        k: usize = 32,
-        /// topk: factor on the loss that revives dead latents (AuxK).
+        /// topk, abstopk, batchtopk, matryoshka_batchtopk: latents that stay active for each token, in the batch kinds on average.
+        k: f64 = 32.0,
+        /// The same four: factor on the loss that revives dead latents (AuxK).
         aux_loss_coefficient: f64 = 1.0,
-        /// topk: compare latents by pre-activation times decoder norm.
+        /// The same four: compare latents by pre-activation times decoder norm.
         rescale_acts_by_decoder_norm: bool = true,
-        /// standard: factor on the sparsity loss.
+        /// batchtopk, matryoshka_batchtopk: weight of a batch in the running mean of the threshold for inference.
+        topk_threshold_lr: f64 = 0.01,
+        /// matryoshka_batchtopk: numbers of first latents that must reconstruct on their own, ascending; d_sae is added.
+        matryoshka_widths: Vec<usize> = Vec::new(),
+        /// matryoshka_batchtopk: an AuxK for every width's own dead latents and error.
+        use_matryoshka_aux_loss: bool = false,
+        /// standard, gated: factor on the sparsity loss.
         l1_coefficient: f64 = 1.0,
         /// standard: p of the sparsity loss' norm.
         lp_norm: f64 = 1.0,
-        /// standard: steps over which the factor rises from 0; auto is 5 % of all steps.
+        /// standard, gated: steps over which the factor rises from 0; auto is 5 % of all steps.
         l1_warm_up_steps: Auto<usize> = Auto::Auto,
+        /// jumprelu: factor on the sparsity loss.
+        l0_coefficient: f64 = 1.0,
+        /// jumprelu: steps over which the factor rises from 0; auto is 5 % of all steps.
+        l0_warm_up_steps: Auto<usize> = Auto::Auto,
+        /// jumprelu: the thresholds at the start.
+        jumprelu_init_threshold: f64 = 0.01,
+        /// jumprelu: width of the window in which thresholds get a gradient.
+        jumprelu_bandwidth: f64 = 0.05,
+        /// jumprelu: form of the sparsity loss.
+        jumprelu_sparsity_loss_mode: JumpReluSparsityLossMode = JumpReluSparsityLossMode::Step,
+        /// jumprelu with tanh: factor inside it.
+        jumprelu_tanh_scale: f64 = 4.0,
+        /// jumprelu: whether the window's gradient reaches the encoder, too.
+        jumprelu_ste_to_input: bool = false,
+        /// jumprelu: factor on a loss that pulls dead latents up to their thresholds.
+        pre_act_loss_coefficient: Option<f64> = None,
+        /// jumprelu with quadratic: active latents of a token that the loss aims at.
+        target_l0: Option<f64> = None,
         /// Whether the decoder's bias is subtracted from the encoder's input.
         apply_b_dec_to_input: bool = true,
         /// Scaling of the activations.
@@ -217,6 +242,8 @@ recipe! {
         checkpoint_every_seconds: Option<f64> = Some(600.0),
         /// Whether a finished run keeps a last checkpoint.
         save_final_checkpoint: bool = true,
+        /// What the run folder holds at the end: an SAE for inference, or one that SAELens trains on.
+        format: Format = Format::SaeLens,
     }
 }
 

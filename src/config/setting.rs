@@ -103,6 +103,18 @@ impl Setting for String {
     }
 }
 
+impl Setting for Vec<usize> {
+    fn expected() -> String {
+        "a list of whole numbers such as [128, 512]".into()
+    }
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(usize::read).collect()
+    }
+    fn write(&self) -> Value {
+        self.iter().map(usize::write).collect::<Vec<_>>().into()
+    }
+}
+
 /// "none" stands for no value.
 impl<T: Setting> Setting for Option<T> {
     fn expected() -> String {

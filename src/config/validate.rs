@@ -1,10 +1,10 @@
 //! What follows from a recipe, and the settings that cannot work, each refused with the arithmetic.
 
-use super::{Architecture, Auto, LrSchedulerName, NormalizeActivations, Recipe};
+use super::{Architecture, Auto, LrSchedulerName, Recipe};
 use crate::error::{Error, Result};
 
 /// Fails with a sentence about `key` when a condition does not hold.
-fn require(key: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn require(key: &str, holds: bool, what: impl FnOnce() -> String) -> Result<()> {
     if holds {
         return Ok(());
     }
@@ -35,6 +35,20 @@ impl Recipe {
     /// Steps over which `l1_coefficient` rises; auto is 5 % of all steps.
     pub fn l1_warm_up_steps(&self) -> usize {
         self.l1_warm_up_steps.value().copied().unwrap_or(self.total_training_steps() / 20)
+    }
+
+    /// Steps over which `l0_coefficient` rises; auto is 5 % of all steps.
+    pub fn l0_warm_up_steps(&self) -> usize {
+        self.l0_warm_up_steps.value().copied().unwrap_or(self.total_training_steps() / 20)
+    }
+
+    /// The widths with d_sae, which SAELens adds, too.
+    fn matryoshka_widths(&self, d_sae: usize) -> Vec<usize> {
+        let mut widths = self.matryoshka_widths.clone();
+        if self.architecture == Architecture::Matryoshka && widths.last() != Some(&d_sae) {
+            widths.push(d_sae);
+        }
+        widths
     }
 
     /// Rows in a batch of an evaluation; auto is `store_batch_size_prompts`.
@@ -72,7 +86,9 @@ impl Recipe {
         let resolved = Recipe {
             d_in: Auto::Value(d_in),
             d_sae: Auto::Value(d_sae),
+            matryoshka_widths: self.matryoshka_widths(d_sae),
             l1_warm_up_steps: Auto::Value(self.l1_warm_up_steps()),
+            l0_warm_up_steps: Auto::Value(self.l0_warm_up_steps()),
             lr_warm_up_steps: Auto::Value(self.lr_warm_up_steps()),
             lr_decay_steps: Auto::Value(self.lr_decay_steps()),
             lr_end: Auto::Value(self.lr_end()),
@@ -95,44 +111,6 @@ impl Recipe {
 
     fn activations(&self) -> &str {
         self.cached_activations_path.as_deref().unwrap_or(&self.hook_name)
-    }
-
-    fn validate_sae(&self) -> Result<()> {
-        for (key, value) in [("d_in", self.d_in.value()), ("d_sae", self.d_sae.value())] {
-            at_least_one(key, value.copied().unwrap_or(1))?;
-        }
-        at_least_one("expansion_factor", self.expansion_factor.unwrap_or(1))?;
-        let d_sae = self.d_sae.value().copied().unwrap_or(1);
-        fits_in_32_bits("d_sae", "latents are numbered", d_sae, || d_sae.to_string())?;
-        if self.architecture == Architecture::TopK {
-            at_least_one("k", self.k)?;
-            require("k", self.d_sae == Auto::Auto || self.k <= d_sae, || {
-                format!(
-                    "found {}, expected at most d_sae = {d_sae}: no more latents than there are can be active",
-                    self.k
-                )
-            })?;
-            let (k, batch) = (self.k, self.train_batch_size_tokens);
-            fits_in_32_bits("k", "the active latents of a batch are numbered", k.saturating_mul(batch), || {
-                format!("k * train_batch_size_tokens = {k} * {batch}")
-            })?;
-        }
-        not_negative("aux_loss_coefficient", self.aux_loss_coefficient)?;
-        // As SAELens, which finds out when the first latent has died.
-        let by_row = matches!(
-            self.normalize_activations,
-            NormalizeActivations::LayerNorm | NormalizeActivations::ConstantNormRescale
-        );
-        let aux = self.architecture == Architecture::TopK && self.aux_loss_coefficient > 0.0;
-        require("aux_loss_coefficient", !(aux && by_row), || {
-            format!(
-                "found {}, expected 0 with normalize_activations = {}: AuxK is not defined for it",
-                self.aux_loss_coefficient, self.normalize_activations
-            )
-        })?;
-        not_negative("l1_coefficient", self.l1_coefficient)?;
-        positive("lp_norm", self.lp_norm)?;
-        positive("decoder_init_norm", self.decoder_init_norm.unwrap_or(1.0))
     }
 
     fn validate_text(&self) -> Result<()> {
@@ -217,20 +195,20 @@ impl Recipe {
     }
 }
 
-fn at_least_one(key: &str, found: usize) -> Result<()> {
+pub(super) fn at_least_one(key: &str, found: usize) -> Result<()> {
     require(key, found > 0, || "found 0, expected at least 1".into())
 }
 
-fn fits_in_32_bits(key: &str, why: &str, found: usize, arithmetic: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn fits_in_32_bits(key: &str, why: &str, found: usize, arithmetic: impl FnOnce() -> String) -> Result<()> {
     require(key, u32::try_from(found).is_ok(), || {
         format!("found {}, expected at most {}: {why} with 32 bits", arithmetic(), u32::MAX)
     })
 }
 
-fn positive(key: &str, found: f64) -> Result<()> {
+pub(super) fn positive(key: &str, found: f64) -> Result<()> {
     require(key, found > 0.0, || format!("found {found}, expected more than 0"))
 }
 
-fn not_negative(key: &str, found: f64) -> Result<()> {
+pub(super) fn not_negative(key: &str, found: f64) -> Result<()> {
     require(key, found >= 0.0, || format!("found {found}, expected at least 0"))
 }

@@ -9,8 +9,53 @@ choice! {
     Architecture {
         /// ReLU with a decoder-norm-weighted Lp penalty.
         Standard = "standard",
+        /// ReLU behind a gate that is learned by a reconstruction of its own.
+        Gated = "gated",
+        /// The identity above a threshold of each latent's own, with a penalty on active latents.
+        JumpRelu = "jumprelu",
         /// The k largest pre-activations, with AuxK for dead latents.
         TopK = "topk",
+        /// The k pre-activations of the largest magnitude, with their signs, with AuxK.
+        AbsTopK = "abstopk",
+        /// The k largest pre-activations of a row on average over the batch; saved as JumpReLU.
+        BatchTopK = "batchtopk",
+        /// The same, whose first latents must reconstruct on their own, too; saved as JumpReLU.
+        Matryoshka = "matryoshka_batchtopk",
+    }
+}
+
+impl Architecture {
+    /// Whether it has a loss for dead latents (AuxK).
+    pub fn has_auxk(self) -> bool {
+        use Architecture::*;
+        matches!(self, TopK | AbsTopK | BatchTopK | Matryoshka)
+    }
+
+    /// Whether k counts active latents of a batch, so that it need not be whole.
+    pub fn selects_by_batch(self) -> bool {
+        matches!(self, Architecture::BatchTopK | Architecture::Matryoshka)
+    }
+}
+
+choice! {
+    /// JumpReLU's sparsity term (SAELens' `jumprelu_sparsity_loss_mode`), c times the mean over the batch.
+    JumpReluSparsityLossMode {
+        /// The number of active latents.
+        Step = "step",
+        /// `Σ tanh(scale f |W_dec|)`.
+        Tanh = "tanh",
+        /// `2 (L0 - target)² / target` of every row.
+        Quadratic = "quadratic",
+    }
+}
+
+choice! {
+    /// What of the SAE the run folder holds at the end.
+    Format {
+        /// Weights for inference, as SAELens' `SAE.load_from_disk` reads them.
+        SaeLens = "saelens",
+        /// Weights as they were trained with all settings, as SAELens' `TrainingSAE.load_from_disk` reads them.
+        SaeLensCheckpoint = "saelens-checkpoint",
     }
 }
 

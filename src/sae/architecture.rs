@@ -6,7 +6,7 @@ use super::gated::Gated;
 use super::jumprelu::{JumpRelu, JumpReluConfig};
 use super::matryoshka::{Matryoshka, MatryoshkaConfig};
 use super::parameters::Named;
-use super::report::{LossTerm, Measurements};
+use super::report::{LossTerm, Measurements, Metric};
 use super::standard::{Standard, StandardConfig};
 use super::topk::{TopK, TopKConfig};
 use crate::backend::*;
@@ -144,6 +144,12 @@ pub trait Architecture<B: Backend>: Send {
     /// the device.
     fn active(&self, _backend: &B) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    /// Numbers for the log besides losses and those that all have, by SAELens' names without their group
+    /// `metrics`. May wait for the device.
+    fn metrics(&self, _backend: &B) -> Result<Vec<Metric>> {
+        Ok(Vec::new())
     }
 
     /// State that a resumed run needs besides the parameters, as numbers. May wait for the device.

@@ -113,3 +113,14 @@ pub fn loss(coefficient: f64, sum: f64, n_dead: usize, Dims { rows, d_in, .. }: 
     let weight = (n_dead as f64 / full_dead(d_in).max(1) as f64).min(1.0);
     coefficient * weight * sum / rows as f64
 }
+
+/// Numbers of four bytes in its work space: index, value, gradient and place by latent of `d_in / 2`
+/// entries in each row, and two batches.
+pub(super) fn work_space(coefficient: f64, Dims { rows, d_in, .. }: Dims) -> u64 {
+    let numbers = 4 * rows * full_dead(d_in) + 2 * rows * d_in;
+    if coefficient > 0.0 {
+        numbers as u64
+    } else {
+        0
+    }
+}

@@ -3,11 +3,16 @@
 //! smallest value that was selected.
 //! Source: Bussmann et al. 2024 (arXiv 2412.06410) as SAELens' `batchtopk_sae.py` has it.
 
-use super::architecture::{Architecture, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
 use super::auxk::{self, AuxK, AuxKConfig};
-use super::report::LossTerm;
+use super::config::InferenceArchitecture;
+use super::kind::{Kind, Operations, WorkSpace};
+use super::report::{LossTerm, Metric};
+use super::weights::{HostTensor, Weights};
 use crate::backend::*;
+use crate::config::Recipe;
 use crate::error::Result;
+use serde_json::{json, Value};
 
 /// SAELens' `BatchTopKTrainingSAEConfig`.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +28,15 @@ pub struct BatchTopKConfig {
 }
 
 impl BatchTopKConfig {
+    pub(super) fn of(recipe: &Recipe) -> Self {
+        BatchTopKConfig {
+            k: recipe.k,
+            topk_threshold_lr: recipe.topk_threshold_lr,
+            aux_loss_coefficient: recipe.aux_loss_coefficient,
+            rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
+        }
+    }
+
     pub(super) fn aux(&self) -> AuxKConfig {
         AuxKConfig {
             coefficient: self.aux_loss_coefficient,
@@ -45,9 +59,13 @@ pub(super) struct Selection<B: Backend> {
 /// Room in a row's list at first, in rows of the mean length.
 const FIRST_ROOM: f64 = 4.0;
 
+fn first_room(k: f64, d_sae: usize) -> usize {
+    ((FIRST_ROOM * k).ceil() as usize).clamp(1, d_sae)
+}
+
 impl<B: Backend> Selection<B> {
     pub fn new(backend: &B, config: BatchTopKConfig, dims: Dims) -> Result<Self> {
-        let stride = ((FIRST_ROOM * config.k).ceil() as usize).clamp(1, dims.d_sae);
+        let stride = first_room(config.k, dims.d_sae);
         let lists = FeatureLists::new(backend, dims.rows, stride)?;
         Ok(Selection { config, dims, lists, longest: backend.zeros(1)?, threshold: backend.zeros(1)? })
     }
@@ -75,6 +93,11 @@ impl<B: Backend> Selection<B> {
     /// SAELens' `topk_threshold`.
     pub fn threshold(&self, backend: &B) -> Result<Vec<f64>> {
         backend.download(&self.threshold)
+    }
+
+    /// The threshold, for the log.
+    pub fn metrics(&self, backend: &B) -> Result<Vec<Metric>> {
+        Ok(vec![("topk_threshold", self.threshold(backend)?[0])])
     }
 
     /// Takes back what [`Selection::threshold`] gave.
@@ -128,6 +151,10 @@ impl<B: Backend> Architecture<B> for BatchTopK<B> {
         Ok(vec![("auxiliary_reconstruction_loss".into(), loss)])
     }
 
+    fn metrics(&self, backend: &B) -> Result<Vec<Metric>> {
+        self.selection.metrics(backend)
+    }
+
     fn state(&self, backend: &B) -> Result<Vec<f64>> {
         self.selection.threshold(backend)
     }
@@ -135,4 +162,82 @@ impl<B: Backend> Architecture<B> for BatchTopK<B> {
     fn restore(&mut self, backend: &B, state: &[f64]) -> Result<()> {
         self.selection.restore(backend, state)
     }
+}
+
+/// The recipe's side of it.
+pub struct BatchTopKKind;
+
+impl Kind for BatchTopKKind {
+    fn config(&self, recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::BatchTopK(BatchTopKConfig::of(recipe))
+    }
+
+    fn inference(&self, _recipe: &Recipe) -> InferenceArchitecture {
+        InferenceArchitecture::JumpRelu
+    }
+
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        json!({
+            "k": recipe.k,
+            "use_sparse_activations": false,
+            "aux_loss_coefficient": recipe.aux_loss_coefficient,
+            "rescale_acts_by_decoder_norm": recipe.rescale_acts_by_decoder_norm,
+            "topk_threshold_lr": recipe.topk_threshold_lr,
+        })
+    }
+
+    /// Of thresholds that differ from latent to latent their mean is taken.
+    fn start_from(&self, recipe: &Recipe, weights: &mut Weights) -> Vec<f64> {
+        let Some(thresholds) = weights.remove("threshold") else { return Vec::new() };
+        let norms = recipe.rescale_acts_by_decoder_norm.then(|| weights.decoder_norms());
+        let key = |(latent, &threshold): (usize, &f32)| {
+            f64::from(threshold) * norms.as_ref().map_or(1.0, |norms| f64::from(norms[latent]))
+        };
+        let sum: f64 = thresholds.values.iter().enumerate().map(key).sum();
+        vec![sum / thresholds.values.len() as f64]
+    }
+
+    /// Keys are in units of `h |W_dec|`, and W_dec is divided by the scale.
+    fn fold_scale(&self, recipe: &Recipe, state: &mut [f64], scale: f32) {
+        if recipe.rescale_acts_by_decoder_norm {
+            state.iter_mut().for_each(|threshold| *threshold /= f64::from(scale));
+        }
+    }
+
+    fn topk_threshold(&self, state: &[f64]) -> Option<f64> {
+        state.first().copied()
+    }
+
+    fn finish(&self, recipe: &Recipe, weights: &mut Weights, state: &[f64]) {
+        to_jumprelu(weights, state[0], recipe.rescale_acts_by_decoder_norm);
+    }
+
+    /// Index, value, gradient and place by latent, with room for rows longer than the mean one.
+    fn work_space(&self, recipe: &Recipe, dims: Dims) -> WorkSpace {
+        let (aux, room) = (auxk::work_space(recipe.aux_loss_coefficient, dims), first_room(recipe.k, dims.d_sae));
+        WorkSpace {
+            numbers: 4 * (dims.rows * room) as u64 + aux,
+            formula: format!("4 * batch * {room} latents + {aux} for AuxK"),
+        }
+    }
+
+    /// As TopK.
+    fn operations(&self, recipe: &Recipe, _dims: Dims) -> Operations {
+        Operations { dense: 1.0, gathered: 4.0 * recipe.k }
+    }
+
+    /// The threshold starts at 0, where half of all latents are active.
+    fn room(&self, _recipe: &Recipe, dims: Dims) -> (usize, &'static str) {
+        (dims.d_sae, "d_sae")
+    }
+}
+
+/// Makes weights that were trained with a running threshold those of a JumpReLU SAE, by which SAELens
+/// saves them. Where keys were multiplied by the decoder norms, so is the threshold: they are folded.
+pub fn to_jumprelu(weights: &mut Weights, topk_threshold: f64, rescales: bool) {
+    if rescales {
+        weights.fold_w_dec_norm();
+    }
+    let d_sae = weights.get("b_enc").values.len();
+    weights.insert("threshold", HostTensor { shape: vec![d_sae], values: vec![topk_threshold as f32; d_sae] });
 }

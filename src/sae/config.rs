@@ -191,6 +191,11 @@ impl SaeConfig {
         self.metadata.get("hook_name")?.as_str()
     }
 
+    /// SAELens' name of the architecture that the SAE was trained as, where the notes say it.
+    pub fn training_architecture(&self) -> Option<&str> {
+        self.metadata.get("training_architecture")?.as_str()
+    }
+
     /// States how the SAE is trained: the settings of a checkpoint's `cfg.json`, and the same under
     /// `metadata`, where the inference `cfg.json` keeps them (SAELens' `training_architecture` and
     /// `training_architecture_details`).

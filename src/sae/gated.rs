@@ -4,10 +4,14 @@
 //! Source: Rajamanoharan et al. 2024 (arXiv 2404.16014) as SAELens' `gated_sae.py` has it: there the
 //! reconstruction from gates has its way to the decoder, too (the paper's is a frozen copy).
 
-use super::architecture::{Architecture, Batch, Dims, EncoderSums};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, EncoderSums};
+use super::config::InferenceArchitecture;
+use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
 use super::report::LossTerm;
 use crate::backend::*;
+use crate::config::Recipe;
 use crate::error::Result;
+use serde_json::{json, Value};
 
 /// Room in a row's list at first, as a part of d_sae: at the start half of all gates are open.
 const FIRST_ROOM_PART: usize = 4;
@@ -200,5 +204,49 @@ impl<B: Backend> Architecture<B> for Gated<B> {
     fn losses(&self, _backend: &B, sums: &[f64], _n_dead: usize) -> Result<Vec<LossTerm>> {
         let names = ["l1_loss", "auxiliary_reconstruction_loss"];
         Ok(names.into_iter().zip(sums).map(|(name, sum)| (name.into(), sum / self.dims.rows as f64)).collect())
+    }
+}
+
+/// The recipe's side of it.
+pub struct GatedKind;
+
+impl Kind for GatedKind {
+    fn config(&self, _recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::Gated
+    }
+
+    fn inference(&self, _recipe: &Recipe) -> InferenceArchitecture {
+        InferenceArchitecture::Gated
+    }
+
+    fn vectors(&self, _recipe: &Recipe) -> Vec<(&'static str, f32)> {
+        vec![("b_gate", 0.0), ("b_mag", 0.0), ("r_mag", 0.0)]
+    }
+
+    fn coefficient(&self, recipe: &Recipe) -> Option<Coefficient> {
+        let (value, warm_up_steps) = (recipe.l1_coefficient, recipe.l1_warm_up_steps());
+        Some(Coefficient { key: "l1_coefficient", value, warm_up_steps })
+    }
+
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        json!({ "l1_coefficient": recipe.l1_coefficient, "l1_warm_up_steps": recipe.l1_warm_up_steps() })
+    }
+
+    /// Index and value of gates and of features, a place by latent, and five gradients; and the gates'
+    /// reconstruction.
+    fn work_space(&self, _recipe: &Recipe, Dims { rows, d_in, d_sae }: Dims) -> WorkSpace {
+        WorkSpace {
+            numbers: 10 * rows as u64 * room_at_the_start(d_sae) + (rows * d_in) as u64,
+            formula: "10 * batch * 5/8 of d_sae + batch * d_in".into(),
+        }
+    }
+
+    /// Both reconstructions: decoding, its gradient, and those of both matrices; of all gates at first.
+    fn operations(&self, _recipe: &Recipe, dims: Dims) -> Operations {
+        Operations { dense: 1.0, gathered: 8.0 * dims.d_sae as f64 / 2.0 }
+    }
+
+    fn room(&self, _recipe: &Recipe, dims: Dims) -> (usize, &'static str) {
+        (dims.d_sae, "d_sae")
     }
 }

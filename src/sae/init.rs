@@ -4,8 +4,14 @@ use super::weights::{HostTensor, Weights};
 use crate::random::{Random, Stream};
 
 /// `W_dec` from torch's `kaiming_uniform_` (uniform in ±sqrt(6 / d_in)), its rows brought to
-/// `decoder_init_norm` unless that is none; `W_enc = W_decᵀ`, a copy; biases 0.
-pub fn initial_weights(d_in: usize, d_sae: usize, decoder_init_norm: Option<f32>, seed: u64) -> Weights {
+/// `decoder_init_norm` unless that is none; `W_enc = W_decᵀ`, a copy; b_dec 0,
+/// and `vectors` of one number for each latent.
+pub fn initial_weights(
+    [d_in, d_sae]: [usize; 2],
+    vectors: &[(&str, f32)],
+    decoder_init_norm: Option<f32>,
+    seed: u64,
+) -> Weights {
     let mut random = Random::new(seed, Stream::Weights, 0);
     let bound = (6.0 / d_in as f32).sqrt();
     let mut w_dec: Vec<f32> = (0..d_sae * d_in).map(|_| (random.uniform() * 2.0 - 1.0) * bound).collect();
@@ -23,7 +29,9 @@ pub fn initial_weights(d_in: usize, d_sae: usize, decoder_init_norm: Option<f32>
     }
     let mut weights = Weights::default();
     weights.insert("W_enc", HostTensor { shape: vec![d_in, d_sae], values: w_enc });
-    weights.insert("b_enc", HostTensor { shape: vec![d_sae], values: vec![0.0; d_sae] });
+    for &(name, value) in vectors {
+        weights.insert(name, HostTensor { shape: vec![d_sae], values: vec![value; d_sae] });
+    }
     weights.insert("W_dec", HostTensor { shape: vec![d_sae, d_in], values: w_dec });
     weights.insert("b_dec", HostTensor { shape: vec![d_in], values: vec![0.0; d_in] });
     weights
@@ -35,7 +43,7 @@ mod tests {
 
     #[test]
     fn decoder_rows_have_the_norm_asked_for_and_the_encoder_is_its_transpose() {
-        let weights = initial_weights(16, 40, Some(0.1), 3);
+        let weights = initial_weights([16, 40], &[("b_enc", 0.0)], Some(0.1), 3);
         let (w_enc, w_dec) = (&weights.get("W_enc").values, &weights.get("W_dec").values);
         for (latent, row) in w_dec.chunks_exact(16).enumerate() {
             let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
@@ -46,7 +54,7 @@ mod tests {
 
     #[test]
     fn without_a_norm_the_rows_are_kaiming_uniform() {
-        let weights = initial_weights(24, 4000, None, 3);
+        let weights = initial_weights([24, 4000], &[], None, 3);
         let values = &weights.get("W_dec").values;
         let bound = 0.5; // sqrt(6 / 24)
         assert!(values.iter().all(|x| x.abs() <= bound));

@@ -5,11 +5,15 @@
 //! `jumprelu_sae.py` has them. The threshold itself is trained, not its logarithm, and is brought back
 //! to 0 where a step took it below.
 
-use super::architecture::{Architecture, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::config::InferenceArchitecture;
+use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
 use super::parameters::Named;
 use super::report::LossTerm;
 use crate::backend::*;
+use crate::config::{JumpReluSparsityLossMode, Recipe};
 use crate::error::Result;
+use serde_json::{json, Value};
 
 /// SAELens' `JumpReLUTrainingSAEConfig`.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,5 +190,67 @@ impl<B: Backend> Architecture<B> for JumpRelu<B> {
             losses.push(("pre_act_loss".into(), sums[1] / rows));
         }
         Ok(losses)
+    }
+}
+
+/// The recipe's side of it.
+pub struct JumpReluKind;
+
+impl Kind for JumpReluKind {
+    fn config(&self, recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::JumpRelu(JumpReluConfig {
+            bandwidth: recipe.jumprelu_bandwidth,
+            sparsity: match recipe.jumprelu_sparsity_loss_mode {
+                JumpReluSparsityLossMode::Step => JumpReluSparsity::Step,
+                JumpReluSparsityLossMode::Tanh => JumpReluSparsity::Tanh { scale: recipe.jumprelu_tanh_scale as f32 },
+                JumpReluSparsityLossMode::Quadratic => {
+                    let target = recipe.target_l0.expect("the recipe was validated");
+                    JumpReluSparsity::Quadratic { target: target as f32 }
+                }
+            },
+            ste_to_input: recipe.jumprelu_ste_to_input,
+            pre_act_loss_coefficient: recipe.pre_act_loss_coefficient,
+        })
+    }
+
+    fn inference(&self, _recipe: &Recipe) -> InferenceArchitecture {
+        InferenceArchitecture::JumpRelu
+    }
+
+    fn vectors(&self, recipe: &Recipe) -> Vec<(&'static str, f32)> {
+        vec![("b_enc", 0.0), ("threshold", recipe.jumprelu_init_threshold as f32)]
+    }
+
+    fn coefficient(&self, recipe: &Recipe) -> Option<Coefficient> {
+        let (value, warm_up_steps) = (recipe.l0_coefficient, recipe.l0_warm_up_steps());
+        Some(Coefficient { key: "l0_coefficient", value, warm_up_steps })
+    }
+
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        json!({
+            "jumprelu_init_threshold": recipe.jumprelu_init_threshold,
+            "jumprelu_bandwidth": recipe.jumprelu_bandwidth,
+            "jumprelu_sparsity_loss_mode": recipe.jumprelu_sparsity_loss_mode.name(),
+            "l0_coefficient": recipe.l0_coefficient,
+            "l0_warm_up_steps": recipe.l0_warm_up_steps(),
+            "pre_act_loss_coefficient": recipe.pre_act_loss_coefficient,
+            "jumprelu_tanh_scale": recipe.jumprelu_tanh_scale,
+            "jumprelu_ste_to_input": recipe.jumprelu_ste_to_input,
+            "target_l0": recipe.target_l0,
+        })
+    }
+
+    /// Index, value, pre-activation, three gradients and a place by latent.
+    fn work_space(&self, _recipe: &Recipe, Dims { rows, d_sae, .. }: Dims) -> WorkSpace {
+        WorkSpace { numbers: 7 * rows as u64 * room_at_the_start(d_sae), formula: "7 * batch * 5/8 of d_sae".into() }
+    }
+
+    /// Decoding, its gradient, and those of both matrices; of half of all latents at first.
+    fn operations(&self, _recipe: &Recipe, dims: Dims) -> Operations {
+        Operations { dense: 1.0, gathered: 4.0 * dims.d_sae as f64 / 2.0 }
+    }
+
+    fn room(&self, _recipe: &Recipe, dims: Dims) -> (usize, &'static str) {
+        (dims.d_sae, "d_sae")
     }
 }

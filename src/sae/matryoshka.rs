@@ -7,12 +7,17 @@
 //! `b_dec + d_0 + … + d_l`: its error is what `d_l` leaves of the error before. The gradient of `d_j` is
 //! the sum of those of the levels from `j` on.
 
-use super::architecture::{Architecture, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
 use super::auxk::{self, AuxK};
-use super::batchtopk::{BatchTopKConfig, Selection};
-use super::report::LossTerm;
+use super::batchtopk::{BatchTopKConfig, BatchTopKKind, Selection};
+use super::config::InferenceArchitecture;
+use super::kind::{merged, Kind, Operations, WorkSpace};
+use super::report::{LossTerm, Metric};
+use super::weights::Weights;
 use crate::backend::*;
+use crate::config::Recipe;
 use crate::error::Result;
+use serde_json::{json, Value};
 use std::ops::Range;
 
 /// SAELens' `MatryoshkaBatchTopKTrainingSAEConfig`.
@@ -217,11 +222,78 @@ impl<B: Backend> Architecture<B> for Matryoshka<B> {
         Ok(losses)
     }
 
+    fn metrics(&self, backend: &B) -> Result<Vec<Metric>> {
+        self.selection.metrics(backend)
+    }
+
     fn state(&self, backend: &B) -> Result<Vec<f64>> {
         self.selection.threshold(backend)
     }
 
     fn restore(&mut self, backend: &B, state: &[f64]) -> Result<()> {
         self.selection.restore(backend, state)
+    }
+}
+
+/// The recipe's side of it.
+pub struct MatryoshkaKind;
+
+impl Kind for MatryoshkaKind {
+    fn config(&self, recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::Matryoshka(MatryoshkaConfig {
+            batchtopk: BatchTopKConfig::of(recipe),
+            matryoshka_widths: recipe.matryoshka_widths.clone(),
+            use_matryoshka_aux_loss: recipe.use_matryoshka_aux_loss,
+        })
+    }
+
+    fn inference(&self, recipe: &Recipe) -> InferenceArchitecture {
+        BatchTopKKind.inference(recipe)
+    }
+
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        let own = json!({
+            "matryoshka_widths": recipe.matryoshka_widths,
+            "use_matryoshka_aux_loss": recipe.use_matryoshka_aux_loss,
+        });
+        merged(BatchTopKKind.training_settings(recipe), own)
+    }
+
+    fn start_from(&self, recipe: &Recipe, weights: &mut Weights) -> Vec<f64> {
+        BatchTopKKind.start_from(recipe, weights)
+    }
+
+    fn fold_scale(&self, recipe: &Recipe, state: &mut [f64], scale: f32) {
+        BatchTopKKind.fold_scale(recipe, state, scale);
+    }
+
+    fn topk_threshold(&self, state: &[f64]) -> Option<f64> {
+        BatchTopKKind.topk_threshold(state)
+    }
+
+    fn finish(&self, recipe: &Recipe, weights: &mut Weights, state: &[f64]) {
+        BatchTopKKind.finish(recipe, weights, state);
+    }
+
+    /// That of BatchTopK, lists of one level, the gradient of each inner level, a reconstruction and the
+    /// error that the levels so far leave.
+    fn work_space(&self, recipe: &Recipe, dims: Dims) -> WorkSpace {
+        let of_lists = BatchTopKKind.work_space(recipe, dims);
+        let of_level =
+            BatchTopKKind.work_space(&Recipe { aux_loss_coefficient: 0.0, ..recipe.clone() }, dims).numbers / 2;
+        let levels = recipe.matryoshka_widths.len() as u64;
+        WorkSpace {
+            numbers: of_lists.numbers + of_level + (levels + 1) * (dims.rows * dims.d_in) as u64,
+            formula: format!("{} + {of_level} of a level + {} * batch * d_in", of_lists.formula, levels + 1),
+        }
+    }
+
+    /// As TopK: every latent is in one level only.
+    fn operations(&self, recipe: &Recipe, dims: Dims) -> Operations {
+        BatchTopKKind.operations(recipe, dims)
+    }
+
+    fn room(&self, recipe: &Recipe, dims: Dims) -> (usize, &'static str) {
+        BatchTopKKind.room(recipe, dims)
     }
 }

@@ -11,6 +11,7 @@ pub mod inference;
 pub mod init;
 pub mod inspect;
 pub mod jumprelu;
+pub mod kind;
 pub mod matryoshka;
 pub mod parameters;
 pub mod report;

@@ -8,6 +8,9 @@ use std::borrow::Cow;
 /// A loss term by SAELens' name, its coefficient multiplied in.
 pub type LossTerm = (Cow<'static, str>, f64);
 
+/// A number of a step that is no loss, by SAELens' name without its group `metrics`.
+pub type Metric = (&'static str, f64);
+
 /// What a step leaves behind, by SAELens' names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
@@ -19,6 +22,8 @@ pub struct StepReport {
     pub n_dead: usize,
     /// Global norm of the gradients before clipping.
     pub grad_norm: f64,
+    /// Numbers that only this architecture has.
+    pub metrics: Vec<Metric>,
     /// How much of the batch's variance is explained, where it was wanted.
     pub explained_variance: Option<ExplainedVariance>,
 }

@@ -5,10 +5,14 @@
 //! a row has a few dozen. The step goes over to lists when the last batch was sparse enough, and back
 //! when a row does not fit any more.
 
-use super::architecture::{Architecture, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::config::InferenceArchitecture;
+use super::kind::{Coefficient, Kind, Operations, WorkSpace};
 use super::report::LossTerm;
 use crate::backend::*;
+use crate::config::Recipe;
 use crate::error::Result;
+use serde_json::{json, Value};
 
 /// SAELens' `StandardTrainingSAEConfig`.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,5 +197,45 @@ impl<B: Backend> Architecture<B> for Standard<B> {
             self.form = Form::lists(backend, self.dims)?;
         }
         Ok(())
+    }
+}
+
+/// The recipe's side of it.
+pub struct StandardKind;
+
+impl Kind for StandardKind {
+    fn config(&self, recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::Standard(StandardConfig { lp_norm: recipe.lp_norm })
+    }
+
+    fn inference(&self, _recipe: &Recipe) -> InferenceArchitecture {
+        InferenceArchitecture::Standard
+    }
+
+    fn coefficient(&self, recipe: &Recipe) -> Option<Coefficient> {
+        let (value, warm_up_steps) = (recipe.l1_coefficient, recipe.l1_warm_up_steps());
+        Some(Coefficient { key: "l1_coefficient", value, warm_up_steps })
+    }
+
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        json!({
+            "l1_coefficient": recipe.l1_coefficient,
+            "lp_norm": recipe.lp_norm,
+            "l1_warm_up_steps": recipe.l1_warm_up_steps(),
+        })
+    }
+
+    fn work_space(&self, _recipe: &Recipe, Dims { rows, d_sae, .. }: Dims) -> WorkSpace {
+        WorkSpace { numbers: (2 * rows * d_sae) as u64, formula: "2 * batch * d_sae".into() }
+    }
+
+    /// Five dense products at first; lists come later and are faster.
+    fn operations(&self, _recipe: &Recipe, _dims: Dims) -> Operations {
+        Operations { dense: 5.0, gathered: 0.0 }
+    }
+
+    /// How many latents are active is not known before; at most all.
+    fn room(&self, _recipe: &Recipe, dims: Dims) -> (usize, &'static str) {
+        (dims.d_sae, "d_sae")
     }
 }

@@ -234,7 +234,8 @@ impl<B: Backend> TrainingSae<B> {
         let variance = &mut self.work.input;
         let explained_variance =
             with_variance.then(|| ExplainedVariance::of(backend, of_batch, variance, dims)).transpose()?;
-        Ok(StepReport { losses, l0: active as f64 / rows, n_dead, grad_norm, explained_variance })
+        let (l0, metrics) = (active as f64 / rows, self.architecture.metrics(backend)?);
+        Ok(StepReport { losses, l0, n_dead, grad_norm, metrics, explained_variance })
     }
 
     /// The first step since this SAE was made whose loss or gradient norm was not finite. Waits for the

@@ -8,11 +8,15 @@
 //! gradient (the two ways that lead through `n` are equal and opposite), so that here it only takes
 //! part in the selection, and lists hold `h`.
 
-use super::architecture::{Architecture, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
 use super::auxk::{self, AuxK, AuxKConfig};
+use super::config::InferenceArchitecture;
+use super::kind::{Kind, Operations, WorkSpace};
 use super::report::LossTerm;
 use crate::backend::*;
+use crate::config::Recipe;
 use crate::error::Result;
+use serde_json::{json, Value};
 
 /// SAELens' `TopKTrainingSAEConfig`, and `AbsTopKTrainingSAEConfig`.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,5 +82,53 @@ impl<B: Backend> Architecture<B> for TopK<B> {
     fn losses(&self, _backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>> {
         let loss = auxk::loss(self.config.aux_loss_coefficient, sums[0], n_dead, self.dims);
         Ok(vec![("auxiliary_reconstruction_loss".into(), loss)])
+    }
+}
+
+/// The recipe's side of it, by what is compared.
+pub struct TopKKind(pub Rank);
+
+impl Kind for TopKKind {
+    fn config(&self, recipe: &Recipe) -> ArchitectureConfig {
+        ArchitectureConfig::TopK(TopKConfig {
+            k: recipe.k as usize,
+            rank: self.0,
+            aux_loss_coefficient: recipe.aux_loss_coefficient,
+            rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
+        })
+    }
+
+    fn inference(&self, recipe: &Recipe) -> InferenceArchitecture {
+        let (k, rescale_acts_by_decoder_norm) = (recipe.k as usize, recipe.rescale_acts_by_decoder_norm);
+        match self.0 {
+            Rank::Value => InferenceArchitecture::TopK { k, rescale_acts_by_decoder_norm },
+            Rank::Magnitude => InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm },
+        }
+    }
+
+    /// SAELens' AbsTopK cannot be sparse.
+    fn training_settings(&self, recipe: &Recipe) -> Value {
+        json!({
+            "use_sparse_activations": self.0 == Rank::Value,
+            "aux_loss_coefficient": recipe.aux_loss_coefficient,
+        })
+    }
+
+    /// Index, value, gradient and place by latent; likewise for AuxK, once a latent has died.
+    fn work_space(&self, recipe: &Recipe, dims: Dims) -> WorkSpace {
+        let aux = auxk::work_space(recipe.aux_loss_coefficient, dims);
+        WorkSpace {
+            numbers: 4 * (dims.rows * recipe.k as usize) as u64 + aux,
+            formula: format!("4 * batch * k {} + {aux} for AuxK", recipe.k),
+        }
+    }
+
+    /// Lists are gathered four times: decoding, its gradient, and those of both matrices.
+    fn operations(&self, recipe: &Recipe, _dims: Dims) -> Operations {
+        Operations { dense: 1.0, gathered: 4.0 * recipe.k }
+    }
+
+    fn room(&self, recipe: &Recipe, _dims: Dims) -> (usize, &'static str) {
+        (recipe.k as usize, "k")
     }
 }

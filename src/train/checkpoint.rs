@@ -16,6 +16,7 @@ use crate::formats::saelens::{self, TrainingNotes};
 use crate::formats::tensors::{self, Tensor, TensorFile};
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
+use crate::sae::kind::Kind;
 use crate::sae::parameters::Named;
 use crate::sae::step::TrainingSae;
 use crate::sae::weights::{HostTensor, Weights};
@@ -48,6 +49,8 @@ pub struct State<'a, B: Backend> {
     pub backend: &'a B,
     /// What `cfg.json` will say.
     pub config: &'a SaeConfig,
+    /// The architecture.
+    pub kind: &'static dyn Kind,
     /// Parameters, optimizer state and statistics.
     pub sae: &'a TrainingSae<B>,
     /// The activation buffer and the position in the data.
@@ -79,10 +82,12 @@ pub fn save<B: Backend>(folder: &Path, state: &State<B>) -> Result<PathBuf> {
 }
 
 fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
-    let State { backend, config, sae, source, progress } = *state;
+    let State { backend, config, kind, sae, source, progress } = *state;
     write::folder(folder)?;
     let d_in = config.d_in;
-    saelens::save_training(folder, config, &sae.values.download(backend, d_in)?, TrainingNotes::default())?;
+    let (weights, architecture) = (sae.values.download(backend, d_in)?, sae.architecture_state()?);
+    let topk_threshold = kind.topk_threshold(&architecture);
+    saelens::save_training(folder, config, &weights, topk_threshold, TrainingNotes::default())?;
     let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)];
     let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
     let moments = moments.into_iter().collect::<Result<Vec<_>>>()?;
@@ -95,7 +100,7 @@ fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
 
     let fired = backend.download(&sae.firing.fired_count)?;
     let since = backend.download(&sae.firing.since_fired)?;
-    let (scale, architecture) = ([sae.input_scale], sae.architecture_state()?);
+    let scale = [sae.input_scale];
     let statistics = vec![
         ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
         ("n_forward_passes_since_fired".into(), Tensor::u32(&[since.len()], &since)),

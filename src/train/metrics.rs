@@ -8,11 +8,6 @@ use crate::sae::report::StepReport;
 use crate::sae::step::StepSettings;
 use serde_json::{json, Value};
 
-/// SAELens' name of the coefficient that `architecture` warms up, if it has one.
-fn coefficient_key(architecture: &str) -> Option<&'static str> {
-    (architecture == "standard").then_some("details/l1_coefficient")
-}
-
 /// What the latents' steps since they fired come to, after a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Firing {
@@ -33,10 +28,10 @@ impl Firing {
     }
 }
 
-/// What was measured in one step.
+/// What was measured in one step; `coefficient` is SAELens' name of the one that is warmed up.
 pub fn of_step(
     n_training_samples: u64,
-    architecture: &str,
+    coefficient: Option<&str>,
     report: &StepReport,
     settings: &StepSettings,
     firing: Firing,
@@ -54,12 +49,15 @@ pub fn of_step(
     }
     put("metrics/l0".into(), json!(report.l0));
     put("metrics/grad_norm".into(), json!(report.grad_norm));
+    for (name, number) in &report.metrics {
+        put(format!("metrics/{name}"), json!(number));
+    }
     put("sparsity/mean_passes_since_fired".into(), json!(firing.mean_passes_since_fired));
     put(DEAD_FEATURES.into(), firing.dead_features.into());
     put("details/current_learning_rate".into(), json!(settings.lr));
     put("details/n_training_samples".into(), n_training_samples.into());
-    if let Some(key) = coefficient_key(architecture) {
-        put(key.into(), json!(settings.coefficient));
+    if let Some(key) = coefficient {
+        put(format!("details/{key}"), json!(settings.coefficient));
     }
     line
 }
@@ -91,17 +89,18 @@ mod tests {
     use super::*;
     use crate::sae::report::ExplainedVariance;
 
-    fn line_of(architecture: &str, term: &'static str) -> Metrics {
+    fn line_of(coefficient: Option<&str>, term: &'static str) -> Metrics {
         let report = StepReport {
             losses: vec![("mse_loss".into(), 2.0), (term.into(), 0.5)],
             l0: 31.5,
             n_dead: 7,
             grad_norm: 4.0,
+            metrics: vec![("topk_threshold", 0.75)],
             explained_variance: Some(ExplainedVariance { pooled: 0.9, legacy_mean: 0.8, legacy_std: 0.1 }),
         };
         let settings = StepSettings { lr: 0.001, coefficient: 0.25 };
         // Dead is what has not fired for more steps than the window: 11 alone.
-        of_step(4096, architecture, &report, &settings, Firing::of(&[0, 10, 11, 3], 10))
+        of_step(4096, coefficient, &report, &settings, Firing::of(&[0, 10, 11, 3], 10))
     }
 
     /// The keys of SAELens' `build_train_step_log_dict`, and the gradient norm.
@@ -116,16 +115,17 @@ mod tests {
             "metrics/explained_variance_legacy_std": 0.1,
             "metrics/l0": 31.5,
             "metrics/grad_norm": 4.0,
+            "metrics/topk_threshold": 0.75,
             "sparsity/mean_passes_since_fired": 6.0,
             "sparsity/dead_features": 1,
             "details/current_learning_rate": 0.001,
             "details/n_training_samples": 4096,
         });
-        assert_eq!(json!(line_of("topk", "auxiliary_reconstruction_loss")), expected);
-        let standard = line_of("standard", "l1_loss");
+        assert_eq!(json!(line_of(None, "auxiliary_reconstruction_loss")), expected);
+        let standard = line_of(Some("l1_coefficient"), "l1_loss");
         assert_eq!(standard["losses/l1_loss"], json!(0.5));
         assert_eq!(standard["details/l1_coefficient"], json!(0.25));
-        assert_eq!(standard.len(), 13);
+        assert_eq!(standard.len(), 14);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! batches that a program brings itself.
 
 pub mod checkpoint;
+mod export;
 pub mod log;
 pub mod metrics;
 pub mod plan;

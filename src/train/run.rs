@@ -1,5 +1,6 @@
 //! The run: recipe in, run folder out. Readable from top to bottom: open, train, finish.
 
+use super::export::{export, Trained};
 use super::log::Log;
 use super::progress::{Reporter, StepMetrics};
 use super::schedule::LearningRate;
@@ -12,6 +13,7 @@ use crate::eval::Report;
 use crate::formats::saelens;
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
+use crate::sae::kind;
 use crate::sae::report::StepReport;
 use crate::sae::step::{StepSettings, TrainingSae};
 use std::fs;
@@ -65,8 +67,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let setup::Parts { mut source, evaluator, origin } = setup::open(backend, recipe, reporter)?;
         let recipe = recipe.resolve(source.width())?;
         let sae_config = setup::sae_config(&recipe, origin);
-        let weights = setup::first_weights(&recipe, &sae_config)?;
-        let mut sae = TrainingSae::new(backend, setup::training_config(&recipe), &weights)?;
+        let mut sae = setup::training_sae(backend, &recipe, &sae_config)?;
         let out = options.out.clone();
         let progress = if options.resume {
             let checkpoint = checkpoint::newest(&out)?;
@@ -182,9 +183,9 @@ impl<'a, B: Backend> Run<'a, B> {
         let report = self.sae.report(self.is_logged(step))?;
         let since = self.backend.download(&self.sae.firing.since_fired)?;
         let firing = metrics::Firing::of(&since, self.recipe.dead_feature_window);
-        let architecture = self.recipe.architecture.name();
+        let coefficient = kind::of(&self.recipe).coefficient(&self.recipe).map(|coefficient| coefficient.key);
         let samples = self.progress.n_training_samples;
-        let mut line = metrics::of_step(samples, architecture, &report, settings, firing);
+        let mut line = metrics::of_step(samples, coefficient, &report, settings, firing);
         if window_ends {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
             let n_samples = self.progress.n_frac_active_samples;
@@ -201,7 +202,11 @@ impl<'a, B: Backend> Run<'a, B> {
             line.extend(self.evaluate()?.iter().flat_map(metrics::of_evaluation));
             let weights = self.sae.values.download(self.backend, self.sae_config.d_in)?;
             self.log.histogram(step, "weights/W_dec_norms", &weights.decoder_norms())?;
-            self.log.histogram(step, "weights/b_e", &weights.get("b_enc").values)?;
+            for (name, key) in [("b_enc", "b_e"), ("b_gate", "b_gate"), ("b_mag", "b_mag")] {
+                if let Some(vector) = weights.find(name) {
+                    self.log.histogram(step, &format!("weights/{key}"), &vector.values)?;
+                }
+            }
         }
         self.log.write(step, samples, &line)?;
         if let Some(variance) = report.explained_variance {
@@ -219,8 +224,12 @@ impl<'a, B: Backend> Run<'a, B> {
     /// The SAE as it stands, on the held-out rows; none without a language model.
     fn evaluate(&self) -> Result<Option<Report>> {
         let Some(evaluator) = &self.evaluator else { return Ok(None) };
-        let (config, weights) = setup::inference(self.backend, &self.sae_config, &self.sae)?;
+        let (config, weights) = self.trained()?.inference(&self.recipe);
         evaluator.evaluate(self.backend, &config, &weights).map(Some)
+    }
+
+    fn trained(&self) -> Result<Trained> {
+        Trained::of(self.backend, &self.recipe, &self.sae_config, &self.sae)
     }
 
     /// Checkpoints on schedule and on the clock, and when a signal asks to stop.
@@ -253,6 +262,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let state = checkpoint::State {
             backend: self.backend,
             config: &self.sae_config,
+            kind: kind::of(&self.recipe),
             sae: &self.sae,
             source: self.source.as_ref(),
             progress: &self.progress,
@@ -283,7 +293,7 @@ impl<'a, B: Backend> Run<'a, B> {
             write::text(&self.out.join("eval.json"), &format!("{text}\n"))?;
         }
         let samples = self.progress.n_frac_active_samples;
-        setup::export(self.backend, &self.recipe, &self.sae_config, &mut self.sae, samples, &self.out)?;
+        export(self.backend, &self.recipe, &self.sae_config, &mut self.sae, samples, &self.out)?;
         let steps = self.progress.n_training_steps - self.first_step;
         let tokens = steps as f64 * self.recipe.train_batch_size_tokens as f64;
         // Without a model to evaluate with, the last step's numbers stand in; a run that had ended

@@ -2,8 +2,8 @@
 
 use super::progress::Reporter;
 use super::schedule::{coefficient, LearningRate};
-use crate::backend::{Backend, Rank, RowNorms, Sum};
-use crate::config::{Architecture, Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
+use crate::backend::{Backend, RowNorms, Sum};
+use crate::config::{Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
 use crate::data::tokenizer::excluded_ids;
 use crate::data::{
     open_model, ActivationSource, Documents, FromFiles, FromFilesSettings, FromModel, FromModelSettings,
@@ -11,18 +11,13 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalConfig, Report};
-use crate::formats::{
-    self,
-    saelens::{self, TrainingNotes},
-};
+use crate::formats::{self, saelens};
 use crate::lm::{LanguageModel, Processing};
-use crate::sae::architecture::ArchitectureConfig;
-use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig};
+use crate::sae::config::{ReshapeActivations, SaeConfig};
 use crate::sae::inference::Sae;
 use crate::sae::init::initial_weights;
-use crate::sae::standard::StandardConfig;
+use crate::sae::kind;
 use crate::sae::step::{StepSettings, TrainingConfig, TrainingSae};
-use crate::sae::topk::TopKConfig;
 use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
 use std::path::Path;
@@ -159,15 +154,7 @@ fn d_in(recipe: &Recipe) -> usize {
 /// The settings of the training step, of a resolved recipe.
 pub fn training_config(recipe: &Recipe) -> TrainingConfig {
     TrainingConfig {
-        architecture: match recipe.architecture {
-            Architecture::Standard => ArchitectureConfig::Standard(StandardConfig { lp_norm: recipe.lp_norm }),
-            Architecture::TopK => ArchitectureConfig::TopK(TopKConfig {
-                k: recipe.k,
-                rank: Rank::Value,
-                aux_loss_coefficient: recipe.aux_loss_coefficient,
-                rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
-            }),
-        },
+        architecture: kind::of(recipe).config(recipe),
         d_in: d_in(recipe),
         d_sae: recipe.d_sae(d_in(recipe)),
         train_batch_size_tokens: recipe.train_batch_size_tokens,
@@ -196,24 +183,15 @@ pub fn learning_rate(recipe: &Recipe) -> LearningRate {
 
 /// What the schedules say for a step (from 0).
 pub fn step_settings(recipe: &Recipe, schedule: &LearningRate, step: u64) -> StepSettings {
-    let coefficient = match recipe.architecture {
-        Architecture::Standard => coefficient(recipe.l1_coefficient, recipe.l1_warm_up_steps() as u64, step),
-        Architecture::TopK => 0.0,
-    };
+    let of_kind = kind::of(recipe).coefficient(recipe);
+    let coefficient = of_kind.map_or(0.0, |of| coefficient(of.value, of.warm_up_steps as u64, step));
     StepSettings { lr: schedule.at(step), coefficient }
 }
 
 /// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes; where `origin`
 /// has a key, it is right and the recipe is not.
 pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
-    let architecture = match recipe.architecture {
-        Architecture::Standard => InferenceArchitecture::Standard,
-        Architecture::TopK => InferenceArchitecture::TopK {
-            k: recipe.k,
-            rescale_acts_by_decoder_norm: recipe.rescale_acts_by_decoder_norm,
-        },
-    };
-    let mut config = SaeConfig::new(architecture, d_in(recipe), recipe.d_sae(d_in(recipe)));
+    let mut config = SaeConfig::new(kind::of(recipe).inference(recipe), d_in(recipe), recipe.d_sae(d_in(recipe)));
     config.apply_b_dec_to_input = recipe.apply_b_dec_to_input;
     config.normalize_activations = recipe.normalize_activations;
     config.metadata = object(json!({
@@ -251,19 +229,9 @@ fn seqpos_slice(recipe: &Recipe) -> Value {
 
 /// The keys that SAELens' training configuration of the architecture has beyond the inference one's.
 fn training_settings(recipe: &Recipe) -> Map<String, Value> {
-    object(match recipe.architecture {
-        Architecture::Standard => json!({
-            "decoder_init_norm": recipe.decoder_init_norm,
-            "l1_coefficient": recipe.l1_coefficient,
-            "lp_norm": recipe.lp_norm,
-            "l1_warm_up_steps": recipe.l1_warm_up_steps(),
-        }),
-        Architecture::TopK => json!({
-            "decoder_init_norm": recipe.decoder_init_norm,
-            "use_sparse_activations": true,
-            "aux_loss_coefficient": recipe.aux_loss_coefficient,
-        }),
-    })
+    let mut settings = object(json!({ "decoder_init_norm": recipe.decoder_init_norm }));
+    settings.extend(object(kind::of(recipe).training_settings(recipe)));
+    settings
 }
 
 /// `runner_cfg.json`: the recipe, with the SAE's own settings under `sae` as SAELens nests them.
@@ -285,11 +253,24 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// The weights to start from: random, or those of `from_pretrained_path`.
-pub fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<Weights> {
+/// An SAE at the start of its training: see [`first_weights`].
+pub fn training_sae<B: Backend>(backend: &B, recipe: &Recipe, config: &SaeConfig) -> Result<TrainingSae<B>> {
+    let (weights, state) = first_weights(recipe, config)?;
+    let mut sae = TrainingSae::new(backend, training_config(recipe), &weights)?;
+    if !state.is_empty() {
+        sae.restore_architecture(&state)?;
+    }
+    Ok(sae)
+}
+
+/// The weights to start from, random or those of `from_pretrained_path`, and the architecture's state
+/// that goes with them, if there is one.
+fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f64>)> {
+    let kind = kind::of(recipe);
     let Some(path) = &recipe.from_pretrained_path else {
         let norm = recipe.decoder_init_norm.map(|norm| norm as f32);
-        return Ok(initial_weights(config.d_in, config.d_sae, norm, recipe.seed));
+        let weights = initial_weights([config.d_in, config.d_sae], &kind.vectors(recipe), norm, recipe.seed);
+        return Ok((weights, Vec::new()));
     };
     let saved = formats::load(Path::new(path), None)?;
     let (found, wanted) = (&saved.config, config);
@@ -305,7 +286,9 @@ pub fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<Weights> {
         let what = format!("{path} is a {found} SAE, expected {wanted}; set architecture");
         return Err(Error::config("from_pretrained_path", what));
     }
-    Ok(saved.weights)
+    let mut weights = saved.weights;
+    let state = kind.start_from(recipe, &mut weights);
+    Ok((weights, state))
 }
 
 /// `sqrt(d_in) / mean |x|` over the first `n_batches_for_norm_estimate` batches, which are not
@@ -333,48 +316,21 @@ pub fn input_scale<B: Backend>(
     Ok(((columns as f64).sqrt() / (sum / recipe.n_batches_for_norm_estimate as f64)) as f32)
 }
 
-/// The SAE as others will load it: the scale of the activations folded into the weights.
-pub fn inference<B: Backend>(backend: &B, config: &SaeConfig, sae: &TrainingSae<B>) -> Result<(SaeConfig, Weights)> {
-    let mut config = config.clone();
-    let mut weights = sae.values.download(backend, config.d_in)?;
-    if config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn {
-        weights.fold_activation_norm_scaling_factor(&mut config, sae.input_scale);
-    }
-    Ok((config, weights))
-}
-
-/// Writes the folder that others load, with what training knows of the latents: how often each fired in
-/// the last `n_frac_active_samples` rows, and how many are dead.
-pub fn export<B: Backend>(
-    backend: &B,
-    recipe: &Recipe,
-    config: &SaeConfig,
-    sae: &mut TrainingSae<B>,
-    n_frac_active_samples: u64,
-    out: &Path,
-) -> Result<()> {
-    let dead_features = sae.count_dead()?;
-    let (mut inference, weights) = inference(backend, config, sae)?;
-    let fired = backend.download(&sae.firing.fired_count)?;
-    let l0 = fired.iter().map(|&n| f64::from(n)).sum::<f64>() / n_frac_active_samples.max(1) as f64;
-    inference.metadata.insert("l0".into(), l0.into());
-    inference.metadata.insert("num_dead_features".into(), dead_features.into());
-    let sparsity = saelens::log_sparsity(&fired, n_frac_active_samples);
-    let runner = runner_config(recipe, config);
-    let notes = TrainingNotes { log_sparsity: Some(&sparsity), runner_cfg: Some(&runner) };
-    saelens::save_inference(out, &inference, &weights, notes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Rank;
+    use crate::config::Architecture;
+    use crate::sae::architecture::ArchitectureConfig;
+    use crate::sae::standard::StandardConfig;
+    use crate::sae::topk::TopKConfig;
 
     #[test]
     fn the_step_gets_its_settings_from_the_recipe() {
         let recipe = Recipe {
             d_in: Auto::Value(8),
             d_sae: Auto::Value(64),
-            k: 3,
+            k: 3.0,
             aux_loss_coefficient: 0.5,
             rescale_acts_by_decoder_norm: false,
             apply_b_dec_to_input: false,

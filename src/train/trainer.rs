@@ -1,6 +1,7 @@
 //! Training on batches that the caller brings: a recipe's steps without its data, logs and files. For
 //! whole runs there is [`super::run`].
 
+use super::export::{export, Trained};
 use super::schedule::LearningRate;
 use super::setup;
 use crate::backend::Backend;
@@ -31,11 +32,10 @@ impl<B: Backend> Trainer<B> {
     pub fn new(backend: &B, recipe: &Recipe, d_in: usize) -> Result<Self> {
         let recipe = recipe.resolve(d_in)?;
         let config = setup::sae_config_of_stated_origin(&recipe);
-        let weights = setup::first_weights(&recipe, &config)?;
         Ok(Trainer {
             backend: backend.clone(),
             schedule: setup::learning_rate(&recipe),
-            sae: TrainingSae::new(backend, setup::training_config(&recipe), &weights)?,
+            sae: setup::training_sae(backend, &recipe, &config)?,
             batch: backend.zeros(recipe.train_batch_size_tokens * d_in)?,
             n_frac_active_samples: 0,
             recipe,
@@ -137,7 +137,8 @@ impl<B: Backend> Trainer<B> {
 
     /// The SAE as it stands, ready to encode and decode; the trainer goes on.
     pub fn sae(&self) -> Result<Sae<B>> {
-        let (config, weights) = setup::inference(&self.backend, &self.config, &self.sae)?;
+        let trained = Trained::of(&self.backend, &self.recipe, &self.config, &self.sae)?;
+        let (config, weights) = trained.inference(&self.recipe);
         Sae::new(&self.backend, &config, &weights)
     }
 
@@ -145,6 +146,6 @@ impl<B: Backend> Trainer<B> {
     /// `runner_cfg.json`.
     pub fn save(&mut self, folder: &Path) -> Result<()> {
         let samples = self.n_frac_active_samples;
-        setup::export(&self.backend, &self.recipe, &self.config, &mut self.sae, samples, folder)
+        export(&self.backend, &self.recipe, &self.config, &mut self.sae, samples, folder)
     }
 }

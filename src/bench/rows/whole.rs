@@ -122,7 +122,7 @@ fn sae<B: Backend>(backend: &B, s: SaeSizes, architecture: ArchitectureConfig, b
         // None dies while it is timed.
         dead_feature_window: u32::MAX,
     };
-    let mut weights = initial_weights(s.d_in, s.d_sae, Some(ROW_NORM), 1);
+    let mut weights = initial_weights([s.d_in, s.d_sae], &[("b_enc", 0.0)], Some(ROW_NORM), 1);
     let b_enc = normal(1, s.d_sae, bias * ROW_NORM, BIAS_DEVIATION * ROW_NORM);
     weights.insert("b_enc", HostTensor { shape: vec![s.d_sae], values: b_enc });
     TrainingSae::new(backend, config, &weights)

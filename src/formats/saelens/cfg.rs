@@ -26,20 +26,18 @@ const KNOWN: &[&str] = &[
     "jumprelu_skip_transcoder",
     "topk_transcoder",
     "topk_skip_transcoder",
+    "batchtopk",
+    "matryoshka_batchtopk",
 ];
 
 /// Architectures of SAELens that a folder may name, with what to say of them.
 const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
-    ("batchtopk", BATCHTOPK),
-    ("matryoshka_batchtopk", BATCHTOPK),
     ("matching_pursuit", "is not supported"),
     ("temporal", "is not supported: its features depend on the tokens before"),
 ];
 
-const BATCHTOPK: &str = "is only for training: a row's features depend on the other rows of its batch; save its \
-                         inference form, which is jumprelu";
-
-/// Reads a `cfg.json` of any version.
+/// Reads a `cfg.json` of any version. A checkpoint of BatchTopK is read as what SAELens saves of it for
+/// inference, JumpReLU, and keeps its training settings until the weights are read.
 pub fn read(path: &Path) -> Result<SaeConfig> {
     let text = fs::read_to_string(path).map_err(Error::io(path, "read"))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
@@ -80,7 +78,8 @@ pub fn to_json(config: &SaeConfig, training: bool) -> Value {
         }
         _ => {}
     }
-    set("architecture", config.architecture_name().into());
+    let trained_as = config.training_architecture().filter(|_| training);
+    set("architecture", trained_as.map_or_else(|| config.architecture_name(), str::to_owned).into());
     Value::Object(keys)
 }
 
@@ -157,7 +156,7 @@ impl Keys<'_> {
         };
         let architecture = match encoder {
             "gated" => InferenceArchitecture::Gated,
-            "jumprelu" => InferenceArchitecture::JumpRelu,
+            "jumprelu" | "batchtopk" | "matryoshka_batchtopk" => InferenceArchitecture::JumpRelu,
             "topk" | "abstopk" => {
                 let k = self.size("k")?;
                 if k > d_sae {

@@ -11,11 +11,13 @@ use super::source::Source;
 use super::tensors::{self, Tensor, TensorFile};
 use super::write;
 use crate::error::{Error, Result};
-use crate::sae::config::SaeConfig;
+use crate::sae::batchtopk::to_jumprelu;
+use crate::sae::config::{InferenceArchitecture, SaeConfig};
 use crate::sae::weights::{HostTensor, Weights};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::mem::take;
 use std::path::Path;
 
 const CFG: &str = "cfg.json";
@@ -25,6 +27,9 @@ const RUNNER_CFG: &str = "runner_cfg.json";
 
 /// In checkpoints from before SAELens trained thresholds themselves.
 const LOG_THRESHOLD: &str = "log_threshold";
+
+/// In checkpoints of BatchTopK: the running mean of the smallest value selected.
+const TOPK_THRESHOLD: &str = "topk_threshold";
 
 /// What a folder holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +52,12 @@ pub(super) fn holds(source: &Source) -> bool {
 /// normalisation that is not supported; a tensor is missing, too many, of the wrong shape or dtype,
 /// or holds a value that is not finite.
 pub fn load_folder(folder: &Path) -> Result<SavedSae> {
-    let config = cfg::read(&folder.join(CFG))?;
-    let weights = read_weights(&folder.join(WEIGHTS), &config)?;
+    let mut config = cfg::read(&folder.join(CFG))?;
+    let of_batchtopk = config.architecture == InferenceArchitecture::JumpRelu;
+    let weights = match TensorFile::open(folder.join(WEIGHTS))? {
+        file if of_batchtopk && file.contains(TOPK_THRESHOLD) => read_batchtopk(&file, &mut config)?,
+        file => read_weights(&file, &config, &config.tensors())?,
+    };
     let sparsity = folder.join(SPARSITY);
     let log_sparsity = match sparsity.exists() {
         true => Some(TensorFile::open(&sparsity)?.f32_shaped("sparsity", &[config.d_sae])?),
@@ -78,22 +87,33 @@ pub fn save_inference(folder: &Path, config: &SaeConfig, weights: &Weights, note
     if config.architecture.rescales_by_decoder_norm() {
         weights.to_mut().fold_w_dec_norm();
     }
-    save(folder, config, &cfg::to_json(config, false), &weights, notes)
+    write::folder(folder)?;
+    tensors::save(&folder.join(WEIGHTS), named(config, &weights).collect())?;
+    save_notes(folder, &cfg::to_json(config, false), notes)
 }
 
 /// Writes the folder of a checkpoint: weights as they are, training settings too (as `save_model`
-/// of a SAELens training SAE).
-pub fn save_training(folder: &Path, config: &SaeConfig, weights: &Weights, notes: TrainingNotes) -> Result<()> {
-    save(folder, config, &cfg::to_json(config, true), weights, notes)
+/// of a SAELens training SAE), and a BatchTopK's threshold so far.
+pub fn save_training(
+    folder: &Path,
+    config: &SaeConfig,
+    weights: &Weights,
+    topk_threshold: Option<f64>,
+    notes: TrainingNotes,
+) -> Result<()> {
+    write::folder(folder)?;
+    let threshold = topk_threshold.map(|threshold| [threshold]);
+    let scalar = threshold.iter().map(|threshold| (TOPK_THRESHOLD.into(), Tensor::f64(&[], threshold)));
+    tensors::save(&folder.join(WEIGHTS), named(config, weights).chain(scalar).collect())?;
+    save_notes(folder, &cfg::to_json(config, true), notes)
 }
 
-fn save(folder: &Path, config: &SaeConfig, cfg: &Value, weights: &Weights, notes: TrainingNotes) -> Result<()> {
-    write::folder(folder)?;
-    let named = |(name, shape): (&str, Vec<usize>)| {
-        (name.to_string(), Tensor::rounded(config.dtype, &shape, &weights.get(name).values))
-    };
-    let expected = config.tensors();
-    tensors::save(&folder.join(WEIGHTS), expected.into_iter().map(named).collect())?;
+fn named<'a>(config: &SaeConfig, weights: &'a Weights) -> impl Iterator<Item = (String, Tensor<'a>)> {
+    let dtype = config.dtype;
+    weights.iter().map(move |(name, tensor)| (name.into(), Tensor::rounded(dtype, &tensor.shape, &tensor.values)))
+}
+
+fn save_notes(folder: &Path, cfg: &Value, notes: TrainingNotes) -> Result<()> {
     if let Some(sparsity) = notes.log_sparsity {
         tensors::save(&folder.join(SPARSITY), vec![("sparsity".into(), Tensor::f32(&[sparsity.len()], sparsity))])?;
     }
@@ -104,25 +124,35 @@ fn save(folder: &Path, config: &SaeConfig, cfg: &Value, weights: &Weights, notes
     write::sync_folder(folder)
 }
 
-fn read_weights(path: &Path, config: &SaeConfig) -> Result<Weights> {
-    let file = TensorFile::open(path)?;
-    let expected = config.tensors();
+/// The weights of a BatchTopK in training, made those of its inference form.
+fn read_batchtopk(file: &TensorFile, config: &mut SaeConfig) -> Result<Weights> {
+    let parameters = config.tensors().into_iter().filter(|(name, _)| *name != "threshold");
+    let scalar = (TOPK_THRESHOLD, Vec::new());
+    let mut weights = read_weights(file, config, &parameters.chain([scalar]).collect::<Vec<_>>())?;
+    let threshold = weights.remove(TOPK_THRESHOLD).map_or(0.0, |tensor| tensor.values[0]);
+    let rescales = take(&mut config.training_settings).get("rescale_acts_by_decoder_norm") != Some(&false.into());
+    to_jumprelu(&mut weights, threshold.into(), rescales);
+    Ok(weights)
+}
+
+fn read_weights(file: &TensorFile, config: &SaeConfig, expected: &[(&str, Vec<usize>)]) -> Result<Weights> {
+    let path = file.path();
     for name in file.names() {
         let without_effect = name == "scaling_factor" && all_ones(&file.f32(&name)?);
         if !without_effect && name != LOG_THRESHOLD && expected.iter().all(|(known, _)| *known != name) {
-            return Err(Error::format(path, unexpected_tensor(&name, config, &expected)));
+            return Err(Error::format(path, unexpected_tensor(&name, config, expected)));
         }
     }
     let mut weights = Weights::default();
     for (name, shape) in expected {
-        let values = match name {
+        let values = match *name {
             "threshold" if !file.contains(name) && file.contains(LOG_THRESHOLD) => {
-                file.f32_shaped(LOG_THRESHOLD, &shape)?.into_iter().map(f32::exp).collect()
+                file.f32_shaped(LOG_THRESHOLD, shape)?.into_iter().map(f32::exp).collect()
             }
-            _ => file.f32_shaped(name, &shape)?,
+            _ => file.f32_shaped(name, shape)?,
         };
         let values = rounded(config.dtype, values);
-        weights.insert(name, HostTensor { shape, values });
+        weights.insert(name, HostTensor { shape: shape.clone(), values });
     }
     super::source::check_finite(path, &weights)?;
     Ok(weights)

@@ -1,8 +1,8 @@
 //! The memory of a run.
 
 use super::{Part, Sizes, Source};
-use crate::config::Architecture;
 use crate::lm::{ModelConfig, Processing};
+use crate::sae::kind;
 
 pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     let parameters = sizes.parameters();
@@ -27,30 +27,14 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     parts
 }
 
-/// Buffers of a training step (`sae::step`, `sae::topk`, `sae::standard`).
+/// Buffers of a training step (`sae::step`, and the architecture's own).
 fn work_space(sizes: &Sizes<'_>) -> Part {
     let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
-    let common = 4 * batch * d_in + 4 * d_sae;
-    match sizes.recipe.architecture {
-        Architecture::TopK => {
-            // Index, value, gradient and place by latent; likewise for AuxK, once a latent has died.
-            let lists = 4 * batch * sizes.recipe.k as u64;
-            let aux =
-                if sizes.recipe.aux_loss_coefficient > 0.0 { 4 * batch * (d_in / 2) + 2 * batch * d_in } else { 0 };
-            Part {
-                what: "work space of a step",
-                bytes: 4 * (common + lists + aux),
-                formula: format!(
-                    "4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + 4 * batch * k {} + {aux} for AuxK)",
-                    sizes.recipe.k
-                ),
-            }
-        }
-        Architecture::Standard => Part {
-            what: "work space of a step",
-            bytes: 4 * (common + 2 * batch * d_sae),
-            formula: format!("4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + 2 * batch * d_sae)"),
-        },
+    let own = kind::of(sizes.recipe).work_space(sizes.recipe, sizes.dims());
+    Part {
+        what: "work space of a step",
+        bytes: 4 * (4 * batch * d_in + 4 * d_sae + own.numbers),
+        formula: format!("4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + {})", own.formula),
     }
 }
 
@@ -85,14 +69,10 @@ fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 3] {
 fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
     let (recipe, d_in, parameters) = (sizes.recipe, sizes.d_in, sizes.parameters());
     let tokens = (recipe.eval_batch_size_prompts() * recipe.context_size) as u64;
-    let (active, of) = match recipe.architecture {
-        Architecture::TopK => (recipe.k as u64, "k"),
-        // How many latents are active is not known before; at most all.
-        Architecture::Standard => (sizes.d_sae, "d_sae"),
-    };
+    let (active, of) = kind::of(recipe).room(recipe, sizes.dims());
     Part {
         what: "evaluation",
-        bytes: 8 * parameters + 4 * tokens * (forward + d_model + 4 * d_in + 2 * active),
+        bytes: 8 * parameters + 4 * tokens * (forward + d_model + 4 * d_in + 2 * active as u64),
         formula: format!(
             "8 bytes * {parameters} parameters + 4 bytes * {tokens} tokens * ({forward} + d_model {d_model} + 4 * d_in \
              {d_in} + 2 * {of} {active})"

@@ -18,6 +18,8 @@ use crate::embedded;
 use crate::error::{Error, Result};
 use crate::lm::ModelConfig;
 use crate::machine::Memory;
+use crate::sae::architecture::Dims;
+use crate::sae::kind;
 use indicatif::{BinaryBytes, HumanCount};
 use serde::Serialize;
 use std::fmt;
@@ -32,7 +34,7 @@ pub struct Plan {
     pub d_in: usize,
     /// Number of latents.
     pub d_sae: usize,
-    /// Parameters of the SAE: `2 * d_in * d_sae + d_sae + d_in`.
+    /// Numbers that the SAE learns.
     pub parameters: u64,
     /// Steps of the run.
     pub steps: u64,
@@ -88,8 +90,14 @@ struct Sizes<'a> {
 }
 
 impl Sizes<'_> {
+    /// W_enc, W_dec, the vectors of latents, b_dec.
     fn parameters(&self) -> u64 {
-        2 * self.d_in * self.d_sae + self.d_sae + self.d_in
+        let vectors = kind::of(self.recipe).vectors(self.recipe).len() as u64;
+        2 * self.d_in * self.d_sae + vectors * self.d_sae + self.d_in
+    }
+
+    fn dims(&self) -> Dims {
+        Dims { rows: self.batch as usize, d_in: self.d_in as usize, d_sae: self.d_sae as usize }
     }
 
     /// Rows that the activation buffer has room for (`data::MixingBuffer`).

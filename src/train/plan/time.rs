@@ -1,8 +1,8 @@
 //! The operations of a run, and how long they take at measured rates.
 
 use super::{Rates, Sizes, Source};
-use crate::config::Architecture;
 use crate::lm::ModelConfig;
+use crate::sae::kind::{self, Operations};
 use indicatif::HumanDuration;
 use serde::Serialize;
 use std::fmt;
@@ -44,16 +44,11 @@ pub(super) fn estimate(sizes: &Sizes<'_>, rates: Rates) -> Time {
     Time { rates, model_operations, evaluation_operations, sae_operations, sparse_operations, adam_updates, seconds }
 }
 
-/// Dense and sparse operations of a training step, 2 for each multiplication. TopK encodes densely,
-/// and lists are gathered four times: decoding, their gradient, and the gradients of both matrices.
-/// Standard does five dense products of that size at first; lists come later and are faster.
+/// Dense and sparse operations of a training step, 2 for each multiplication.
 fn sae_step(sizes: &Sizes<'_>) -> (f64, f64) {
-    let (batch, d_in, d_sae) = (sizes.batch as f64, sizes.d_in as f64, sizes.d_sae as f64);
-    let dense = 2.0 * batch * d_in * d_sae;
-    match sizes.recipe.architecture {
-        Architecture::TopK => (dense, 4.0 * 2.0 * batch * d_in * sizes.recipe.k as f64),
-        Architecture::Standard => (5.0 * dense, 0.0),
-    }
+    let of_row = 2.0 * sizes.batch as f64 * sizes.d_in as f64;
+    let Operations { dense, gathered } = kind::of(sizes.recipe).operations(sizes.recipe, sizes.dims());
+    (dense * of_row * sizes.d_sae as f64, gathered * of_row)
 }
 
 /// Operations on one token in `blocks` blocks: every weight once, and scores and values of the

@@ -1,0 +1,100 @@
+//! Settings of the sparse autoencoder that cannot work, by architecture.
+
+use super::validate::{at_least_one, fits_in_32_bits, not_negative, positive, require};
+use super::{Architecture, Auto, JumpReluSparsityLossMode, NormalizeActivations, Recipe};
+use crate::error::Result;
+
+impl Recipe {
+    pub(super) fn validate_sae(&self) -> Result<()> {
+        for (key, value) in [("d_in", self.d_in.value()), ("d_sae", self.d_sae.value())] {
+            at_least_one(key, value.copied().unwrap_or(1))?;
+        }
+        at_least_one("expansion_factor", self.expansion_factor.unwrap_or(1))?;
+        let d_sae = self.d_sae.value().copied().unwrap_or(1);
+        fits_in_32_bits("d_sae", "latents are numbered", d_sae, || d_sae.to_string())?;
+        self.validate_k()?;
+        self.validate_auxk()?;
+        self.validate_matryoshka()?;
+        self.validate_jumprelu()?;
+        not_negative("l1_coefficient", self.l1_coefficient)?;
+        positive("lp_norm", self.lp_norm)?;
+        positive("decoder_init_norm", self.decoder_init_norm.unwrap_or(1.0))
+    }
+
+    fn validate_k(&self) -> Result<()> {
+        let (k, batch) = (self.k, self.train_batch_size_tokens);
+        if !self.architecture.has_auxk() {
+            return Ok(());
+        }
+        if self.architecture.selects_by_batch() {
+            positive("k", k)?;
+            require("k", k * batch as f64 >= 1.0, || {
+                format!("k * train_batch_size_tokens = {k} * {batch} is less than one latent in the batch")
+            })?;
+        } else {
+            require("k", k >= 1.0 && k.fract() == 0.0, || {
+                let kind = self.architecture;
+                format!(
+                    "found {k}, expected a whole number of at least 1 for architecture {kind}; batchtopk takes parts"
+                )
+            })?;
+        }
+        let d_sae = self.d_sae.value().copied();
+        require("k", d_sae.is_none_or(|d_sae| k <= d_sae as f64), || {
+            let d_sae = d_sae.unwrap_or_default();
+            format!("found {k}, expected at most d_sae = {d_sae}: no more latents than there are can be active")
+        })?;
+        fits_in_32_bits("k", "the active latents of a batch are numbered", (k as usize).saturating_mul(batch), || {
+            format!("k * train_batch_size_tokens = {k} * {batch}")
+        })
+    }
+
+    /// As SAELens, which finds out when the first latent has died.
+    fn validate_auxk(&self) -> Result<()> {
+        not_negative("aux_loss_coefficient", self.aux_loss_coefficient)?;
+        let by_row = matches!(
+            self.normalize_activations,
+            NormalizeActivations::LayerNorm | NormalizeActivations::ConstantNormRescale
+        );
+        let aux = self.architecture.has_auxk() && self.aux_loss_coefficient > 0.0;
+        require("aux_loss_coefficient", !(aux && by_row), || {
+            format!(
+                "found {}, expected 0 with normalize_activations = {}: AuxK is not defined for it",
+                self.aux_loss_coefficient, self.normalize_activations
+            )
+        })
+    }
+
+    fn validate_matryoshka(&self) -> Result<()> {
+        let key = "topk_threshold_lr";
+        let lr = self.topk_threshold_lr;
+        require(key, (0.0..=1.0).contains(&lr), || format!("found {lr}, expected from 0 to 1"))?;
+        if self.architecture != Architecture::Matryoshka {
+            return Ok(());
+        }
+        let (key, widths) = ("matryoshka_widths", &self.matryoshka_widths);
+        require(key, !widths.is_empty(), || "found [], expected widths such as [128, 512]; d_sae is added".into())?;
+        require(key, widths[0] > 0 && widths.is_sorted_by(|a, b| a < b), || {
+            format!("found {widths:?}, expected whole numbers from 1, each larger than the one before")
+        })?;
+        let last = widths.last().copied().unwrap_or_default();
+        let Auto::Value(d_sae) = self.d_sae else { return Ok(()) };
+        require(key, last <= d_sae, || format!("found {widths:?}, expected at most d_sae = {d_sae}"))
+    }
+
+    fn validate_jumprelu(&self) -> Result<()> {
+        not_negative("l0_coefficient", self.l0_coefficient)?;
+        not_negative("jumprelu_init_threshold", self.jumprelu_init_threshold)?;
+        positive("jumprelu_bandwidth", self.jumprelu_bandwidth)?;
+        positive("jumprelu_tanh_scale", self.jumprelu_tanh_scale)?;
+        not_negative("pre_act_loss_coefficient", self.pre_act_loss_coefficient.unwrap_or(0.0))?;
+        positive("target_l0", self.target_l0.unwrap_or(1.0))?;
+        let quadratic = self.jumprelu_sparsity_loss_mode == JumpReluSparsityLossMode::Quadratic;
+        let needs_target = self.architecture == Architecture::JumpRelu && quadratic;
+        require("target_l0", !needs_target || self.target_l0.is_some(), || {
+            "found none, but jumprelu_sparsity_loss_mode = quadratic aims at it; give a number of active latents".into()
+        })?;
+        let (Some(target), Auto::Value(d_sae)) = (self.target_l0, self.d_sae) else { return Ok(()) };
+        require("target_l0", target <= d_sae as f64, || format!("found {target}, expected at most d_sae = {d_sae}"))
+    }
+}
