@@ -517,7 +517,7 @@ typedef struct cusae_weight_gradients {
     float* b_enc;        /**< Out [F] f32. */
     float* w_dec;        /**< Out [F, D] f32. */
     uint32_t accumulate; /**< 1: add to what is there. */
-    uint32_t unused;
+    uint32_t only_listed; /**< 1: lists leave rows of latents that they do not name as they are. */
 } cusae_weight_gradients;
 
 /** A decoder-norm term: g_w_dec[i] += (sum of norm_gradient of latent i) w_dec[i] / decoder_norm[i]. */
@@ -540,6 +540,54 @@ typedef struct cusae_gradient_sparse {
     uint64_t d_in;                /**< D. */
     uint64_t d_sae;               /**< F. */
 } cusae_gradient_sparse;
+
+/** Gradients of W_enc and W_dec that are never in memory: gradient_sparse's sums, and rows stored of others. */
+typedef struct cusae_listed_gradient {
+    cusae_lists lists;            /**< The features by row. */
+    cusae_latent_lists by_latent; /**< The same by latent. */
+    const float* pre_gradient;    /**< [B, S] f32: dh. */
+    const float* gradient;        /**< [B, D] f32: g. */
+    const float* input;           /**< [B, D] f32. */
+    const float* norm_gradient;   /**< [B, S] f32; NULL: no such term. */
+    const float* stored_w_enc;    /**< [F, D] f32. */
+    const float* stored_w_dec;    /**< [F, D] f32. */
+    const uint32_t* stored_offsets; /**< [F + 1] u32: rows of latents with entries are added; NULL: none is. */
+    uint64_t rows;                /**< B. */
+    uint64_t d_in;                /**< D. */
+    uint64_t d_sae;               /**< F. */
+} cusae_listed_gradient;
+
+/** b_enc[i] = sum dh (+ b_enc[i] where a row is stored), squares[i] = |g_w_enc[i]|^2 + |g_w_dec[i]|^2. */
+typedef struct cusae_gradient_squares {
+    cusae_listed_gradient of;  /**< The gradient. */
+    const float* w_dec;        /**< [F, D] f32. */
+    const float* decoder_norm; /**< [F] f32. */
+    float* b_enc;              /**< Out [F] f32; in where a row is stored. */
+    double* squares;           /**< Out [F] f64. */
+} cusae_gradient_squares;
+
+/** A matrix of parameters and Adam's moments. */
+typedef struct cusae_adam_state {
+    float* parameter;  /**< In and out [F, D] f32. */
+    float* exp_avg;    /**< In and out [F, D] f32. */
+    float* exp_avg_sq; /**< In and out [F, D] f32. */
+} cusae_adam_state;
+
+/** adam over W_enc and W_dec with a listed gradient, and decoder_norm[i] = |w_dec[i]|. */
+typedef struct cusae_adam_sparse {
+    cusae_listed_gradient of; /**< The gradient. */
+    cusae_adam_state w_enc;   /**< W_enc. */
+    cusae_adam_state w_dec;   /**< W_dec. */
+    float* decoder_norm;      /**< In and out [F] f32. */
+    const float* clip;        /**< [1] f32. */
+    const cusae_step_scalars* scalars; /**< [1]: step_size and root_correction. */
+    float beta1;              /**< b1. */
+    float beta2;              /**< b2. */
+    float complement1;        /**< c1 = 1 - b1. */
+    float complement2;        /**< c2 = 1 - b2. */
+    float epsilon;            /**< Added to the root. */
+    uint32_t unused;
+} cusae_adam_sparse;
 
 /** g_w_dec = featuresT g, g_w_enc = pre_gradientT input, g_b_enc = column sums of pre_gradient. */
 typedef struct cusae_gradient_dense {
@@ -587,6 +635,8 @@ typedef struct cusae_gradient_b_dec {
 typedef struct cusae_clip_scale {
     const float* gradients[CUSAE_MAX_GRADIENTS]; /**< Each [lens[i]] f32. */
     uint64_t lens[CUSAE_MAX_GRADIENTS];          /**< Elements of each. */
+    const double* squares;                       /**< [n_squares] f64: sums of squares of other gradients. */
+    uint64_t n_squares;                          /**< How many; 0: there are none. */
     float* out;                                  /**< Out [2] f32: scale, norm. */
     uint32_t n_gradients;                        /**< How many. */
     uint32_t clip;                               /**< 0: scale is 1. */
@@ -692,8 +742,8 @@ typedef struct cusae_fill {
     X(encode_topk) X(encode_batch_topk) X(encode_jumprelu) X(encode_relu) X(encode_relu_dense) X(encode_dead_topk) \
     X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \
     X(jumprelu_gradient) X(pre_act_loss) X(gate) X(gate_gradient) X(slice_lists) X(sum_by_latent) X(gradient_values) \
-    X(transpose_lists) X(gradient_sparse) X(gradient_dense) X(gradient_b_dec) \
-    X(clip_scale) X(adam) X(row_norms) X(scale) X(find_dead) X(update_firing) \
+    X(transpose_lists) X(gradient_sparse) X(gradient_squares) X(gradient_dense) X(gradient_b_dec) \
+    X(clip_scale) X(adam) X(adam_sparse) X(row_norms) X(scale) X(find_dead) X(update_firing) \
     X(note_non_finite) X(sum) X(row_variance) X(fill)
 
 /* ---- The table --------------------------------------------------------------------------------- */

@@ -2,19 +2,21 @@
 // clip_grad_norm_.
 // note_non_finite: the step in which that norm, or one of a step's sums, first was not finite.
 //
-//   gradients  up to 16 of [lens[i]] f32      out [2] f32: scale, norm
+//   gradients  up to 16 of [lens[i]] f32      squares [n_squares] f64: sums of squares of other gradients
+//   out [2] f32: scale, norm
 //   sums [n_sums] f64      clip [2] f32      scalars: step      first  in and out [1] u32, 0: none so far
 //
 //   needs   at most 16 gradients
 //   work    a block per 65,536 values, then one block; note_non_finite: one thread
-//   moves   4 bytes a value
+//   moves   4 bytes a value, 8 a sum of squares
 //   exact   f64 in a fixed order; the same bits on every run
 #include "sums.cuh"
 
 namespace CUSAE_NS {
 
 __global__ void __launch_bounds__(kThreads) clip_scale_kernel(cusae_clip_scale a, const double* parts, uint64_t n) {
-    const double norm = sqrt(sum_of_parts(parts, n));
+    const double of_gradients = sum_of_parts(parts, n);
+    const double norm = sqrt(of_gradients + sum_of_parts(a.squares, a.n_squares));
     if (threadIdx.x > 0) return;
     const double scale = double(a.max_norm) / (norm + 1e-6);
     // fmin(NaN, 1) is 1, and so is Rust's min: the norm still says that something is wrong.

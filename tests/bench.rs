@@ -82,6 +82,9 @@ fn work_is_what_the_operations_do() {
     // 24 rows of 16 are gathered; each is added and multiplied with the gradient.
     assert_eq!(work("decode_sparse", ""), (2 * 2 * 24 * 16, 4 * 24 * 16 + 12 * 96));
     assert_eq!(work("gradient_sparse", ""), (2 * 2 * 24 * 16, 8 * 24 * 16 + 8 * 1024));
+    assert_eq!(work("gradient_squares", ""), (2 * 2 * 24 * 16, 8 * 24 * 16 + 12 * 64));
+    // The same, and two matrices' parameters and moments in and out.
+    assert_eq!(work("adam_sparse", ""), (2 * 2 * 24 * 16, 8 * 24 * 16 + 48 * 1024 + 8 * 64));
     // Two products of [6, 64] and [64, 16].
     assert_eq!(work("decode_dense", ""), (2 * 2 * 6 * 64 * 16, 4 * (384 + 1024) + 16 * 96 + 8 * 384));
     assert_eq!(work("gradient_dense", ""), (2 * 2 * 6 * 64 * 16, 8 * (384 + 96) + 8 * 1024 + 4 * 384));
@@ -98,11 +101,12 @@ fn work_is_what_the_operations_do() {
 fn the_work_of_a_step_is_that_of_its_operations() {
     let sum = |parts: &[(u64, u64)]| parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
     let of = |operations: &[&str]| sum(&operations.iter().map(|name| work(name, "")).collect::<Vec<_>>());
-    let shared = of(&["adam", "adam", "row_norms", "prepare_input", "gradient_b_dec", "clip_scale"]);
-    let lists = of(&["encode_topk", "decode_sparse", "transpose_lists", "gradient_sparse"]);
+    let shared = of(&["prepare_input", "gradient_b_dec"]);
+    let lists = of(&["encode_topk", "decode_sparse", "transpose_lists", "gradient_squares", "adam_sparse"]);
     assert_eq!(work("step topk", ""), sum(&[shared, lists, work("update_firing", "lists")]));
     let dense = of(&["encode_relu_dense", "decode_dense", "sparsity_lp_dense", "gradient_dense"]);
-    assert_eq!(work("step standard dense", ""), sum(&[shared, dense, work("update_firing", "dense")]));
+    let written = of(&["adam", "adam", "row_norms", "clip_scale"]);
+    assert_eq!(work("step standard dense", ""), sum(&[shared, dense, written, work("update_firing", "dense")]));
     // Two blocks: four products of 8 x 8, of which the last has a residual, two of 8 x 32.
     let flops = 2 * (2 * 6 * 8 * (4 * 8 + 2 * 32) + work("attention", "").0);
     assert_eq!(work("forward", "").0, flops);

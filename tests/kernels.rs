@@ -3,7 +3,7 @@
 mod cases;
 mod devices;
 
-use cases::{activation, check, decoder, devices, encode, fails, lm, refused, sae};
+use cases::{activation, check, decoder, devices, encode, fails, listed, lm, refused, sae};
 use cusae::backend::{Backend, Buffer, StepScalars};
 
 #[test]
@@ -217,6 +217,23 @@ fn gradient_sparse() {
     check(decoder::gradient_sparse());
 }
 
+/// Rows of latents without entries are left as they were.
+#[test]
+fn gradient_sparse_of_listed_rows_only() {
+    let cases = decoder::gradient_sparse().into_iter();
+    check(cases.map(|case| decoder::GradientCase { accumulate: false, only_listed: true, ..case }));
+}
+
+#[test]
+fn gradient_squares() {
+    check(listed::listed().into_iter().map(listed::SquaresCase));
+}
+
+#[test]
+fn adam_sparse() {
+    check(listed::listed().into_iter().map(listed::AdamSparseCase));
+}
+
 #[test]
 fn gradient_dense() {
     check(decoder::gradient_dense());
@@ -226,6 +243,9 @@ fn gradient_dense() {
 fn rows_without_columns_are_refused() {
     let decode = decoder::DecodeCase { d_in: 0, ..decoder::decode_sparse().swap_remove(1) };
     refused(decode, "decode_sparse: d_in is 0");
+    let of = || listed::ListedCase { d_in: 0, ..listed::listed().swap_remove(1) };
+    refused(listed::SquaresCase(of()), "gradient_squares: d_in is 0");
+    refused(listed::AdamSparseCase(of()), "adam_sparse: d_in is 0");
     let gradient = decoder::GradientCase { d_in: 0, ..decoder::gradient_sparse().swap_remove(1) };
     refused(gradient, "gradient_sparse: d_in is 0");
 }
@@ -248,7 +268,7 @@ fn clip_scale() {
 
 #[test]
 fn clip_scale_refuses_more_gradients_than_it_has_room_for() {
-    let case = sae::ClipScaleCase { lens: vec![1; 17], max_norm: None };
+    let case = sae::ClipScaleCase { lens: vec![1; 17], squares: 0, max_norm: None };
     refused(case, "clip_scale: 17 gradients are given, at most 16 are possible");
 }
 

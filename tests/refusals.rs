@@ -143,6 +143,8 @@ fn rows_without_columns() {
     refused(|table| table.prepare_input, |_| {}, "d_in is 0");
     refused(|table| table.decode_sparse, |_| {}, "d_in is 0");
     refused(|table| table.gradient_sparse, |_| {}, "d_in is 0");
+    refused(|table| table.gradient_squares, |_| {}, "d_in is 0");
+    refused(|table| table.adam_sparse, |_| {}, "d_in is 0");
     refused(|table| table.unembed_cross_entropy, |_| {}, "d_vocab is 0");
     refused(|table| table.unembed_kl_divergence, |_| {}, "d_vocab is 0");
 }
@@ -269,6 +271,9 @@ fn lists_with_more_places_than_32_bits_count() {
     refused(|table| table.transpose_lists, |a| (a.rows, a.lists.stride) = (1 << 31, 2), sentence);
     let gradient = |a: &mut cusae_gradient_sparse| (a.d_in, a.rows, a.lists.stride) = (1, 1 << 31, 2);
     refused(|table| table.gradient_sparse, gradient, sentence);
+    let listed = |of: &mut cusae_listed_gradient| (of.d_in, of.rows, of.lists.stride) = (1, 1 << 31, 2);
+    refused(|table| table.gradient_squares, |a| listed(&mut a.of), sentence);
+    refused(|table| table.adam_sparse, |a| listed(&mut a.of), sentence);
 }
 
 #[test]

@@ -189,10 +189,14 @@ impl<B: Backend> Run<B> {
     }
 
     fn assert_close(&self, what: &str, ours: &[f32], expected: &[f32], tolerance: f32) {
-        assert_eq!(ours.len(), expected.len(), "{} {what}", self.name);
-        let worst = ours.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(worst <= tolerance, "{} {what}: off by {worst:e}, allowed {tolerance:e}", self.name);
+        assert_close(self.name, what, ours, expected, tolerance);
     }
+}
+
+fn assert_close(name: &str, what: &str, ours: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), expected.len(), "{name} {what}");
+    let worst = ours.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{name} {what}: off by {worst:e}, allowed {tolerance:e}");
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -268,6 +272,7 @@ fn one_step_on<B: Backend>(backend: B, name: &'static str) {
     let since: Vec<u32> = since.iter().map(|&n| n as u32).collect();
     sae.firing.since_fired = backend.upload(&since).unwrap();
     sae.n_training_steps = 25;
+    sae.keep_gradients();
     let batch = backend.upload(&run.batches[25]).unwrap();
     sae.step(&batch, &run.settings(25)).unwrap();
     let (gradients, after) =
@@ -283,6 +288,37 @@ fn one_step_on<B: Backend>(backend: B, name: &'static str) {
         let expected = step.f32(&format!("after.{name}")).unwrap();
         run.assert_close(&format!("{name} after step 25"), &after.get(name).values, &expected, 1e-6);
     }
+}
+
+/// Gradients that are written, and those that are summed where Adam uses them: only the squares of their norm are
+/// added in another order, whose last bit a factor may keep.
+fn same_with_gradients_kept_on<B: Backend>(backend: B, name: &'static str, steps: usize) {
+    let [kept, summed] = [true, false].map(|keeps| {
+        let mut run = Run::new(backend.clone(), name);
+        if keeps {
+            run.sae.keep_gradients();
+        }
+        for step in 0..steps {
+            let batch = run.backend.upload(&run.batches[step]).unwrap();
+            run.sae.step(&batch, &run.settings(step as u64)).unwrap();
+        }
+        run
+    });
+    for of in [|sae: &TrainingSae<B>| &sae.values, |sae| &sae.exp_avg, |sae| &sae.exp_avg_sq] {
+        let [kept, summed] = [&kept, &summed].map(|run| of(&run.sae).download(&backend, 64).unwrap());
+        for (tensor, expected) in kept.iter().zip(summed.iter()) {
+            let tolerance = 1e-6 * largest(&expected.1.values);
+            assert_close(name, tensor.0, &tensor.1.values, &expected.1.values, tolerance);
+        }
+    }
+}
+
+fn same_with_gradients_kept(name: &'static str) {
+    same_with_gradients_kept_on(Cpu, name, 30);
+}
+
+fn same_with_gradients_kept_of_kernels(name: &'static str) {
+    devices::devices(&[1]).into_iter().for_each(|device| same_with_gradients_kept_on(device, name, 4));
 }
 
 /// All latents are silent, so that every row is reconstructed as b_dec = [1, 0]. The rows' mean is
@@ -366,6 +402,11 @@ traces! {
     gradients_of_a_jumprelu_step_with_tanh_and_pre_act_loss: one_step("jumprelu-tanh");
     gradients_of_a_standard_step: one_step("standard");
     gradients_of_a_topk_step_with_auxk: one_step("topk-aux");
+    topk_with_gradients_kept: same_with_gradients_kept("topk-aux");
+    batchtopk_with_gradients_kept: same_with_gradients_kept("batchtopk-aux");
+    jumprelu_with_gradients_kept: same_with_gradients_kept("jumprelu");
+    standard_with_gradients_kept: same_with_gradients_kept("standard");
+    kernels_topk_with_gradients_kept: same_with_gradients_kept_of_kernels("topk-aux");
     kernels_standard: kernels_reproduce("standard");
     kernels_topk_with_auxk: kernels_reproduce("topk-aux");
     kernels_abstopk_with_auxk: kernels_reproduce("abstopk-aux");

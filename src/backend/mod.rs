@@ -183,6 +183,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn transpose_lists(&self, op: TransposeLists<'_, Self>) -> Result<()>;
     /// Gradients of W_enc, b_enc and W_dec from lists by latent.
     fn gradient_sparse(&self, op: GradientSparse<'_, Self>) -> Result<()>;
+    /// Of gradients that lists stand for: the squares of each latent's, and that of b_enc.
+    fn gradient_squares(&self, op: GradientSquares<'_, Self>) -> Result<()>;
     /// Gradients of W_enc, b_enc and W_dec from dense features.
     fn gradient_dense(&self, op: GradientDense<'_, Self>) -> Result<()>;
     /// Gradient of b_dec.
@@ -191,6 +193,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn clip_scale(&self, op: ClipScale<'_, Self>) -> Result<()>;
     /// One step of Adam over one parameter.
     fn adam(&self, op: Adam<'_, Self>) -> Result<()>;
+    /// One step of Adam over W_enc and W_dec, whose gradients lists stand for.
+    fn adam_sparse(&self, op: AdamSparse<'_, Self>) -> Result<()>;
     /// L2 norm of every row.
     fn row_norms(&self, op: RowNorms<'_, Self>) -> Result<()>;
     /// `to = factor * from`.

@@ -2,14 +2,14 @@
 //! weights are normal; how often a latent is active is log-normal, so that lists by latent have very
 //! different lengths; tokens follow Zipf's law.
 
-use crate::backend::{Backend, DeadLatents, Element, FeatureLists, StepScalars};
+use crate::backend::{AdamConstants, Backend, DeadLatents, Element, FeatureLists, StepScalars};
 use crate::error::Result;
 use crate::random::{philox, Random, Stream};
 use rayon::prelude::*;
 
 const SEED: u64 = 20;
-/// Adam's usual decays.
-pub(super) const ADAM_BETAS: [f64; 2] = [0.9, 0.999];
+/// Adam's usual constants.
+pub(super) const ADAM: AdamConstants = AdamConstants { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 };
 /// Deviation of the logarithm of latents' frequencies: trained SAEs have 1 to 2.
 const LOG_FREQUENCY_DEVIATION: f32 = 1.5;
 /// Values that one parallel task makes.
@@ -109,7 +109,7 @@ impl<'a, B: Backend> Data<'a, B> {
 
     /// The numbers of the thousandth step, with a coefficient of 1.
     pub(super) fn scalars(&mut self) -> Result<B::Buffer<StepScalars>> {
-        self.buffer(1, |_| vec![StepScalars::new(1000, 1e-4, ADAM_BETAS, 1.0)])
+        self.buffer(1, |_| vec![StepScalars::new(1000, 1e-4, [ADAM.beta1, ADAM.beta2], 1.0)])
     }
 
     /// Token ids: the n-th most frequent word is n times as rare as the first.

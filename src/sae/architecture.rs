@@ -94,12 +94,37 @@ pub struct Firing<B: Backend> {
     pub since_fired: B::Buffer<u32>,
 }
 
+/// What [`Batch::write_gradients`] finds where it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// Nothing: all is overwritten.
+    Nothing,
+    /// Gradients that it adds to.
+    Written,
+    /// Nothing: rows of listed latents are overwritten, the others are left.
+    ListedRows,
+}
+
 /// Sums over the batch of the gradients with respect to `input · w_encᵀ` `[F]`.
 pub enum EncoderSums<'a, B: Backend> {
     /// They are the gradient of b_enc.
     OfBias,
     /// The architecture has them.
     Own(&'a B::Buffer<f32>),
+}
+
+/// What gradients of the weights are sums of: [`ListedGradient`], with the batch's output gradient.
+pub struct Listed<'a, B: Backend> {
+    /// The features by row.
+    pub lists: &'a FeatureLists<B>,
+    /// The same by latent.
+    pub by_latent: &'a LatentLists<B>,
+    /// Gradients of the pre-activations `[B, stride]`.
+    pub pre_gradient: &'a B::Buffer<f32>,
+    /// Gradients of the decoder's row norms `[B, stride]`, where the loss has such a term.
+    pub norm_gradient: Option<&'a B::Buffer<f32>>,
+    /// The latents of which the step wrote gradients that are to be added.
+    pub stored: Option<&'a LatentLists<B>>,
 }
 
 /// One architecture's forward and backward pass over a batch.
@@ -127,8 +152,15 @@ pub trait Architecture<B: Backend>: Send {
         true
     }
 
-    /// Encodes, decodes, measures, and writes all gradients but b_dec's.
+    /// Encodes, decodes, measures, and writes all gradients but b_dec's and those that
+    /// [`Architecture::listed`] stands for.
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()>;
+
+    /// What the gradients of W_enc, b_enc and W_dec are sums of after a step, where they are not written:
+    /// they are summed where Adam uses them.
+    fn listed(&self) -> Option<Listed<'_, B>> {
+        None
+    }
 
     /// Loss terms besides `mse_loss`, by SAELens' names, coefficients multiplied in: from the sums that
     /// the step left with [`Batch::sum_term`], and how many latents were dead before it.
@@ -219,9 +251,9 @@ impl<'a, B: Backend> Batch<'a, B> {
         Ok(is_short)
     }
 
-    /// The reconstruction from lists, its gradients and those of the weights, where nothing else depends
-    /// on the features: where a latent is active, dh is the gradient of its value; elsewhere it is 0.
-    pub fn decode_and_differentiate(
+    /// The reconstruction from lists, and the gradient of each value, which is also dh where nothing else
+    /// depends on the features.
+    pub fn decode(
         &mut self,
         lists: &FeatureLists<B>,
         by_latent: &mut LatentLists<B>,
@@ -234,8 +266,7 @@ impl<'a, B: Backend> Batch<'a, B> {
             dead_weight: None,
             value_gradient: Some(value_gradient),
         })?;
-        self.backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent })?;
-        self.gradient_from_lists(lists, by_latent, value_gradient, None, None, false)
+        self.backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent })
     }
 
     /// Notes how many latents are active in the whole batch.
@@ -254,17 +285,15 @@ impl<'a, B: Backend> Batch<'a, B> {
         })
     }
 
-    /// Gradients of the weights from lists, without a decoder-norm term.
-    pub fn gradient_from_lists(
+    /// Writes gradients of the weights from lists.
+    pub fn write_gradients(
         &mut self,
-        lists: &FeatureLists<B>,
-        by_latent: &LatentLists<B>,
-        pre_gradient: &B::Buffer<f32>,
+        of: Listed<'_, B>,
         output_gradient: Option<&B::Buffer<f32>>,
-        norm_gradient: Option<&B::Buffer<f32>>,
-        accumulate: bool,
+        onto: Onto,
     ) -> Result<()> {
         let Dims { rows, d_in, d_sae } = self.dims;
+        let Listed { lists, by_latent, pre_gradient, norm_gradient, .. } = of;
         let (decoder_norm, w_dec) = (self.decoder_norm, self.values.get("W_dec"));
         self.backend.gradient_sparse(GradientSparse {
             lists,
@@ -276,7 +305,11 @@ impl<'a, B: Backend> Batch<'a, B> {
             rows,
             d_in,
             d_sae,
-            out: self.gradients.weight_gradients(accumulate),
+            out: match onto {
+                Onto::Nothing => self.gradients.weight_gradients(false),
+                Onto::Written => self.gradients.weight_gradients(true),
+                Onto::ListedRows => self.gradients.listed_weight_gradients(),
+            },
         })
     }
 }

@@ -1,7 +1,7 @@
 //! AuxK: dead latents reconstruct the error that the living ones leave, which revives them.
 //! Source: Gao et al. 2024 (arXiv 2406.04093), A.2, as SAELens' `topk_sae.py` has it.
 
-use super::architecture::{Batch, Dims};
+use super::architecture::{Batch, Dims, Listed, Onto};
 use crate::backend::*;
 use crate::error::Result;
 
@@ -60,6 +60,7 @@ impl<B: Backend> AuxK<B> {
         batch: &mut Batch<'_, B>,
         dead: &DeadLatents<B>,
         gradient: Option<&B::Buffer<f32>>,
+        onto: Onto,
         term: usize,
     ) -> Result<()> {
         let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dims);
@@ -96,9 +97,20 @@ impl<B: Backend> AuxK<B> {
         })?;
         let by_latent = &mut self.by_latent;
         backend.transpose_lists(TransposeLists { lists: &self.lists, rows, d_sae, by_latent })?;
-        let gradient = Some(&self.output_gradient);
-        batch.gradient_from_lists(&self.lists, &self.by_latent, &self.value_gradient, gradient, None, true)?;
+        let listed = Listed {
+            lists: &self.lists,
+            by_latent: &self.by_latent,
+            pre_gradient: &self.value_gradient,
+            norm_gradient: None,
+            stored: None,
+        };
+        batch.write_gradients(listed, Some(&self.output_gradient), onto)?;
         batch.sum_term(term, &self.squared_error)
+    }
+
+    /// The latents of which the latest step wrote gradients.
+    pub fn written(&self) -> &LatentLists<B> {
+        &self.by_latent
     }
 }
 

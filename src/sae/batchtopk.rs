@@ -3,7 +3,7 @@
 //! smallest value that was selected.
 //! Source: Bussmann et al. 2024 (arXiv 2412.06410) as SAELens' `batchtopk_sae.py` has it.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, Listed, Onto};
 use super::auxk::{self, AuxK, AuxKConfig};
 use super::config::InferenceArchitecture;
 use super::kind::{Kind, Operations, WorkSpace};
@@ -136,13 +136,23 @@ impl<B: Backend> Architecture<B> for BatchTopK<B> {
     }
 
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
-        batch.decode_and_differentiate(&self.selection.lists, &mut self.by_latent, &mut self.value_gradient)?;
+        batch.decode(&self.selection.lists, &mut self.by_latent, &mut self.value_gradient)?;
         if let Some(aux) = &mut self.aux {
             let dead = batch.dead;
-            aux.step(batch, dead, None, 0)?;
+            aux.step(batch, dead, None, Onto::ListedRows, 0)?;
         }
         batch.update_firing(Features::Lists(&self.by_latent))?;
         batch.count_active(&self.by_latent)
+    }
+
+    fn listed(&self) -> Option<Listed<'_, B>> {
+        Some(Listed {
+            lists: &self.selection.lists,
+            by_latent: &self.by_latent,
+            pre_gradient: &self.value_gradient,
+            norm_gradient: None,
+            stored: self.aux.as_ref().map(AuxK::written),
+        })
     }
 
     fn losses(&self, _backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>> {

@@ -124,7 +124,7 @@ impl<B: Backend> Gated<B> {
                 rows,
                 d_in,
                 d_sae,
-                out: WeightGradients { w_enc, b_enc: &mut self.sums, w_dec, accumulate },
+                out: WeightGradients { w_enc, b_enc: &mut self.sums, w_dec, accumulate, only_listed: false },
             })?;
         }
         Ok(())

@@ -5,7 +5,7 @@
 //! `jumprelu_sae.py` has them. The threshold itself is trained, not its logarithm, and is brought back
 //! to 0 where a step took it below.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, Listed, Onto};
 use super::config::InferenceArchitecture;
 use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
 use super::parameters::Named;
@@ -105,6 +105,19 @@ impl<B: Backend> JumpRelu<B> {
         batch.sum_term(0, &self.row_loss)
     }
 
+    /// What the gradients of the weights are sums of.
+    fn sums(&self) -> Listed<'_, B> {
+        let Entries { by_latent, value_gradient, norm_gradient, .. } = &self.entries;
+        let has_norm_term = matches!(self.config.sparsity, JumpReluSparsity::Tanh { .. });
+        Listed {
+            lists: &self.lists,
+            by_latent,
+            pre_gradient: value_gradient,
+            norm_gradient: has_norm_term.then_some(norm_gradient),
+            stored: None,
+        }
+    }
+
     /// `c * mean_b Σ ReLU(threshold - h) |W_dec|` over dead latents.
     fn pull_dead_latents(&mut self, coefficient: f64, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_sae, .. }) = (batch.backend, batch.dims);
@@ -119,7 +132,7 @@ impl<B: Backend> JumpRelu<B> {
             dead: batch.dead,
             coefficient: scalars[0],
             gradient_scale: scalars[1],
-            out: WeightGradients { w_enc, b_enc, w_dec, accumulate: true },
+            out: WeightGradients { w_enc, b_enc, w_dec, accumulate: true, only_listed: false },
             threshold_gradient,
             loss: &mut self.latent_loss,
         })?;
@@ -166,17 +179,20 @@ impl<B: Backend> Architecture<B> for JumpRelu<B> {
         self.differentiate(batch)?;
         let by_latent = &mut self.entries.by_latent;
         backend.transpose_lists(TransposeLists { lists: &self.lists, rows, d_sae, by_latent })?;
-        let Entries { by_latent, value_gradient, threshold_gradient, norm_gradient, .. } = &self.entries;
-        let has_norm_term = matches!(self.config.sparsity, JumpReluSparsity::Tanh { .. });
-        let norm = has_norm_term.then_some(norm_gradient);
-        batch.gradient_from_lists(&self.lists, by_latent, value_gradient, None, norm, false)?;
+        let Entries { by_latent, threshold_gradient, .. } = &self.entries;
         let out = batch.gradients.get_mut("threshold");
         backend.sum_by_latent(SumByLatent { values: threshold_gradient, by_latent, d_sae, out })?;
         batch.update_firing(Features::Values(by_latent, &self.lists))?;
-        match self.config.pre_act_loss_coefficient {
-            Some(coefficient) => self.pull_dead_latents(coefficient, batch),
-            None => Ok(()),
+        if let Some(coefficient) = self.config.pre_act_loss_coefficient {
+            batch.write_gradients(self.sums(), None, Onto::Nothing)?;
+            self.pull_dead_latents(coefficient, batch)?;
         }
+        Ok(())
+    }
+
+    /// The loss of dead latents adds to gradients that are written.
+    fn listed(&self) -> Option<Listed<'_, B>> {
+        self.config.pre_act_loss_coefficient.is_none().then(|| self.sums())
     }
 
     fn active(&self, backend: &B) -> Result<Option<u64>> {

@@ -7,7 +7,7 @@
 //! `b_dec + d_0 + … + d_l`: its error is what `d_l` leaves of the error before. The gradient of `d_j` is
 //! the sum of those of the levels from `j` on.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, Listed, Onto};
 use super::auxk::{self, AuxK};
 use super::batchtopk::{BatchTopKConfig, BatchTopKKind, Selection};
 use super::config::InferenceArchitecture;
@@ -148,7 +148,14 @@ impl<B: Backend> Matryoshka<B> {
             })?;
             let by_latent = &mut self.by_latent;
             backend.transpose_lists(TransposeLists { lists: &self.slice, rows, d_sae, by_latent })?;
-            batch.gradient_from_lists(&self.slice, &self.by_latent, &self.value_gradient, None, None, !is_last)?;
+            let listed = Listed {
+                lists: &self.slice,
+                by_latent: &self.by_latent,
+                pre_gradient: &self.value_gradient,
+                norm_gradient: None,
+                stored: None,
+            };
+            batch.write_gradients(listed, None, if is_last { Onto::Nothing } else { Onto::Written })?;
             if self.config.use_matryoshka_aux_loss || is_last {
                 self.auxiliary_step(level, batch)?;
             }
@@ -162,11 +169,11 @@ impl<B: Backend> Matryoshka<B> {
         let Some(aux) = &mut self.aux else { return Ok(()) };
         let Some(dead) = self.dead.get_mut(level) else {
             let dead = batch.dead;
-            return aux.step(batch, dead, None, 0);
+            return aux.step(batch, dead, None, Onto::Written, 0);
         };
         let (since_fired, window) = (&batch.firing.since_fired, batch.dead_feature_window);
         batch.backend.find_dead(FindDead { since_fired, window, latents, dead })?;
-        aux.step(batch, dead, self.inner.get(level).map(|inner| &inner.gradient), level)
+        aux.step(batch, dead, self.inner.get(level).map(|inner| &inner.gradient), Onto::Written, level)
     }
 
     /// Terms of AuxK; those of the inner levels follow.

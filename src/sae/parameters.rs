@@ -93,7 +93,12 @@ impl<B: Backend> Named<B> {
     /// Where the gradients of the encoder's and decoder's weights go.
     pub fn weight_gradients(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
         let [w_enc, b_enc, w_dec] = self.get_many_mut(["W_enc", "b_enc", "W_dec"]);
-        WeightGradients { w_enc, b_enc, w_dec, accumulate }
+        WeightGradients { w_enc, b_enc, w_dec, accumulate, only_listed: false }
+    }
+
+    /// The same for rows of the latents that lists name, the others left as they are.
+    pub fn listed_weight_gradients(&mut self) -> WeightGradients<'_, B> {
+        WeightGradients { only_listed: true, ..self.weight_gradients(false) }
     }
 
     /// The buffers of different names that the architecture has, to be changed.

@@ -5,7 +5,7 @@
 //! a row has a few dozen. The step goes over to lists when the last batch was sparse enough, and back
 //! when a row does not fit any more.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, Listed};
 use super::config::InferenceArchitecture;
 use super::kind::{Coefficient, Kind, Operations, WorkSpace};
 use super::report::LossTerm;
@@ -33,6 +33,8 @@ pub struct Standard<B: Backend> {
     config: StandardConfig,
     dims: Dims,
     form: Form<B>,
+    /// Whether the latest batch was sparse enough for lists.
+    is_sparse: bool,
     row_loss: B::Buffer<f32>,
 }
 
@@ -82,7 +84,13 @@ fn list_room(dims: Dims) -> usize {
 impl<B: Backend> Standard<B> {
     /// Work space for batches of these sizes.
     pub fn new(backend: &B, config: StandardConfig, dims: Dims) -> Result<Self> {
-        Ok(Standard { config, dims, form: Form::dense(backend, dims)?, row_loss: backend.zeros(dims.rows)? })
+        Ok(Standard {
+            config,
+            dims,
+            form: Form::dense(backend, dims)?,
+            is_sparse: false,
+            row_loss: backend.zeros(dims.rows)?,
+        })
     }
 
     fn step_on_lists(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
@@ -108,7 +116,6 @@ impl<B: Backend> Standard<B> {
             loss: &mut self.row_loss,
         })?;
         backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent })?;
-        batch.gradient_from_lists(lists, by_latent, value_gradient, None, Some(norm_gradient), false)?;
         batch.update_firing(Features::Lists(by_latent))?;
         batch.count_active(by_latent)
     }
@@ -151,9 +158,7 @@ impl<B: Backend> Standard<B> {
         backend.write(&mut batch.measurements.active, 0, &[u32::try_from(active).unwrap_or(u32::MAX)])?;
         let largest = counts.iter().copied().max().unwrap_or(0) as usize;
         // Some room is left, so that the form does not change back and forth.
-        if largest <= list_room(self.dims) * 3 / 4 && active <= (rows * d_sae / SPARSE_PART) as u64 {
-            self.form = Form::lists(backend, self.dims)?;
-        }
+        self.is_sparse = largest <= list_room(self.dims) * 3 / 4 && active <= (rows * d_sae / SPARSE_PART) as u64;
         Ok(())
     }
 }
@@ -162,11 +167,14 @@ impl<B: Backend> Architecture<B> for Standard<B> {
     /// Where lists are in use, encodes into them. Whether every row fits decides about the rest of the
     /// step, so that 4 bytes are waited for here.
     fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
-        let Form::Lists { lists, longest, .. } = &mut self.form else { return Ok(()) };
         let backend = batch.backend;
+        if self.is_sparse && matches!(self.form, Form::Dense { .. }) {
+            self.form = Form::lists(backend, self.dims)?;
+        }
+        let Form::Lists { lists, longest, .. } = &mut self.form else { return Ok(()) };
         backend.encode_relu(EncodeRelu { encoder: batch.encoder(), lists, longest })?;
         if backend.read_element(longest, 0)? as usize > lists.stride {
-            self.form = Form::dense(backend, self.dims)?;
+            (self.form, self.is_sparse) = (Form::dense(backend, self.dims)?, false);
         }
         Ok(())
     }
@@ -183,19 +191,23 @@ impl<B: Backend> Architecture<B> for Standard<B> {
         batch.sum_term(0, &self.row_loss)
     }
 
+    fn listed(&self) -> Option<Listed<'_, B>> {
+        let Form::Lists { lists, by_latent, value_gradient, norm_gradient, .. } = &self.form else { return None };
+        let norm_gradient = Some(norm_gradient);
+        Some(Listed { lists, by_latent, pre_gradient: value_gradient, norm_gradient, stored: None })
+    }
+
     fn losses(&self, _backend: &B, sums: &[f64], _n_dead: usize) -> Result<Vec<LossTerm>> {
         Ok(vec![("l1_loss".into(), sums[0] / self.dims.rows as f64)])
     }
 
     /// Dense or lists: they round differently, so a resumed run must go on in the same form.
     fn state(&self, _backend: &B) -> Result<Vec<f64>> {
-        Ok(vec![f64::from(u8::from(matches!(self.form, Form::Lists { .. })))])
+        Ok(vec![f64::from(u8::from(self.is_sparse))])
     }
 
-    fn restore(&mut self, backend: &B, state: &[f64]) -> Result<()> {
-        if state == [1.0] {
-            self.form = Form::lists(backend, self.dims)?;
-        }
+    fn restore(&mut self, _backend: &B, state: &[f64]) -> Result<()> {
+        self.is_sparse = state == [1.0];
         Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! 1. Parameters that have bounds are brought back to them; the batch is normalised.
 //! 2. Which latents are dead.
 //! 3. The architecture's forward and backward pass, which also counts what fired.
-//! 4. b_dec's gradient.
+//! 4. b_dec's gradient. Where an architecture lists what the weights' gradients are sums of, only b_enc's, and
+//!    the squares of the others; they are summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
 //! 7. The decoder's new row norms.
@@ -15,7 +16,7 @@
 //! on every step queues the same operations, with what changes in [`StepScalars`], so that a device can
 //! do them as one piece of recorded work.
 
-use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing};
+use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::weights::Weights;
@@ -68,6 +69,9 @@ pub struct TrainingSae<B: Backend> {
     /// Parameters.
     pub values: Named<B>,
     gradients: Named<B>,
+    /// Of gradients that are not written `[F]`.
+    squares: B::Buffer<f64>,
+    keeps_gradients: bool,
     /// Adam's first moments.
     pub exp_avg: Named<B>,
     /// Adam's second moments.
@@ -114,6 +118,8 @@ impl<B: Backend> TrainingSae<B> {
         let mut sae = TrainingSae {
             backend: backend.clone(),
             gradients: Named::zeros_like(backend, &values)?,
+            squares: backend.zeros(d_sae)?,
+            keeps_gradients: false,
             exp_avg: Named::zeros_like(backend, &values)?,
             exp_avg_sq: Named::zeros_like(backend, &values)?,
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
@@ -136,7 +142,12 @@ impl<B: Backend> TrainingSae<B> {
         &self.config
     }
 
-    /// The gradients of the last step, before clipping.
+    /// From now on all gradients are written, so that [`TrainingSae::gradients`] has them.
+    pub fn keep_gradients(&mut self) {
+        self.keeps_gradients = true;
+    }
+
+    /// The gradients of the last step, before clipping: all of them after [`TrainingSae::keep_gradients`].
     pub fn gradients(&self) -> &Named<B> {
         &self.gradients
     }
@@ -178,10 +189,31 @@ impl<B: Backend> TrainingSae<B> {
     /// The part of a step that is the same every time.
     fn queue(&mut self) -> Result<()> {
         self.find_dead()?;
-        self.of_architecture(|architecture, batch| architecture.step(batch))?;
+        if self.keeps_gradients {
+            self.write_gradients()?;
+        } else {
+            self.of_architecture(|architecture, batch| architecture.step(batch))?;
+        }
         self.finish_gradients()?;
         self.update()?;
         self.measure()
+    }
+
+    /// The architecture's step, after which what it lists is summed and written.
+    fn write_gradients(&mut self) -> Result<()> {
+        // It may write some rows only.
+        for (_, gradient) in self.gradients.iter_mut() {
+            self.backend.fill(gradient, 0.0)?;
+        }
+        self.of_architecture(|architecture, batch| {
+            architecture.step(batch)?;
+            architecture.listed().map_or(Ok(()), |listed| batch.write_gradients(listed, None, Onto::Written))
+        })
+    }
+
+    /// Whether the gradients of W_enc and W_dec are not written.
+    fn sums_are_listed(&self) -> bool {
+        !self.keeps_gradients && self.architecture.listed().is_some()
     }
 
     fn of_architecture(
@@ -269,6 +301,10 @@ impl<B: Backend> TrainingSae<B> {
 
     /// b_dec's gradient needs the encoder's; the clip needs all.
     fn finish_gradients(&mut self) -> Result<()> {
+        let listed = self.sums_are_listed();
+        if listed {
+            self.sum_listed()?;
+        }
         let (b_enc_gradient, out) = match self.architecture.encoder_sums() {
             EncoderSums::OfBias => self.gradients.get_beside("b_enc", "b_dec"),
             EncoderSums::Own(sums) => (sums, self.gradients.get_mut("b_dec")),
@@ -284,29 +320,58 @@ impl<B: Backend> TrainingSae<B> {
             d_sae: self.config.d_sae,
             out,
         })?;
-        let gradients: Vec<_> = self.gradients.iter().map(|(_, gradient)| gradient).collect();
+        let written = self.gradients.iter().filter(|(name, _)| !(listed && is_matrix(name)));
+        let gradients: Vec<_> = written.map(|(_, gradient)| gradient).collect();
+        let squares = listed.then_some(&self.squares);
         let (max_norm, out) = (self.config.max_grad_norm, &mut self.measurements.clip);
-        self.backend.clip_scale(ClipScale { gradients: &gradients, max_norm, out })
+        self.backend.clip_scale(ClipScale { gradients: &gradients, squares, max_norm, out })
+    }
+
+    /// b_enc's gradient, and the squares of those that are not written.
+    fn sum_listed(&mut self) -> Result<()> {
+        let [w_enc, w_dec, b_enc] = self.gradients.get_many_mut(["W_enc", "W_dec", "b_enc"]);
+        let listed = self.architecture.listed().expect("what it lists");
+        let of = &listed_gradient(&self.config, &self.work, listed, [w_enc, w_dec]);
+        let (w_dec, decoder_norm, squares) = (self.values.get("W_dec"), &self.decoder_norm, &mut self.squares);
+        self.backend.gradient_squares(GradientSquares { of, w_dec, decoder_norm, b_enc, squares })
     }
 
     fn update(&mut self) -> Result<()> {
+        let TrainingConfig { adam_beta1: beta1, adam_beta2: beta2, adam_epsilon: epsilon, .. } = self.config;
+        let (constants, listed) = (AdamConstants { beta1, beta2, epsilon }, self.sums_are_listed());
         let states = self.exp_avg.iter_mut().zip(self.exp_avg_sq.iter_mut());
-        for (((_, parameter), (_, gradient)), ((_, exp_avg), (_, exp_avg_sq))) in
+        for (((name, parameter), (_, gradient)), ((_, exp_avg), (_, exp_avg_sq))) in
             self.values.iter_mut().zip(self.gradients.iter()).zip(states)
         {
-            self.backend.adam(Adam {
-                parameter,
-                gradient,
-                exp_avg,
-                exp_avg_sq,
-                clip: &self.measurements.clip,
-                scalars: &self.work.scalars,
-                beta1: self.config.adam_beta1,
-                beta2: self.config.adam_beta2,
-                epsilon: self.config.adam_epsilon,
-            })?;
+            if listed && is_matrix(name) {
+                continue;
+            }
+            let (clip, scalars) = (&self.measurements.clip, &self.work.scalars);
+            self.backend.adam(Adam { parameter, gradient, exp_avg, exp_avg_sq, clip, scalars, constants })?;
         }
-        self.refresh_decoder_norm()
+        match listed {
+            true => self.update_matrices(constants),
+            false => self.refresh_decoder_norm(),
+        }
+    }
+
+    /// Adam where the gradients are not written, and the decoder's new row norms.
+    fn update_matrices(&mut self, constants: AdamConstants) -> Result<()> {
+        let [of_values, of_exp_avg, of_exp_avg_sq] =
+            [&mut self.values, &mut self.exp_avg, &mut self.exp_avg_sq].map(|named| named.get_many_mut(MATRICES));
+        let states = of_values.into_iter().zip(of_exp_avg.into_iter().zip(of_exp_avg_sq));
+        let mut states = states.map(|(parameter, (exp_avg, exp_avg_sq))| AdamState { parameter, exp_avg, exp_avg_sq });
+        let (Some(w_enc), Some(w_dec)) = (states.next(), states.next()) else { unreachable!("two matrices") };
+        let listed = self.architecture.listed().expect("what it lists");
+        self.backend.adam_sparse(AdamSparse {
+            of: &listed_gradient(&self.config, &self.work, listed, MATRICES.map(|name| self.gradients.get(name))),
+            w_enc,
+            w_dec,
+            decoder_norm: &mut self.decoder_norm,
+            clip: &self.measurements.clip,
+            scalars: &self.work.scalars,
+            constants,
+        })
     }
 
     /// To be called after the parameters were changed from outside.
@@ -327,5 +392,35 @@ impl<B: Backend> TrainingSae<B> {
     /// Takes back what [`TrainingSae::architecture_state`] gave.
     pub fn restore_architecture(&mut self, state: &[f64]) -> Result<()> {
         self.architecture.restore(&self.backend, state)
+    }
+}
+
+/// The parameters whose gradients may be not written.
+const MATRICES: [&str; 2] = ["W_enc", "W_dec"];
+
+fn is_matrix(name: &str) -> bool {
+    MATRICES.contains(&name)
+}
+
+/// What an architecture lists, with the batch that it belongs to and the gradients of both matrices that it may have
+/// written in part.
+fn listed_gradient<'a, B: Backend>(
+    config: &TrainingConfig,
+    work: &'a WorkSpace<B>,
+    listed: Listed<'a, B>,
+    [w_enc, w_dec]: [&'a B::Buffer<f32>; 2],
+) -> ListedGradient<'a, B> {
+    let Listed { lists, by_latent, pre_gradient, norm_gradient, stored } = listed;
+    ListedGradient {
+        lists,
+        by_latent,
+        pre_gradient,
+        gradient: &work.output_gradient,
+        input: &work.input,
+        norm_gradient,
+        stored: stored.map(|by_latent| StoredGradient { w_enc, w_dec, by_latent }),
+        rows: config.train_batch_size_tokens,
+        d_in: config.d_in,
+        d_sae: config.d_sae,
     }
 }

@@ -8,7 +8,7 @@
 //! gradient (the two ways that lead through `n` are equal and opposite), so that here it only takes
 //! part in the selection, and lists hold `h`.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, Listed, Onto};
 use super::auxk::{self, AuxK, AuxKConfig};
 use super::config::InferenceArchitecture;
 use super::kind::{Kind, Operations, WorkSpace};
@@ -70,13 +70,23 @@ impl<B: Backend> Architecture<B> for TopK<B> {
             k: self.config.k,
             lists: &mut self.lists,
         })?;
-        batch.decode_and_differentiate(&self.lists, &mut self.by_latent, &mut self.value_gradient)?;
+        batch.decode(&self.lists, &mut self.by_latent, &mut self.value_gradient)?;
         if let Some(aux) = &mut self.aux {
             let dead = batch.dead;
-            aux.step(batch, dead, None, 0)?;
+            aux.step(batch, dead, None, Onto::ListedRows, 0)?;
         }
         batch.update_firing(Features::Lists(&self.by_latent))?;
         batch.count_active(&self.by_latent)
+    }
+
+    fn listed(&self) -> Option<Listed<'_, B>> {
+        Some(Listed {
+            lists: &self.lists,
+            by_latent: &self.by_latent,
+            pre_gradient: &self.value_gradient,
+            norm_gradient: None,
+            stored: self.aux.as_ref().map(AuxK::written),
+        })
     }
 
     fn losses(&self, _backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>> {

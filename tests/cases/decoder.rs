@@ -315,13 +315,22 @@ pub struct GradientCase {
     pub d_in: usize,
     pub norm: bool,
     pub accumulate: bool,
+    /// Rows of latents without entries stay unwritten.
+    pub only_listed: bool,
     pub dense: bool,
 }
 
 /// See [`Lists::cases`], at widths that are and are not a multiple of 4. Of the entries 128 make a
 /// piece: latents of many pieces, of exactly one, and of parts of two only.
 pub fn gradient_sparse() -> Vec<GradientCase> {
-    let case = |lists, d_in, norm, accumulate| GradientCase { lists, d_in, norm, accumulate, dense: false };
+    let case = |lists, d_in, norm, accumulate| GradientCase {
+        lists,
+        d_in,
+        norm,
+        accumulate,
+        only_listed: false,
+        dense: false,
+    };
     let everywhere = |rows: usize, d_sae: u32| Lists {
         rows: vec![(0..d_sae).collect(); rows],
         stride: d_sae as usize,
@@ -346,6 +355,7 @@ pub fn gradient_dense() -> Vec<GradientCase> {
         d_in,
         norm,
         accumulate,
+        only_listed: false,
         dense: true,
     };
     [
@@ -432,8 +442,8 @@ impl Case for GradientCase {
             decoder_norm,
             w_dec: w_dec_now,
         });
-        let out =
-            WeightGradients { w_enc: &mut w_enc, b_enc: &mut b_enc, w_dec: &mut w_dec, accumulate: self.accumulate };
+        let GradientCase { accumulate, only_listed, .. } = *self;
+        let out = WeightGradients { w_enc: &mut w_enc, b_enc: &mut b_enc, w_dec: &mut w_dec, accumulate, only_listed };
         if self.dense {
             let features = &backend.upload(&dense(&self.lists, &arrays[0]))?;
             let pre_gradient = &backend.upload(&dense(&self.lists, &arrays[1]))?;

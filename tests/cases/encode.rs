@@ -523,6 +523,7 @@ impl Case for PreActLossCase {
                 b_enc: &mut b_enc_gradient,
                 w_dec: &mut w_dec_gradient,
                 accumulate: true,
+                only_listed: false,
             },
             threshold_gradient: &mut threshold_gradient,
             loss: &mut loss,

@@ -320,18 +320,22 @@ impl Case for FindDeadCase {
 #[derive(Clone, Debug)]
 pub struct ClipScaleCase {
     pub lens: Vec<usize>,
+    /// Sums of squares of other gradients.
+    pub squares: usize,
     pub max_norm: Option<f32>,
 }
 
-/// No limit, one that bites, one that does not; empty gradients; more than one part of 65,536.
+/// No limit, one that bites, one that does not; empty gradients; more than one part of 65,536; squares of
+/// others, more than a block's threads.
 pub fn clip_scale() -> Vec<ClipScaleCase> {
-    let case = |lens: &[usize], max_norm| ClipScaleCase { lens: lens.to_vec(), max_norm };
+    let case = |lens: &[usize], max_norm| ClipScaleCase { lens: lens.to_vec(), squares: 0, max_norm };
     vec![
         case(&[1], None),
         case(&[255, 257, 1], Some(1.0)),
         case(&[100, 0, 3], Some(1e9)),
         case(&[], Some(1.0)),
         case(&[65_537, 1000], Some(0.5)),
+        ClipScaleCase { squares: 300, ..case(&[20, 3], Some(0.5)) },
     ]
 }
 
@@ -341,7 +345,10 @@ impl Case for ClipScaleCase {
         let gradients = self.lens.iter().enumerate().map(upload).collect::<Result<Vec<_>>>()?;
         let gradients: Vec<&B::Buffer<f32>> = gradients.iter().collect();
         let mut out = unwritten(backend, 2)?;
-        backend.clip_scale(ClipScale { gradients: &gradients, max_norm: self.max_norm, out: &mut out })?;
+        let squares: Vec<f64> = values(9, self.squares).iter().map(|&x| f64::from(x).powi(2)).collect();
+        let squares = (self.squares > 0).then(|| backend.upload(&squares)).transpose()?;
+        let (squares, max_norm) = (squares.as_ref(), self.max_norm);
+        backend.clip_scale(ClipScale { gradients: &gradients, squares, max_norm, out: &mut out })?;
         // Sums in f64: the results are apart by the last bit of f32 at most.
         let mut outputs = Outputs::default();
         outputs.f32(backend, "out", &out, 2, Agree::Relative(2.0 * ROUNDING))?;
@@ -380,9 +387,7 @@ impl Case for AdamCase {
             exp_avg_sq: &mut exp_avg_sq,
             clip: &clip,
             scalars: &scalars,
-            beta1,
-            beta2,
-            epsilon: 1e-8,
+            constants: AdamConstants { beta1, beta2, epsilon: 1e-8 },
         })?;
         let mut outputs = Outputs::default();
         outputs.f32(backend, "parameter", &parameter, self.len, Agree::Bits)?;

@@ -1,7 +1,8 @@
-//! `gradient_sparse`, `gradient_dense`, `gradient_b_dec`: the weights' gradients, latent by latent.
+//! `gradient_sparse`, `gradient_squares`, `gradient_dense`, `gradient_b_dec`: the weights' gradients, latent by
+//! latent.
 
 use super::gemm::{product, Operand};
-use super::simd::{axpy, vectorised};
+use super::simd::{add, axpy, sum_of_squares, vectorised};
 use super::*;
 use rayon::prelude::*;
 
@@ -17,8 +18,21 @@ vectorised! {
 }
 
 pub(super) fn sparse(op: GradientSparse<'_, Cpu>) -> Result<()> {
-    let GradientSparse { lists, by_latent, pre_gradient, gradient, input, norm, d_in, d_sae, out, .. } = op;
-    let WeightGradients { w_enc, b_enc, w_dec, accumulate } = out;
+    let GradientSparse { lists, by_latent, pre_gradient, gradient, input, norm, rows, d_in, d_sae, out } = op;
+    let WeightGradients { w_enc, b_enc, w_dec, accumulate, only_listed } = out;
+    let norm_gradient = norm.as_ref().map(|norm| norm.norm_gradient);
+    let of = ListedGradient {
+        lists,
+        by_latent,
+        pre_gradient,
+        gradient,
+        input,
+        norm_gradient,
+        stored: None,
+        rows,
+        d_in,
+        d_sae,
+    };
     (
         w_enc[..d_sae * d_in].par_chunks_mut(d_in),
         b_enc[..d_sae].par_iter_mut(),
@@ -27,40 +41,125 @@ pub(super) fn sparse(op: GradientSparse<'_, Cpu>) -> Result<()> {
         .into_par_iter()
         .with_min_len(LATENTS)
         .enumerate()
-        .for_each(|(latent, (w_enc, b_enc, w_dec))| {
-            if !accumulate {
-                w_enc.fill(0.0);
-                w_dec.fill(0.0);
-                *b_enc = 0.0;
-            }
-            let entries = by_latent.offsets[latent] as usize..by_latent.offsets[latent + 1] as usize;
-            let mut of_norm = 0.0;
-            for &entry in &by_latent.entries[entries] {
-                let entry = entry as usize;
-                let row = entry / lists.stride * d_in;
-                add_scaled(lists.values[entry], &gradient[row..row + d_in], w_dec);
-                add_scaled(pre_gradient[entry], &input[row..row + d_in], w_enc);
-                *b_enc += pre_gradient[entry];
-                of_norm += norm.as_ref().map_or(0.0, |norm| norm.norm_gradient[entry]);
-            }
-            if let Some(norm) = &norm {
-                add_norm_term(norm, of_norm, latent, w_dec);
-            }
-        });
+        .filter(|(latent, _)| !(accumulate || only_listed) || of.has_entries(*latent))
+        .for_each_init(
+            || LatentSums::new(d_in),
+            |sums, (latent, (w_enc, b_enc, w_dec))| {
+                sums.take(&of, latent);
+                if accumulate {
+                    add(w_enc, &sums.w_enc);
+                    add(w_dec, &sums.w_dec);
+                    *b_enc += sums.b_enc;
+                } else {
+                    w_enc.copy_from_slice(&sums.w_enc);
+                    w_dec.copy_from_slice(&sums.w_dec);
+                    *b_enc = sums.b_enc;
+                }
+                if let Some(norm) = &norm {
+                    add_norm_term(norm, sums.norm, latent, w_dec);
+                }
+            },
+        );
+    Ok(())
+}
+
+/// The gradients of one latent.
+pub(super) struct LatentSums {
+    pub w_enc: Vec<f32>,
+    pub w_dec: Vec<f32>,
+    pub b_enc: f32,
+    /// Of the norm of its decoder row.
+    norm: f32,
+}
+
+impl LatentSums {
+    pub fn new(d_in: usize) -> Self {
+        LatentSums { w_enc: vec![0.0; d_in], w_dec: vec![0.0; d_in], b_enc: 0.0, norm: 0.0 }
+    }
+
+    /// Sums over the latent's entries, without what is stored and without the term of the norm.
+    fn take(&mut self, of: &ListedGradient<'_, Cpu>, latent: usize) {
+        self.w_enc.fill(0.0);
+        self.w_dec.fill(0.0);
+        (self.b_enc, self.norm) = (0.0, 0.0);
+        for &entry in &of.by_latent.entries[of.entries(latent)] {
+            let entry = entry as usize;
+            let row = entry / of.lists.stride * of.d_in;
+            add_scaled(of.lists.values[entry], &of.gradient[row..row + of.d_in], &mut self.w_dec);
+            add_scaled(of.pre_gradient[entry], &of.input[row..row + of.d_in], &mut self.w_enc);
+            self.b_enc += of.pre_gradient[entry];
+            self.norm += of.norm_gradient.map_or(0.0, |norm| norm[entry]);
+        }
+    }
+
+    /// All of the gradient, given the latent's decoder row and its norm. False where it is 0: nothing is written.
+    pub fn take_all(&mut self, of: &ListedGradient<'_, Cpu>, latent: usize, w_dec: &[f32], norm: f32) -> bool {
+        let stored = of.stored.as_ref().filter(|stored| has_entries(stored.by_latent, latent));
+        if stored.is_none() && !of.has_entries(latent) {
+            return false;
+        }
+        self.take(of, latent);
+        if let Some(stored) = stored {
+            add(&mut self.w_enc, &stored.w_enc[latent * of.d_in..][..of.d_in]);
+            add(&mut self.w_dec, &stored.w_dec[latent * of.d_in..][..of.d_in]);
+        }
+        add_norm_gradient(self.norm, norm, w_dec, &mut self.w_dec);
+        true
+    }
+}
+
+impl ListedGradient<'_, Cpu> {
+    fn entries(&self, latent: usize) -> std::ops::Range<usize> {
+        self.by_latent.offsets[latent] as usize..self.by_latent.offsets[latent + 1] as usize
+    }
+
+    fn has_entries(&self, latent: usize) -> bool {
+        has_entries(self.by_latent, latent)
+    }
+}
+
+fn has_entries(by_latent: &LatentLists<Cpu>, latent: usize) -> bool {
+    by_latent.offsets[latent] < by_latent.offsets[latent + 1]
+}
+
+pub(super) fn squares(op: GradientSquares<'_, Cpu>) -> Result<()> {
+    let GradientSquares { of, w_dec, decoder_norm, b_enc, squares } = op;
+    let d_in = of.d_in;
+    (b_enc[..of.d_sae].par_iter_mut(), squares[..of.d_sae].par_iter_mut())
+        .into_par_iter()
+        .with_min_len(LATENTS)
+        .enumerate()
+        .for_each_init(
+            || LatentSums::new(d_in),
+            |sums, (latent, (b_enc, squares))| {
+                let is_stored = of.stored.as_ref().is_some_and(|stored| has_entries(stored.by_latent, latent));
+                let before = if is_stored { *b_enc } else { 0.0 };
+                (*b_enc, *squares) = (before, 0.0);
+                if sums.take_all(of, latent, &w_dec[latent * d_in..][..d_in], decoder_norm[latent]) {
+                    *b_enc += sums.b_enc;
+                    *squares = sum_of_squares(&sums.w_enc) + sum_of_squares(&sums.w_dec);
+                }
+            },
+        );
     Ok(())
 }
 
 /// `d|w| / dw = w / |w|`.
 pub(super) fn add_norm_term(norm: &NormGradient<Cpu>, gradient: f32, latent: usize, w_dec_gradient: &mut [f32]) {
-    if gradient != 0.0 && norm.decoder_norm[latent] > 0.0 {
-        let d_in = w_dec_gradient.len();
-        add_scaled(gradient / norm.decoder_norm[latent], &norm.w_dec[latent * d_in..][..d_in], w_dec_gradient);
+    let d_in = w_dec_gradient.len();
+    add_norm_gradient(gradient, norm.decoder_norm[latent], &norm.w_dec[latent * d_in..][..d_in], w_dec_gradient);
+}
+
+/// The same for a row.
+fn add_norm_gradient(gradient: f32, norm: f32, w_dec: &[f32], w_dec_gradient: &mut [f32]) {
+    if gradient != 0.0 && norm > 0.0 {
+        add_scaled(gradient / norm, w_dec, w_dec_gradient);
     }
 }
 
 pub(super) fn dense(op: GradientDense<'_, Cpu>) -> Result<()> {
     let GradientDense { features, pre_gradient, gradient, input, norm, rows, d_in, d_sae, out } = op;
-    let WeightGradients { w_enc, b_enc, w_dec, accumulate } = out;
+    let WeightGradients { w_enc, b_enc, w_dec, accumulate, .. } = out;
     let dims = [d_sae, d_in, rows];
     product(dims, w_dec, Operand::transposed(features, d_sae), Operand::rows(gradient, d_in), accumulate);
     product(dims, w_enc, Operand::transposed(pre_gradient, d_sae), Operand::rows(input, d_in), accumulate);

@@ -17,17 +17,7 @@ pub(super) fn sum(op: Sum<'_, Cpu>) -> Result<()> {
 
 /// Σ x² in f64.
 pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
-    by_chunks(values, |chunk| {
-        // Eight running sums, so that the compiler can use vector registers.
-        let mut sums = [0.0f64; 8];
-        let (eights, rest) = chunk.as_chunks::<8>();
-        for eight in eights {
-            for (sum, &x) in sums.iter_mut().zip(eight) {
-                *sum += f64::from(x) * f64::from(x);
-            }
-        }
-        sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()
-    })
+    by_chunks(values, simd::sum_of_squares)
 }
 
 /// |x - mean row|² of every row, the mean in f64.
@@ -51,9 +41,13 @@ pub(super) fn row_variance(op: RowVariance<'_, Cpu>) -> Result<()> {
     Ok(())
 }
 
-/// |row| of every row, summed in f64.
+/// |row|, summed in f64.
+pub(super) fn norm(row: &[f32]) -> f32 {
+    simd::sum_of_squares(row).sqrt() as f32
+}
+
+/// |row| of every row.
 pub(super) fn row_norms(op: RowNorms<'_, Cpu>) -> Result<()> {
-    let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32;
     op.norms[..op.rows]
         .par_iter_mut()
         .zip(op.matrix[..op.rows * op.columns].par_chunks(op.columns))

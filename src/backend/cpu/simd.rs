@@ -79,6 +79,21 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
 }
 
 vectorised! {
+    /// Σ x² in f64, in 32 running sums.
+    pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
+        let mut sums = [0.0f64; 32];
+        let (blocks, rest) = values.as_chunks::<32>();
+        for block in blocks {
+            for (sum, &x) in sums.iter_mut().zip(block) {
+                *sum += f64::from(x) * f64::from(x);
+            }
+        }
+        for (sum, &x) in sums.iter_mut().zip(rest) {
+            *sum += f64::from(x) * f64::from(x);
+        }
+        sums.iter().sum()
+    }
+
     /// `to += from`.
     pub(crate) fn add(to: &mut [f32], from: &[f32]) {
         for (to, &from) in to.iter_mut().zip(from) {

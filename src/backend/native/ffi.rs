@@ -1037,7 +1037,7 @@ pub struct cusae_weight_gradients {
     pub b_enc: *mut f32,
     pub w_dec: *mut f32,
     pub accumulate: u32,
-    pub unused: u32,
+    pub only_listed: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1049,8 +1049,8 @@ const _: () = {
         [::core::mem::offset_of!(cusae_weight_gradients, w_dec) - 16usize];
     ["Offset of field: cusae_weight_gradients::accumulate"]
         [::core::mem::offset_of!(cusae_weight_gradients, accumulate) - 24usize];
-    ["Offset of field: cusae_weight_gradients::unused"]
-        [::core::mem::offset_of!(cusae_weight_gradients, unused) - 28usize];
+    ["Offset of field: cusae_weight_gradients::only_listed"]
+        [::core::mem::offset_of!(cusae_weight_gradients, only_listed) - 28usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1100,6 +1100,120 @@ const _: () = {
     ["Offset of field: cusae_gradient_sparse::rows"][::core::mem::offset_of!(cusae_gradient_sparse, rows) - 128usize];
     ["Offset of field: cusae_gradient_sparse::d_in"][::core::mem::offset_of!(cusae_gradient_sparse, d_in) - 136usize];
     ["Offset of field: cusae_gradient_sparse::d_sae"][::core::mem::offset_of!(cusae_gradient_sparse, d_sae) - 144usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_listed_gradient {
+    pub lists: cusae_lists,
+    pub by_latent: cusae_latent_lists,
+    pub pre_gradient: *const f32,
+    pub gradient: *const f32,
+    pub input: *const f32,
+    pub norm_gradient: *const f32,
+    pub stored_w_enc: *const f32,
+    pub stored_w_dec: *const f32,
+    pub stored_offsets: *const u32,
+    pub rows: u64,
+    pub d_in: u64,
+    pub d_sae: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_listed_gradient"][::core::mem::size_of::<cusae_listed_gradient>() - 128usize];
+    ["Alignment of cusae_listed_gradient"][::core::mem::align_of::<cusae_listed_gradient>() - 8usize];
+    ["Offset of field: cusae_listed_gradient::lists"][::core::mem::offset_of!(cusae_listed_gradient, lists) - 0usize];
+    ["Offset of field: cusae_listed_gradient::by_latent"]
+        [::core::mem::offset_of!(cusae_listed_gradient, by_latent) - 32usize];
+    ["Offset of field: cusae_listed_gradient::pre_gradient"]
+        [::core::mem::offset_of!(cusae_listed_gradient, pre_gradient) - 48usize];
+    ["Offset of field: cusae_listed_gradient::gradient"]
+        [::core::mem::offset_of!(cusae_listed_gradient, gradient) - 56usize];
+    ["Offset of field: cusae_listed_gradient::input"][::core::mem::offset_of!(cusae_listed_gradient, input) - 64usize];
+    ["Offset of field: cusae_listed_gradient::norm_gradient"]
+        [::core::mem::offset_of!(cusae_listed_gradient, norm_gradient) - 72usize];
+    ["Offset of field: cusae_listed_gradient::stored_w_enc"]
+        [::core::mem::offset_of!(cusae_listed_gradient, stored_w_enc) - 80usize];
+    ["Offset of field: cusae_listed_gradient::stored_w_dec"]
+        [::core::mem::offset_of!(cusae_listed_gradient, stored_w_dec) - 88usize];
+    ["Offset of field: cusae_listed_gradient::stored_offsets"]
+        [::core::mem::offset_of!(cusae_listed_gradient, stored_offsets) - 96usize];
+    ["Offset of field: cusae_listed_gradient::rows"][::core::mem::offset_of!(cusae_listed_gradient, rows) - 104usize];
+    ["Offset of field: cusae_listed_gradient::d_in"][::core::mem::offset_of!(cusae_listed_gradient, d_in) - 112usize];
+    ["Offset of field: cusae_listed_gradient::d_sae"][::core::mem::offset_of!(cusae_listed_gradient, d_sae) - 120usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_gradient_squares {
+    pub of: cusae_listed_gradient,
+    pub w_dec: *const f32,
+    pub decoder_norm: *const f32,
+    pub b_enc: *mut f32,
+    pub squares: *mut f64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_gradient_squares"][::core::mem::size_of::<cusae_gradient_squares>() - 160usize];
+    ["Alignment of cusae_gradient_squares"][::core::mem::align_of::<cusae_gradient_squares>() - 8usize];
+    ["Offset of field: cusae_gradient_squares::of"][::core::mem::offset_of!(cusae_gradient_squares, of) - 0usize];
+    ["Offset of field: cusae_gradient_squares::w_dec"]
+        [::core::mem::offset_of!(cusae_gradient_squares, w_dec) - 128usize];
+    ["Offset of field: cusae_gradient_squares::decoder_norm"]
+        [::core::mem::offset_of!(cusae_gradient_squares, decoder_norm) - 136usize];
+    ["Offset of field: cusae_gradient_squares::b_enc"]
+        [::core::mem::offset_of!(cusae_gradient_squares, b_enc) - 144usize];
+    ["Offset of field: cusae_gradient_squares::squares"]
+        [::core::mem::offset_of!(cusae_gradient_squares, squares) - 152usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_adam_state {
+    pub parameter: *mut f32,
+    pub exp_avg: *mut f32,
+    pub exp_avg_sq: *mut f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_adam_state"][::core::mem::size_of::<cusae_adam_state>() - 24usize];
+    ["Alignment of cusae_adam_state"][::core::mem::align_of::<cusae_adam_state>() - 8usize];
+    ["Offset of field: cusae_adam_state::parameter"][::core::mem::offset_of!(cusae_adam_state, parameter) - 0usize];
+    ["Offset of field: cusae_adam_state::exp_avg"][::core::mem::offset_of!(cusae_adam_state, exp_avg) - 8usize];
+    ["Offset of field: cusae_adam_state::exp_avg_sq"][::core::mem::offset_of!(cusae_adam_state, exp_avg_sq) - 16usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_adam_sparse {
+    pub of: cusae_listed_gradient,
+    pub w_enc: cusae_adam_state,
+    pub w_dec: cusae_adam_state,
+    pub decoder_norm: *mut f32,
+    pub clip: *const f32,
+    pub scalars: *const cusae_step_scalars,
+    pub beta1: f32,
+    pub beta2: f32,
+    pub complement1: f32,
+    pub complement2: f32,
+    pub epsilon: f32,
+    pub unused: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_adam_sparse"][::core::mem::size_of::<cusae_adam_sparse>() - 224usize];
+    ["Alignment of cusae_adam_sparse"][::core::mem::align_of::<cusae_adam_sparse>() - 8usize];
+    ["Offset of field: cusae_adam_sparse::of"][::core::mem::offset_of!(cusae_adam_sparse, of) - 0usize];
+    ["Offset of field: cusae_adam_sparse::w_enc"][::core::mem::offset_of!(cusae_adam_sparse, w_enc) - 128usize];
+    ["Offset of field: cusae_adam_sparse::w_dec"][::core::mem::offset_of!(cusae_adam_sparse, w_dec) - 152usize];
+    ["Offset of field: cusae_adam_sparse::decoder_norm"]
+        [::core::mem::offset_of!(cusae_adam_sparse, decoder_norm) - 176usize];
+    ["Offset of field: cusae_adam_sparse::clip"][::core::mem::offset_of!(cusae_adam_sparse, clip) - 184usize];
+    ["Offset of field: cusae_adam_sparse::scalars"][::core::mem::offset_of!(cusae_adam_sparse, scalars) - 192usize];
+    ["Offset of field: cusae_adam_sparse::beta1"][::core::mem::offset_of!(cusae_adam_sparse, beta1) - 200usize];
+    ["Offset of field: cusae_adam_sparse::beta2"][::core::mem::offset_of!(cusae_adam_sparse, beta2) - 204usize];
+    ["Offset of field: cusae_adam_sparse::complement1"]
+        [::core::mem::offset_of!(cusae_adam_sparse, complement1) - 208usize];
+    ["Offset of field: cusae_adam_sparse::complement2"]
+        [::core::mem::offset_of!(cusae_adam_sparse, complement2) - 212usize];
+    ["Offset of field: cusae_adam_sparse::epsilon"][::core::mem::offset_of!(cusae_adam_sparse, epsilon) - 216usize];
+    ["Offset of field: cusae_adam_sparse::unused"][::core::mem::offset_of!(cusae_adam_sparse, unused) - 220usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1197,6 +1311,8 @@ const _: () = {
 pub struct cusae_clip_scale {
     pub gradients: [*const f32; 16usize],
     pub lens: [u64; 16usize],
+    pub squares: *const f64,
+    pub n_squares: u64,
     pub out: *mut f32,
     pub n_gradients: u32,
     pub clip: u32,
@@ -1205,16 +1321,18 @@ pub struct cusae_clip_scale {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_clip_scale"][::core::mem::size_of::<cusae_clip_scale>() - 280usize];
+    ["Size of cusae_clip_scale"][::core::mem::size_of::<cusae_clip_scale>() - 296usize];
     ["Alignment of cusae_clip_scale"][::core::mem::align_of::<cusae_clip_scale>() - 8usize];
     ["Offset of field: cusae_clip_scale::gradients"][::core::mem::offset_of!(cusae_clip_scale, gradients) - 0usize];
     ["Offset of field: cusae_clip_scale::lens"][::core::mem::offset_of!(cusae_clip_scale, lens) - 128usize];
-    ["Offset of field: cusae_clip_scale::out"][::core::mem::offset_of!(cusae_clip_scale, out) - 256usize];
+    ["Offset of field: cusae_clip_scale::squares"][::core::mem::offset_of!(cusae_clip_scale, squares) - 256usize];
+    ["Offset of field: cusae_clip_scale::n_squares"][::core::mem::offset_of!(cusae_clip_scale, n_squares) - 264usize];
+    ["Offset of field: cusae_clip_scale::out"][::core::mem::offset_of!(cusae_clip_scale, out) - 272usize];
     ["Offset of field: cusae_clip_scale::n_gradients"]
-        [::core::mem::offset_of!(cusae_clip_scale, n_gradients) - 264usize];
-    ["Offset of field: cusae_clip_scale::clip"][::core::mem::offset_of!(cusae_clip_scale, clip) - 268usize];
-    ["Offset of field: cusae_clip_scale::max_norm"][::core::mem::offset_of!(cusae_clip_scale, max_norm) - 272usize];
-    ["Offset of field: cusae_clip_scale::unused"][::core::mem::offset_of!(cusae_clip_scale, unused) - 276usize];
+        [::core::mem::offset_of!(cusae_clip_scale, n_gradients) - 280usize];
+    ["Offset of field: cusae_clip_scale::clip"][::core::mem::offset_of!(cusae_clip_scale, clip) - 284usize];
+    ["Offset of field: cusae_clip_scale::max_norm"][::core::mem::offset_of!(cusae_clip_scale, max_norm) - 288usize];
+    ["Offset of field: cusae_clip_scale::unused"][::core::mem::offset_of!(cusae_clip_scale, unused) - 292usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1609,6 +1727,9 @@ pub struct cusae_table {
     pub gradient_sparse: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_gradient_sparse, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
+    pub gradient_squares: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_gradient_squares, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub gradient_dense: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_gradient_dense, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
@@ -1620,6 +1741,9 @@ pub struct cusae_table {
     >,
     pub adam: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_adam, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub adam_sparse: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_adam_sparse, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
     pub row_norms: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_row_norms, stream: *mut cusae_stream) -> ::core::ffi::c_int,
@@ -1648,7 +1772,7 @@ pub struct cusae_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 536usize];
+    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 552usize];
     ["Alignment of cusae_table"][::core::mem::align_of::<cusae_table>() - 8usize];
     ["Offset of field: cusae_table::table_bytes"][::core::mem::offset_of!(cusae_table, table_bytes) - 0usize];
     ["Offset of field: cusae_table::error_text"][::core::mem::offset_of!(cusae_table, error_text) - 8usize];
@@ -1715,16 +1839,19 @@ const _: () = {
     ["Offset of field: cusae_table::gradient_values"][::core::mem::offset_of!(cusae_table, gradient_values) - 416usize];
     ["Offset of field: cusae_table::transpose_lists"][::core::mem::offset_of!(cusae_table, transpose_lists) - 424usize];
     ["Offset of field: cusae_table::gradient_sparse"][::core::mem::offset_of!(cusae_table, gradient_sparse) - 432usize];
-    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 440usize];
-    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 448usize];
-    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 456usize];
-    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 464usize];
-    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 472usize];
-    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 480usize];
-    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 488usize];
-    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 496usize];
-    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 504usize];
-    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 512usize];
-    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 520usize];
-    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 528usize];
+    ["Offset of field: cusae_table::gradient_squares"]
+        [::core::mem::offset_of!(cusae_table, gradient_squares) - 440usize];
+    ["Offset of field: cusae_table::gradient_dense"][::core::mem::offset_of!(cusae_table, gradient_dense) - 448usize];
+    ["Offset of field: cusae_table::gradient_b_dec"][::core::mem::offset_of!(cusae_table, gradient_b_dec) - 456usize];
+    ["Offset of field: cusae_table::clip_scale"][::core::mem::offset_of!(cusae_table, clip_scale) - 464usize];
+    ["Offset of field: cusae_table::adam"][::core::mem::offset_of!(cusae_table, adam) - 472usize];
+    ["Offset of field: cusae_table::adam_sparse"][::core::mem::offset_of!(cusae_table, adam_sparse) - 480usize];
+    ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 488usize];
+    ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 496usize];
+    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 504usize];
+    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 512usize];
+    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 520usize];
+    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 528usize];
+    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 536usize];
+    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 544usize];
 };

@@ -14,6 +14,8 @@ pub struct WeightGradients<'a, B: Backend> {
     pub w_dec: &'a mut B::Buffer<f32>,
     /// Whether to add to what is there instead of overwriting it.
     pub accumulate: bool,
+    /// Whether lists leave rows of latents that they do not name as they are.
+    pub only_listed: bool,
 }
 
 impl<B: Backend> WeightGradients<'_, B> {
@@ -84,6 +86,134 @@ impl<B: Backend> GradientSparse<'_, B> {
         let of_norm = self.rows * self.lists.stride;
         self.norm.as_ref().map_or(Ok(()), |norm| norm.check(op, of_norm, self.d_in, self.d_sae))?;
         self.out.check(op, self.d_in, self.d_sae)
+    }
+}
+
+/// Gradients of W_enc and W_dec that are never in memory: [`GradientSparse`]'s sums, and what is stored of
+/// other sums for some latents.
+pub struct ListedGradient<'a, B: Backend> {
+    /// The features by row.
+    pub lists: &'a FeatureLists<B>,
+    /// The same by latent.
+    pub by_latent: &'a LatentLists<B>,
+    /// `dh` of each entry `[B, stride]`.
+    pub pre_gradient: &'a B::Buffer<f32>,
+    /// `g` `[B, D]`.
+    pub gradient: &'a B::Buffer<f32>,
+    /// The encoder's input `[B, D]`.
+    pub input: &'a B::Buffer<f32>,
+    /// [`NormGradient::norm_gradient`], if the loss has a decoder-norm term.
+    pub norm_gradient: Option<&'a B::Buffer<f32>>,
+    /// What is added.
+    pub stored: Option<StoredGradient<'a, B>>,
+    /// Rows (`B`).
+    pub rows: usize,
+    /// Width (`D`).
+    pub d_in: usize,
+    /// Latents (`F`).
+    pub d_sae: usize,
+}
+
+/// Rows of gradients that a [`GradientSparse`] with `only_listed` has written.
+pub struct StoredGradient<'a, B: Backend> {
+    /// `[F, D]`.
+    pub w_enc: &'a B::Buffer<f32>,
+    /// `[F, D]`.
+    pub w_dec: &'a B::Buffer<f32>,
+    /// Those of latents with entries here count.
+    pub by_latent: &'a LatentLists<B>,
+}
+
+impl<B: Backend> ListedGradient<'_, B> {
+    fn check(&self, op: &'static str) -> Result<()> {
+        let (entries, n) = (self.rows * self.lists.stride, self.d_sae * self.d_in);
+        require(op, self.d_in > 0, || "d_in is 0".into())?;
+        self.lists.check_places(op, self.rows)?;
+        self.lists.check(op)?;
+        need(op, "lists", self.lists.rows, self.rows)?;
+        need(op, "entries", self.by_latent.entries.len(), entries)?;
+        need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
+        need(op, "pre_gradient", self.pre_gradient.len(), entries)?;
+        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
+        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        self.norm_gradient.map_or(Ok(()), |norm| need(op, "norm_gradient", norm.len(), entries))?;
+        self.stored.as_ref().map_or(Ok(()), |stored| {
+            need(op, "stored gradient of w_enc", stored.w_enc.len(), n)?;
+            need(op, "stored gradient of w_dec", stored.w_dec.len(), n)?;
+            need(op, "offsets of stored gradients", stored.by_latent.offsets.len(), self.d_sae + 1)
+        })
+    }
+}
+
+/// Of a [`ListedGradient`], before [`AdamSparse`] goes over it again: `b_enc = Σ dh` latent by latent, to which
+/// what is stored there is added, and `squares = |g_w_enc|² + |g_w_dec|²` in f64.
+pub struct GradientSquares<'a, B: Backend> {
+    /// The gradient.
+    pub of: &'a ListedGradient<'a, B>,
+    /// `[F, D]`.
+    pub w_dec: &'a B::Buffer<f32>,
+    /// Norms of its rows `[F]`.
+    pub decoder_norm: &'a B::Buffer<f32>,
+    /// Out `[F]`; in where there are stored gradients.
+    pub b_enc: &'a mut B::Buffer<f32>,
+    /// Out `[F]`.
+    pub squares: &'a mut B::Buffer<f64>,
+}
+
+impl<B: Backend> GradientSquares<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, d_sae) = ("gradient_squares", self.of.d_sae);
+        self.of.check(op)?;
+        need(op, "w_dec", self.w_dec.len(), d_sae * self.of.d_in)?;
+        need(op, "decoder_norm", self.decoder_norm.len(), d_sae)?;
+        need(op, "gradient of b_enc", self.b_enc.len(), d_sae)?;
+        need(op, "squares", self.squares.len(), d_sae)
+    }
+}
+
+/// A matrix of parameters and Adam's moments.
+pub struct AdamState<'a, B: Backend> {
+    /// `[F, D]`, in and out.
+    pub parameter: &'a mut B::Buffer<f32>,
+    /// First moment `[F, D]`, in and out.
+    pub exp_avg: &'a mut B::Buffer<f32>,
+    /// Second moment `[F, D]`, in and out.
+    pub exp_avg_sq: &'a mut B::Buffer<f32>,
+}
+
+/// One step of [`Adam`] over W_enc and W_dec with a [`ListedGradient`], one visit to each latent, and the new
+/// norms of the decoder's rows.
+pub struct AdamSparse<'a, B: Backend> {
+    /// The gradient.
+    pub of: &'a ListedGradient<'a, B>,
+    /// W_enc.
+    pub w_enc: AdamState<'a, B>,
+    /// W_dec.
+    pub w_dec: AdamState<'a, B>,
+    /// Norms of W_dec's rows `[F]`, in and out.
+    pub decoder_norm: &'a mut B::Buffer<f32>,
+    /// What [`ClipScale`] wrote: element 0 is used.
+    pub clip: &'a B::Buffer<f32>,
+    /// Where the step's factors are.
+    pub scalars: &'a B::Buffer<StepScalars>,
+    /// Adam's constants.
+    pub constants: AdamConstants,
+}
+
+impl<B: Backend> AdamSparse<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        let (op, n) = ("adam_sparse", self.of.d_sae * self.of.d_in);
+        self.of.check(op)?;
+        for (name, state) in [("w_enc", &self.w_enc), ("w_dec", &self.w_dec)] {
+            need(op, name, state.parameter.len(), n)?;
+            need(op, "exp_avg", state.exp_avg.len(), n)?;
+            need(op, "exp_avg_sq", state.exp_avg_sq.len(), n)?;
+        }
+        need(op, "decoder_norm", self.decoder_norm.len(), self.of.d_sae)?;
+        need(op, "clip", self.clip.len(), 1)?;
+        need(op, "scalars", self.scalars.len(), 1)
     }
 }
 

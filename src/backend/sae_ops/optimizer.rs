@@ -40,6 +40,8 @@ impl StepScalars {
 pub struct ClipScale<'a, B: Backend> {
     /// Every parameter's gradient.
     pub gradients: &'a [&'a B::Buffer<f32>],
+    /// Sums of squares of gradients that are nowhere ([`GradientSquares`]).
+    pub squares: Option<&'a B::Buffer<f64>>,
     /// None: no clipping, scale 1.
     pub max_norm: Option<f32>,
     /// Out `[2]`: scale, norm.
@@ -69,6 +71,13 @@ pub struct Adam<'a, B: Backend> {
     pub clip: &'a B::Buffer<f32>,
     /// Where the step's factors are.
     pub scalars: &'a B::Buffer<StepScalars>,
+    /// Its constants.
+    pub constants: AdamConstants,
+}
+
+/// What stays the same in all steps of [`Adam`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConstants {
     /// `b1`.
     pub beta1: f64,
     /// `b2`.
@@ -87,7 +96,9 @@ impl<B: Backend> Adam<'_, B> {
         need("adam", "clip", self.clip.len(), 1)?;
         need("adam", "scalars", self.scalars.len(), 1)
     }
+}
 
+impl AdamConstants {
     pub(crate) fn factors(&self) -> AdamFactors {
         AdamFactors {
             beta1: self.beta1 as f32,
@@ -99,7 +110,8 @@ impl<B: Backend> Adam<'_, B> {
     }
 }
 
-/// The factors of [`Adam`] that stay the same, rounded to f32 once for all backends.
+/// [`AdamConstants`] rounded to f32, once for all backends.
+#[derive(Clone, Copy)]
 pub(crate) struct AdamFactors {
     /// `b1`.
     pub beta1: f32,

@@ -4,7 +4,13 @@ use super::*;
 use crate::backend::*;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    vec![gradient_values(s), gradient_sparse(s, s.k), gradient_dense(s), gradient_b_dec(s)]
+    vec![
+        gradient_values(s),
+        gradient_sparse(s, s.k),
+        listed::gradient_squares(s, s.k),
+        gradient_dense(s),
+        gradient_b_dec(s),
+    ]
 }
 
 /// Gradients of the weights, before anything was written there.
@@ -21,7 +27,7 @@ impl<B: Backend> Out<B> {
 
     pub(super) fn weights(&mut self, accumulate: bool) -> WeightGradients<'_, B> {
         let Out { w_enc, b_enc, w_dec } = self;
-        WeightGradients { w_enc, b_enc, w_dec, accumulate }
+        WeightGradients { w_enc, b_enc, w_dec, accumulate, only_listed: false }
     }
 }
 
@@ -39,7 +45,7 @@ fn gradient_values<B: Backend>(s: SaeSizes) -> Row<B> {
     })
 }
 
-pub(super) fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
+fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
     let (SaeSizes { rows, d_in, d_sae, .. }, entries) = (s, s.rows * k);
     let work = Work::flops(4 * d_in * entries) + Work::bytes(8 * d_in * entries + 8 * s.weights());
     Row::new("gradient_sparse", s.size_k(k), work, move |data| {

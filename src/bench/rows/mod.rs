@@ -5,6 +5,7 @@ mod attention;
 mod decode;
 mod encode;
 mod gradient;
+mod listed;
 mod lists;
 mod lm;
 mod matrix;

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::backend::*;
-use crate::bench::data::ADAM_BETAS;
+use crate::bench::data::ADAM;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
         clip_scale(s),
         adam(s),
+        listed::adam_sparse(s, s.k),
         matrix::row_norms(s),
         matrix::scale(s),
         lists::find_dead(s),
@@ -29,7 +30,7 @@ pub(super) fn clip_scale<B: Backend>(s: SaeSizes) -> Row<B> {
         let mut out = data.zeros(2)?;
         Ok(Box::new(move |backend: &B| {
             let gradients: Vec<_> = gradients.iter().collect();
-            backend.clip_scale(ClipScale { gradients: &gradients, max_norm: Some(1.0), out: &mut out })
+            backend.clip_scale(ClipScale { gradients: &gradients, squares: None, max_norm: Some(1.0), out: &mut out })
         }))
     })
 }
@@ -50,7 +51,7 @@ pub(super) fn adam<B: Backend>(s: SaeSizes) -> Row<B> {
     Row::new("adam", format!("{len} numbers"), Work::bytes(28 * len), move |data| {
         let (mut parameter, gradient) = (data.normal(len)?, data.normal(len)?);
         let (mut exp_avg, mut exp_avg_sq) = (data.normal(len)?, data.positive(len)?);
-        let (clip, scalars, [beta1, beta2]) = (data.positive(1)?, data.scalars()?, ADAM_BETAS);
+        let (clip, scalars) = (data.positive(1)?, data.scalars()?);
         Ok(Box::new(move |backend: &B| {
             backend.adam(Adam {
                 parameter: &mut parameter,
@@ -59,9 +60,7 @@ pub(super) fn adam<B: Backend>(s: SaeSizes) -> Row<B> {
                 exp_avg_sq: &mut exp_avg_sq,
                 clip: &clip,
                 scalars: &scalars,
-                beta1,
-                beta2,
-                epsilon: 1e-8,
+                constants: ADAM,
             })
         }))
     })

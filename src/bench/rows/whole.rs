@@ -39,21 +39,25 @@ pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
             .consists_of(sparse_work)
             .consists_of(of_lists(s, active)),
         step("step standard dense", format!("{}, half active", s.size()), s, standard(), 0.0, 2 * s.dense())
-            .consists_of(dense_work),
+            .consists_of(dense_work)
+            .consists_of(of_written_gradients(s)),
     ]
-    .into_iter()
-    .map(|row| row.consists_of(of_every_step(s)))
-    .collect()
 }
 
+/// What a step on lists does after decoding, and where gradients are not written.
 fn of_lists<B: Backend>(s: SaeSizes, k: usize) -> Vec<Row<B>> {
-    vec![lists::transpose_lists(s, k), gradient::gradient_sparse(s, k), lists::update_firing(s)]
+    let sums = [listed::gradient_squares(s, k), listed::adam_sparse(s, k)];
+    [lists::transpose_lists(s, k), lists::update_firing(s)].into_iter().chain(sums).chain(of_every_step(s)).collect()
+}
+
+/// The other steps' clip and Adam.
+fn of_written_gradients<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
+    let written = [optimizer::adam(s), optimizer::adam(s), optimizer::clip_scale(s), matrix::row_norms(s)];
+    written.into_iter().chain(of_every_step(s)).collect()
 }
 
 fn of_every_step<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    let (both_matrices, norms) = ([optimizer::adam(s), optimizer::adam(s)], matrix::row_norms(s));
-    let others = [matrix::prepare_input(s), gradient::gradient_b_dec(s), optimizer::clip_scale(s), norms];
-    both_matrices.into_iter().chain(others).collect()
+    vec![matrix::prepare_input(s), gradient::gradient_b_dec(s)]
 }
 
 impl<B: Backend> Row<B> {

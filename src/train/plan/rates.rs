@@ -70,9 +70,7 @@ fn adam_rate<B: Backend>(backend: &B) -> Result<f64> {
             exp_avg_sq: &mut exp_avg_sq,
             clip: &clip,
             scalars: &scalars,
-            beta1,
-            beta2,
-            epsilon: 1e-8,
+            constants: AdamConstants { beta1, beta2, epsilon: 1e-8 },
         })?;
         backend.read(&parameter, 0, &mut [0.0])
     })?;

@@ -19,7 +19,7 @@ pub(super) fn weight_gradients(out: &WeightGradients<'_, Native>) -> ffi::cusae_
         b_enc: out.b_enc.at(),
         w_dec: out.w_dec.at(),
         accumulate: out.accumulate.into(),
-        unused: 0,
+        only_listed: out.only_listed.into(),
     }
 }
 
@@ -37,6 +37,62 @@ pub(in super::super) fn gradient_sparse(native: &Native, op: GradientSparse<'_, 
         d_sae: op.d_sae as u64,
     };
     native.call("gradient_sparse", |table| table.gradient_sparse, &arguments)
+}
+
+fn listed_gradient(of: &ListedGradient<'_, Native>) -> ffi::cusae_listed_gradient {
+    let stored = of.stored.as_ref();
+    ffi::cusae_listed_gradient {
+        lists: lists(of.lists),
+        by_latent: latent_lists(of.by_latent),
+        pre_gradient: of.pre_gradient.at(),
+        gradient: of.gradient.at(),
+        input: of.input.at(),
+        norm_gradient: or_null(of.norm_gradient),
+        stored_w_enc: or_null(stored.map(|stored| stored.w_enc)),
+        stored_w_dec: or_null(stored.map(|stored| stored.w_dec)),
+        stored_offsets: or_null(stored.map(|stored| &stored.by_latent.offsets)),
+        rows: of.rows as u64,
+        d_in: of.d_in as u64,
+        d_sae: of.d_sae as u64,
+    }
+}
+
+pub(in super::super) fn gradient_squares(native: &Native, op: GradientSquares<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_gradient_squares {
+        of: listed_gradient(op.of),
+        w_dec: op.w_dec.at(),
+        decoder_norm: op.decoder_norm.at(),
+        b_enc: op.b_enc.at(),
+        squares: op.squares.at(),
+    };
+    native.call("gradient_squares", |table| table.gradient_squares, &arguments)
+}
+
+fn adam_state(state: &AdamState<'_, Native>) -> ffi::cusae_adam_state {
+    ffi::cusae_adam_state {
+        parameter: state.parameter.at(),
+        exp_avg: state.exp_avg.at(),
+        exp_avg_sq: state.exp_avg_sq.at(),
+    }
+}
+
+pub(in super::super) fn adam_sparse(native: &Native, op: AdamSparse<'_, Native>) -> Result<()> {
+    let factors = op.constants.factors();
+    let arguments = ffi::cusae_adam_sparse {
+        of: listed_gradient(op.of),
+        w_enc: adam_state(&op.w_enc),
+        w_dec: adam_state(&op.w_dec),
+        decoder_norm: op.decoder_norm.at(),
+        clip: op.clip.at(),
+        scalars: op.scalars.at().cast(),
+        beta1: factors.beta1,
+        beta2: factors.beta2,
+        complement1: factors.complement1,
+        complement2: factors.complement2,
+        epsilon: factors.epsilon,
+        unused: 0,
+    };
+    native.call("adam_sparse", |table| table.adam_sparse, &arguments)
 }
 
 pub(in super::super) fn gradient_dense(native: &Native, op: GradientDense<'_, Native>) -> Result<()> {
@@ -74,6 +130,8 @@ pub(in super::super) fn clip_scale(native: &Native, op: ClipScale<'_, Native>) -
     let mut arguments = ffi::cusae_clip_scale {
         gradients: [null_mut::<f32>().cast_const(); MAX],
         lens: [0; MAX],
+        squares: or_null(op.squares),
+        n_squares: op.squares.map_or(0, Buffer::len) as u64,
         out: op.out.at(),
         n_gradients: n as u32,
         clip: op.max_norm.is_some().into(),
@@ -87,7 +145,7 @@ pub(in super::super) fn clip_scale(native: &Native, op: ClipScale<'_, Native>) -
 }
 
 pub(in super::super) fn adam(native: &Native, op: Adam<'_, Native>) -> Result<()> {
-    let factors = op.factors();
+    let factors = op.constants.factors();
     let arguments = ffi::cusae_adam {
         parameter: op.parameter.at(),
         gradient: op.gradient.at(),
