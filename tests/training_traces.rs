@@ -304,8 +304,10 @@ fn same_with_gradients_kept_on<B: Backend>(backend: B, name: &'static str, steps
         }
         run
     });
-    for of in [|sae: &TrainingSae<B>| &sae.values, |sae| &sae.exp_avg, |sae| &sae.exp_avg_sq] {
-        let [kept, summed] = [&kept, &summed].map(|run| of(&run.sae).download(&backend, 64).unwrap());
+    let weights = |sae: &TrainingSae<B>| {
+        [&sae.values, &sae.exp_avg, &sae.exp_avg_sq].map(|named| named.download(&backend, 64).unwrap())
+    };
+    for (kept, summed) in weights(&kept.sae).iter().zip(weights(&summed.sae)) {
         for (tensor, expected) in kept.iter().zip(summed.iter()) {
             let tolerance = 1e-6 * largest(&expected.1.values);
             assert_close(name, tensor.0, &tensor.1.values, &expected.1.values, tolerance);

@@ -1,6 +1,6 @@
 //! How fast this machine is: a measurement of a fraction of a second.
 
-use crate::backend::{ActivationFunction, Adam, Backend, Linear, StepScalars};
+use crate::backend::{ActivationFunction, Adam, AdamConstants, Backend, Linear, StepScalars};
 use crate::error::Result;
 use serde::Serialize;
 use std::time::Instant;
