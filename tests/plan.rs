@@ -155,7 +155,7 @@ fn time_counts_operations_at_the_measured_rates() {
     let sae = 2.0 * 8.0 * 64.0;
     assert_eq!(time.evaluation_operations, 3.0 * 96.0 * (7.0 * block + unembeddings + 2.0 * sae));
     assert_eq!(time.sae_operations, 10.0 * 2.0 * 100.0 * 8.0 * 64.0);
-    assert_eq!(time.sparse_operations, 10.0 * 8.0 * 100.0 * 8.0 * 4.0);
+    assert_eq!(time.sparse_operations, 10.0 * 12.0 * 100.0 * 8.0 * 4.0);
     assert_eq!(time.adam_updates, 10.0 * PARAMETERS as f64);
     let dense = time.model_operations + time.evaluation_operations + time.sae_operations;
     let every_fifth = plan("eval_every_n_steps = 5\nn_eval_batches = 2", &model(1)).time.unwrap();

@@ -233,7 +233,7 @@ impl Kind for BatchTopKKind {
 
     /// As TopK.
     fn operations(&self, recipe: &Recipe, _dims: Dims) -> Operations {
-        Operations { dense: 1.0, gathered: 4.0 * recipe.k }
+        Operations { dense: 1.0, gathered: 6.0 * recipe.k }
     }
 
     /// The threshold starts at 0, where half of all latents are active.

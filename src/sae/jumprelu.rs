@@ -261,9 +261,9 @@ impl Kind for JumpReluKind {
         WorkSpace { numbers: 7 * rows as u64 * room_at_the_start(d_sae), formula: "7 * batch * 5/8 of d_sae".into() }
     }
 
-    /// Decoding, its gradient, and those of both matrices; of half of all latents at first.
+    /// Decoding, its gradient, and those of both matrices twice; of half of all latents at first.
     fn operations(&self, _recipe: &Recipe, dims: Dims) -> Operations {
-        Operations { dense: 1.0, gathered: 4.0 * dims.d_sae as f64 / 2.0 }
+        Operations { dense: 1.0, gathered: 6.0 * dims.d_sae as f64 / 2.0 }
     }
 
     fn room(&self, _recipe: &Recipe, dims: Dims) -> (usize, &'static str) {

@@ -133,9 +133,9 @@ impl Kind for TopKKind {
         }
     }
 
-    /// Lists are gathered four times: decoding, its gradient, and those of both matrices.
+    /// Lists are gathered six times: decoding, its gradient, and those of both matrices twice.
     fn operations(&self, recipe: &Recipe, _dims: Dims) -> Operations {
-        Operations { dense: 1.0, gathered: 4.0 * recipe.k }
+        Operations { dense: 1.0, gathered: 6.0 * recipe.k }
     }
 
     fn room(&self, recipe: &Recipe, _dims: Dims) -> (usize, &'static str) {
