@@ -59,6 +59,14 @@ pub enum Error {
         /// Why, and what to use instead.
         what: String,
     },
+    /// The Hugging Face Hub, or what it gave.
+    #[error("{name}: {what}")]
+    Hub {
+        /// The repository.
+        name: String,
+        /// What was asked, what came of it, what to do.
+        what: String,
+    },
     /// Training met a value that is not a number or infinite.
     #[error("{0}")]
     NonFinite(String),
@@ -82,6 +90,11 @@ impl Error {
     /// An [`Error::Config`] for the recipe key `key`.
     pub fn config(key: impl Into<String>, what: impl Into<String>) -> Error {
         Error::Config { key: key.into(), what: what.into() }
+    }
+
+    /// An [`Error::Hub`] about the repository `name`.
+    pub fn hub(name: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Hub { name: name.into(), what: what.into() }
     }
 
     /// The process exit code of this error: 2 wrong usage, 130 interrupted after saving, else 1.

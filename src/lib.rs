@@ -84,6 +84,7 @@ pub mod embedded;
 pub mod error;
 pub mod eval;
 pub mod formats;
+pub mod hub;
 pub mod lm;
 pub mod machine;
 pub mod random;

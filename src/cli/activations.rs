@@ -26,10 +26,10 @@ const CONTEXT_SIZE: usize = 128;
 /// What to run, what to look at, and where to write it.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of a GPT-2, or embedded.
+    /// A GPT-2: a folder, a name on the Hub, or embedded.
     #[arg(long, value_name = "MODEL", default_value = "embedded")]
     model: String,
-    /// Text files [default for the embedded model: its training text].
+    /// Text files, or a data set of the Hub [default for the embedded model: its training text].
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
     text: Vec<PathBuf>,
     /// Token file: FILE or FILE:TENSOR.

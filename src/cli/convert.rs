@@ -6,6 +6,7 @@ use super::Common;
 use cusae::backend::Backend;
 use cusae::error::{Error, Result};
 use cusae::formats::{self, SavedSae};
+use cusae::hub;
 use cusae::random::{Random, Stream};
 use cusae::sae::config::InferenceArchitecture;
 use cusae::sae::features::SparseFeatures;
@@ -23,9 +24,9 @@ const MADE_UP: usize = 256;
 /// What to convert, and to what.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder or file of the SAE.
+    /// The SAE: a folder or file, RELEASE:ID, or REPOSITORY:PATH of the Hub.
     #[arg(long, value_name = "SAE")]
-    from: PathBuf,
+    from: String,
     /// Its layout [default: what its files show].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -67,11 +68,9 @@ struct Report {
 
 /// Converts, reads what was written, and compares.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
-    let from = match &args.format {
-        Some(name) => formats::named(name)?,
-        None => formats::layout(&args.from)?,
-    };
-    let before = formats::load(&args.from, Some(from))?;
+    let named = hub::sae("--from", &args.from)?;
+    let from = named.layout(args.format.as_deref())?;
+    let before = named.load_as(from)?;
     let d_in = before.config.d_in;
     let x = match &args.activations {
         Some(name) => {

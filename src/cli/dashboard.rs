@@ -29,7 +29,7 @@ const CURVES: [&str; 4] = ["metrics/l0", "metrics/explained_variance", "losses/m
 pub struct Args {
     #[command(flatten)]
     look: LookArgs,
-    /// Text files [default for the embedded model: its held-out text].
+    /// Text files, or a data set of the Hub [default for the embedded model: its held-out text].
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
     text: Vec<PathBuf>,
     /// Token file: FILE or FILE:TENSOR.

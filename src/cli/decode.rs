@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// What to decode, with what, and where to.
 #[derive(clap::Args)]
 pub struct Args {
-    /// SAE folder.
+    /// The SAE: a folder or file, RELEASE:ID, or REPOSITORY:PATH of the Hub.
     #[arg(long, value_name = "SAE")]
     sae: String,
     /// Features: a file with indptr, indices, values, or with feature_acts [n, d_sae].

@@ -18,7 +18,7 @@ pub const CHUNK: usize = 1024;
 /// What to encode, with what, and where to.
 #[derive(clap::Args)]
 pub struct Args {
-    /// SAE folder.
+    /// The SAE: a folder or file, RELEASE:ID, or REPOSITORY:PATH of the Hub.
     #[arg(long, value_name = "SAE")]
     sae: String,
     /// Activations [.., d_in]: FILE or FILE:TENSOR.

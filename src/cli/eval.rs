@@ -18,13 +18,13 @@ use std::path::PathBuf;
 /// What to evaluate, and on what.
 #[derive(clap::Args)]
 pub struct Args {
-    /// SAE folder.
+    /// The SAE: a folder or file, RELEASE:ID, or REPOSITORY:PATH of the Hub.
     #[arg(long, value_name = "SAE")]
     sae: String,
-    /// Folder of a GPT-2, or embedded [default: the SAE's model_name].
+    /// A GPT-2: a folder, a name on the Hub, or embedded [default: the SAE's model_name].
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// Text files [default for the embedded model: its held-out text].
+    /// Text files, or a data set of the Hub [default for the embedded model: its held-out text].
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
     text: Vec<PathBuf>,
     /// Token file: FILE or FILE:TENSOR.

@@ -3,20 +3,15 @@
 use cusae::backend::Backend;
 use cusae::config::{Setting, SpecialToken};
 use cusae::error::{Error, Result};
-use cusae::formats::{self, arrays, tensors::TensorFile};
+use cusae::formats::{arrays, tensors::TensorFile};
+use cusae::hub;
 use cusae::lm::Processing;
 use cusae::sae::inference::Sae;
 use serde_json::{Map, Value};
-use std::path::Path;
 
-/// An SAE by the name the user gave: a local folder or file. Errors: as [`formats::load`].
+/// An SAE by the name the user gave: see [`hub::sae`].
 pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
-    let folder = Path::new(name);
-    if !folder.exists() && name.contains(':') {
-        let what = format!("{name} is no local folder, and SAEs cannot be fetched from the Hub yet; give a folder");
-        return Err(Error::config("--sae", what));
-    }
-    let saved = formats::load(folder, None)?;
+    let saved = hub::sae("--sae", name)?.load()?;
     Sae::new(backend, &saved.config, &saved.weights)
 }
 

@@ -1,6 +1,8 @@
 //! `cusae list`: which SAEs there are, in SAELens' registry or on the Hub.
 
 use super::Common;
+#[cfg(feature = "hub")]
+use cusae::hub::{FoundRepository, Hub};
 use cusae::registry::{self, Query, RegisteredSae, Release};
 use serde::Serialize;
 use std::fmt;
@@ -27,6 +29,10 @@ pub struct Args {
     /// Lines to print; 0 for all [default: 40, with --json all].
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Search the Hub for repositories that are tagged saelens and whose names hold TEXT.
+    #[cfg(feature = "hub")]
+    #[arg(long, conflicts_with_all = ["model", "hook", "width", "l0"])]
+    hub: bool,
 }
 
 /// Prints the SAEs, or, where nothing tells one SAE of a release from another, the releases.
@@ -36,6 +42,11 @@ pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
         None if common.json => usize::MAX,
         limit => limit.unwrap_or(40),
     };
+    #[cfg(feature = "hub")]
+    if args.hub {
+        let limit = if common.json { args.limit.filter(|&n| n > 0).unwrap_or(1000) } else { limit };
+        return common.print(&OnHub { repositories: Hub::from_env()?.search_saes(&args.text, limit)? });
+    }
     // A release's own name, or what stands for it, means what it holds.
     let named = match args.text.as_slice() {
         [name] => registry::find(name),
@@ -96,6 +107,24 @@ struct Sae {
     release: &'static Release,
     #[serde(flatten)]
     sae: &'static RegisteredSae,
+}
+
+#[cfg(feature = "hub")]
+#[derive(Serialize)]
+struct OnHub {
+    repositories: Vec<FoundRepository>,
+}
+
+#[cfg(feature = "hub")]
+impl fmt::Display for OnHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.repositories.iter().map(|found| {
+            let changed = found.last_modified.split('T').next().unwrap_or_default();
+            [found.repo_id.clone(), found.downloads.to_string(), found.likes.to_string(), changed.to_string()]
+        });
+        table(f, ["repository", "downloads", "likes", "changed"], rows.collect())?;
+        writeln!(f, "{} repositories tagged saelens", self.repositories.len())
+    }
 }
 
 impl fmt::Display for Releases {

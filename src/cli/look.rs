@@ -13,10 +13,10 @@ use std::sync::Arc;
 /// The SAE and the model to look into.
 #[derive(clap::Args)]
 pub struct LookArgs {
-    /// SAE folder.
+    /// The SAE: a folder or file, RELEASE:ID, or REPOSITORY:PATH of the Hub.
     #[arg(long, value_name = "SAE")]
     sae: String,
-    /// Folder of a GPT-2, or embedded [default: the SAE's model_name].
+    /// A GPT-2: a folder, a name on the Hub, or embedded [default: the SAE's model_name].
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Treatment of the model's weights: none or transformer-lens [default: the SAE's, or none].

@@ -17,6 +17,8 @@ mod info;
 mod inputs;
 mod list;
 mod look;
+#[cfg(feature = "hub")]
+mod pull;
 mod steer;
 mod train;
 mod verify;
@@ -25,6 +27,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use cusae::backend::{Backend, Device};
 use cusae::error::{Error, Result};
+use cusae::hub;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::cell::OnceCell;
@@ -50,6 +53,9 @@ enum Command {
     Info(info::Args),
     /// Search the SAEs of SAELens' registry by model, hook, width, L0 or name.
     List(list::Args),
+    /// Fetch a model, an SAE or a data set of the Hugging Face Hub.
+    #[cfg(feature = "hub")]
+    Pull(pull::Args),
 }
 
 /// The commands that need a device.
@@ -89,6 +95,8 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
     match command {
         Command::Info(args) => info::run(args, common),
         Command::List(args) => list::run(args, common),
+        #[cfg(feature = "hub")]
+        Command::Pull(args) => pull::run(args, common),
         Command::Compute(command) => match common.open_device()? {
             Device::Cpu(cpu) => compute(*command, common, &cpu),
             Device::Native(native) => compute(*command, common, &native),
@@ -183,6 +191,7 @@ impl Common {
 pub fn main() -> ExitCode {
     // Wrong usage ends here with exit code 2, --help and --version with 0.
     let cli = Cli::parse();
+    hub::show_progress(!cli.common.quiet);
     let Err(error) = start_threads(&cli.common).and_then(|()| run(cli.command, &cli.common)) else {
         return ExitCode::SUCCESS;
     };

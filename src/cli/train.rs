@@ -31,7 +31,7 @@ pub struct Args {
     /// Train on stored activations, FILE or FILE:TENSOR or a folder (cached_activations_path).
     #[arg(long, value_name = "FILE_OR_DIR", conflicts_with = "cached_activations_path")]
     activations: Option<String>,
-    /// Start from the weights of this SAE folder (from_pretrained_path).
+    /// Start from the weights of this SAE, a folder or a name (from_pretrained_path).
     #[arg(long, value_name = "DIR", conflicts_with = "from_pretrained_path")]
     init: Option<String>,
     /// Take stored activations in file order (shuffle = false).

@@ -4,7 +4,8 @@ use super::eval;
 use super::Common;
 use cusae::backend::Backend;
 use cusae::error::Error;
-use cusae::formats::{self, SavedSae};
+use cusae::formats::SavedSae;
+use cusae::hub;
 use cusae::sae::inference::Sae;
 use cusae::sae::inspect::{inspect, Check};
 use serde::Serialize;
@@ -48,12 +49,10 @@ struct Measured {
 
 /// Checks, measures where a model is named, prints. Error: a check failed or a claim does not hold.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
-    let path = PathBuf::from(args.eval.sae());
-    let format = match &args.format {
-        Some(name) => formats::named(name)?,
-        None => formats::layout(&path)?,
-    };
-    let saved = formats::load(&path, Some(format))?;
+    let named = hub::sae("--sae", args.eval.sae())?;
+    let format = named.layout(args.format.as_deref())?;
+    let saved = named.load_as(format)?;
+    let path = named.path;
     let checks = inspect(&saved.config, &saved.weights, saved.log_sparsity.as_deref());
     let measured = match args.eval.names_model() {
         true => measure(&args, common, backend, &path, &saved)?,

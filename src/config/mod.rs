@@ -146,11 +146,11 @@ recipe! {
         decoder_init_norm: Option<f64> = Some(0.1),
         /// Number format of weights and activations.
         dtype: Dtype = Dtype::Float32,
-        /// Folder of an SAE to start from instead of random weights (--init).
+        /// Folder or name of an SAE to start from instead of random weights (--init).
         from_pretrained_path: Option<String> = None,
     }
     "Language model" {
-        /// Hugging Face folder of a GPT-2, or the embedded model.
+        /// Hugging Face folder of a GPT-2, its name on the Hub, or the embedded model.
         model_name: String = "embedded".into(),
         /// Where in the model activations are read, as TransformerLens names it.
         hook_name: String = "blocks.2.hook_resid_pre".into(),
@@ -158,7 +158,7 @@ recipe! {
         processing: Processing = Processing::None,
     }
     "Text" {
-        /// Text or token files to train on, or the embedded text.
+        /// Text or token files or a data set of the Hub to train on, or the embedded text.
         dataset_path: DatasetPath = DatasetPath::Embedded,
         /// Column or JSON field to read; auto is the first of tokens, input_ids, text, problem.
         dataset_column: Auto<String> = Auto::Auto,

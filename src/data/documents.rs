@@ -7,6 +7,7 @@ use super::token_files::TokenReader;
 use crate::config::DatasetPath;
 use crate::embedded;
 use crate::error::{Error, Result};
+use crate::hub;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,8 @@ pub struct DocumentPosition {
 pub enum Source {
     /// A file; its ending says what it holds.
     File(PathBuf),
+    /// A file of a data set on the Hub, fetched when its turn comes.
+    Remote(hub::RemoteFile),
     /// Zstd-compressed JSON Lines that are part of the program.
     Embedded {
         /// Stands for the path in messages.
@@ -72,6 +75,7 @@ impl Source {
     pub fn path(&self) -> &Path {
         match self {
             Source::File(path) => path,
+            Source::Remote(file) => file.name(),
             Source::Embedded { name, .. } => Path::new(name),
         }
     }
@@ -94,7 +98,8 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Documents of these files; of a folder, all its files that can be read, by name. `column`
+    /// Documents of these files; of a folder, all its files that can be read, by name; of a data set on
+    /// the Hub, `org/name` or `org/name:path`, those that [`hub::dataset`] finds. `column`
     /// names the column (JSON Lines, parquet) or the tensor (safetensors); otherwise it is found.
     /// Errors: nothing there, an unknown ending, or the first file cannot be read.
     pub fn open(paths: &[impl AsRef<Path>], column: Option<&str>) -> Result<Self> {
@@ -102,6 +107,8 @@ impl Documents {
         for path in paths.iter().map(AsRef::as_ref) {
             if path.is_dir() {
                 sources.extend(files_of(path)?.into_iter().map(Source::File));
+            } else if let Some(files) = dataset(path)? {
+                sources.extend(files.into_iter().map(Source::Remote));
             } else {
                 std::fs::metadata(path).map_err(Error::io(path, "open"))?;
                 sources.push(Source::File(path.to_path_buf()));
@@ -211,6 +218,7 @@ fn kind(path: &Path) -> Option<Kind> {
 fn open(source: &Source, column: Option<&str>, record: u64, byte: u64) -> Result<Box<dyn Reader>> {
     let path = match source {
         Source::File(path) => path,
+        Source::Remote(file) => return open(&Source::File(file.fetch()?), column, record, byte),
         Source::Embedded { .. } => return Ok(Box::new(JsonlReader::open(source, column, record, byte)?)),
     };
     Ok(match kind(path).expect("endings were checked when the files were named") {
@@ -219,6 +227,15 @@ fn open(source: &Source, column: Option<&str>, record: u64, byte: u64) -> Result
         Kind::Parquet => Box::new(ParquetReader::open(path, column, record)?),
         Kind::Tokens => Box::new(TokenReader::open(path, column, record)?),
     })
+}
+
+/// The files of a data set on the Hub. None: the path is one of this machine, whether it is there or not.
+fn dataset(path: &Path) -> Result<Option<Vec<hub::RemoteFile>>> {
+    let is_file = kind(path).is_some() && !path.to_string_lossy().contains(':');
+    match path.to_str() {
+        Some(name) if !path.exists() && !is_file => hub::dataset(name),
+        _ => Ok(None),
+    }
 }
 
 /// The readable files of a folder, by name.

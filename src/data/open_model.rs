@@ -2,9 +2,9 @@
 
 use super::Tokenizer;
 use crate::backend::Backend;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::hub;
 use crate::lm::{LanguageModel, Processing};
-use std::path::Path;
 use std::sync::Arc;
 
 /// A model and, if it has one, its tokenizer: token files do not need it.
@@ -15,7 +15,7 @@ pub struct ModelAndTokenizer<B: Backend> {
     pub tokenizer: Option<Arc<Tokenizer>>,
 }
 
-/// Opens `embedded` or a Hugging Face folder; `key` is the recipe key or flag that named it.
+/// Opens `embedded`, a Hugging Face folder, or a model of the Hub; `key` is the recipe key or flag that named it.
 pub fn open_model<B: Backend>(
     backend: &B,
     key: &str,
@@ -26,15 +26,9 @@ pub fn open_model<B: Backend>(
         let model = Arc::new(LanguageModel::embedded(backend, processing)?);
         return Ok(ModelAndTokenizer { model, tokenizer: Some(Arc::new(Tokenizer::embedded()?)) });
     }
-    let folder = Path::new(name);
-    if !folder.exists() {
-        let what = format!(
-            "{name} is no local folder, and models cannot be fetched from the Hub yet; give a folder, or embedded"
-        );
-        return Err(Error::config(key, what));
-    }
-    let model = Arc::new(LanguageModel::load(backend, folder, processing)?);
+    let folder = hub::model(key, name)?;
+    let model = Arc::new(LanguageModel::load(backend, &folder, processing)?);
     let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
-    let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(folder)).transpose()?;
+    let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&folder)).transpose()?;
     Ok(ModelAndTokenizer { model, tokenizer: tokenizer.map(Arc::new) })
 }

@@ -15,7 +15,7 @@ fn open_stream(source: &Source, byte: u64) -> Result<Box<dyn BufRead + Send>> {
     let path = source.path();
     let mut stream: Box<dyn BufRead + Send> = match source {
         Source::Embedded { bytes, .. } => unpack_zstd(path, *bytes)?,
-        Source::File(path) => {
+        Source::File(_) | Source::Remote(_) => {
             let mut file = File::open(path).map_err(Error::io(path, "open"))?;
             match path.extension().and_then(|e| e.to_str()) {
                 Some("zst") => unpack_zstd(path, file)?,

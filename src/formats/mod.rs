@@ -15,6 +15,7 @@ pub mod npz;
 pub mod openai;
 pub mod pickle;
 mod qwen_scope;
+pub mod repository;
 pub mod saelens;
 mod source;
 pub mod sparsify;

@@ -11,7 +11,8 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalConfig, Report};
-use crate::formats::{self, saelens};
+use crate::formats::saelens;
+use crate::hub;
 use crate::lm::{LanguageModel, Processing};
 use crate::sae::config::{ReshapeActivations, SaeConfig};
 use crate::sae::inference::Sae;
@@ -20,7 +21,6 @@ use crate::sae::kind;
 use crate::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Where a run's activations come from and what it is evaluated with.
@@ -272,7 +272,7 @@ fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f6
         let weights = initial_weights([config.d_in, config.d_sae], &kind.vectors(recipe), norm, recipe.seed);
         return Ok((weights, Vec::new()));
     };
-    let saved = formats::load(Path::new(path), None)?;
+    let saved = hub::sae("from_pretrained_path", path)?.load()?;
     let (found, wanted) = (&saved.config, config);
     if (found.d_in, found.d_sae) != (wanted.d_in, wanted.d_sae) {
         let what = format!(

@@ -16,6 +16,7 @@ use crate::config::Recipe;
 use crate::data::StoredActivations;
 use crate::embedded;
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::lm::ModelConfig;
 use crate::machine::Memory;
 use crate::sae::architecture::Dims;
@@ -178,7 +179,7 @@ fn open_source(recipe: &Recipe) -> Result<(Source, usize)> {
     let config = if recipe.model_name == "embedded" {
         ModelConfig::parse(Path::new("the embedded config.json"), embedded::MODEL_CONFIG)?
     } else {
-        let path = Path::new(&recipe.model_name).join("config.json");
+        let path = hub::model_config("model_name", &recipe.model_name)?;
         ModelConfig::parse(&path, &std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?)?
     };
     if recipe.context_size > config.n_ctx {

@@ -1,0 +1,5 @@
+//! Models, SAEs and data sets of the Hub, and SAEs to it: the program, against a Hub on loopback.
+
+mod client;
+mod download;
+mod names;
