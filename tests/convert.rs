@@ -161,7 +161,7 @@ fn verify_says_what_is_in_an_sae() {
     assert_eq!((&verdict["format"], &verdict["architecture"]), (&"sae_lens".into(), &"jumprelu".into()));
     let checks = verdict["checks"].as_array().unwrap();
     let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["finite values", "decoder norms", "encoder", "config and weights", "thresholds"]);
+    assert_eq!(names, ["finite values", "decoder norms", "encoder", "config and weights", "thresholds", "dtypes"]);
     assert!(checks.iter().all(|check| check["passed"] == true));
     assert_eq!(checks[2]["found"], "0 of 256 latents read nothing");
     assert_eq!(verdict["measured"], serde_json::json!([]));
@@ -180,6 +180,9 @@ fn verify_fails_what_does_not_fit_its_notes() {
         printed.contains("FAILED config and weights      metadata says d_sae = 300, the weights have 256"),
         "{printed}"
     );
+    edit_cfg(folder.path(), |cfg| (cfg["metadata"]["d_sae"], cfg["dtype"]) = (256.into(), "bfloat16".into()));
+    let printed = String::from_utf8(cusae(&["verify", "--sae", text(folder.path())]).stdout).unwrap();
+    assert!(printed.contains("FAILED dtypes                  W_dec is stored as F32, cfg.json says BF16"), "{printed}");
 }
 
 #[test]
@@ -200,7 +203,7 @@ fn verify_measures_what_is_claimed() {
     let verdict = run(&verify);
     let measured = verdict["measured"].as_array().unwrap().clone();
     let metrics: Vec<_> = measured.iter().map(|m| m["metric"].as_str().unwrap()).collect();
-    assert_eq!(metrics, ["l0", "explained_variance", "mse", "ce_loss_score", "kl_div_score"]);
+    assert_eq!(metrics, ["l0", "explained_variance", "mse", "ce_loss_score", "kl_div_score", "dead_features"]);
     let l0 = measured[0]["measured"].as_f64().unwrap();
     edit_cfg(folder.path(), |cfg| cfg["metadata"]["l0"] = (l0 * 1.05).into());
     assert_eq!(run(&verify)["measured"][0]["agrees"], true);

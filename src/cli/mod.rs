@@ -19,6 +19,8 @@ mod list;
 mod look;
 #[cfg(feature = "hub")]
 mod pull;
+#[cfg(feature = "hub")]
+mod push;
 mod steer;
 mod train;
 mod verify;
@@ -56,6 +58,9 @@ enum Command {
     /// Fetch a model, an SAE or a data set of the Hugging Face Hub.
     #[cfg(feature = "hub")]
     Pull(pull::Args),
+    /// Upload an SAE to the Hugging Face Hub.
+    #[cfg(feature = "hub")]
+    Push(push::Args),
 }
 
 /// The commands that need a device.
@@ -97,6 +102,8 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
         Command::List(args) => list::run(args, common),
         #[cfg(feature = "hub")]
         Command::Pull(args) => pull::run(args, common),
+        #[cfg(feature = "hub")]
+        Command::Push(args) => push::run(args, common),
         Command::Compute(command) => match common.open_device()? {
             Device::Cpu(cpu) => compute(*command, common, &cpu),
             Device::Native(native) => compute(*command, common, &native),

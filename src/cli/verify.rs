@@ -4,14 +4,16 @@ use super::eval;
 use super::Common;
 use cusae::backend::Backend;
 use cusae::error::Error;
-use cusae::formats::SavedSae;
-use cusae::hub;
+use cusae::formats::{saelens, SavedSae};
+use cusae::hub::{self, NamedSae};
+use cusae::registry::RegisteredSae;
 use cusae::sae::inference::Sae;
 use cusae::sae::inspect::{inspect, Check};
+use safetensors::Dtype;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Relative difference of a claim from what is measured that is put down to other text.
 const TOLERANCE: f64 = 0.1;
@@ -45,6 +47,9 @@ struct Measured {
     measured: f64,
     claimed: Option<f64>,
     agrees: Option<bool>,
+    /// What SAELens' registry says; on which text is not known, so nothing has to agree with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<f64>,
 }
 
 /// Checks, measures where a model is named, prints. Error: a check failed or a claim does not hold.
@@ -52,16 +57,18 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let named = hub::sae("--sae", args.eval.sae())?;
     let format = named.layout(args.format.as_deref())?;
     let saved = named.load_as(format)?;
-    let path = named.path;
-    let checks = inspect(&saved.config, &saved.weights, saved.log_sparsity.as_deref());
+    let mut checks = inspect(&saved.config, &saved.weights, saved.log_sparsity.as_deref());
+    if format == "sae_lens" {
+        checks.push(dtypes(&saelens::stored_dtypes(&named.path)?, &saved));
+    }
     let measured = match args.eval.names_model() {
-        true => measure(&args, common, backend, &path, &saved)?,
+        true => measure(&args, common, backend, &named, &saved)?,
         false => Vec::new(),
     };
     let failed = checks.iter().filter(|check| !check.passed).count();
     let untrue = measured.iter().filter(|measured| measured.agrees == Some(false)).count();
     common.print(&Verdict {
-        sae: path.clone(),
+        sae: named.path.clone(),
         format,
         architecture: saved.config.architecture_name(),
         d_in: saved.config.d_in,
@@ -71,7 +78,10 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     })?;
     match failed + untrue {
         0 => Ok(()),
-        _ => Err(Error::format(path, format!("{failed} checks failed, {untrue} claims do not hold; see above")).into()),
+        _ => {
+            Err(Error::format(named.path, format!("{failed} checks failed, {untrue} claims do not hold; see above"))
+                .into())
+        }
     }
 }
 
@@ -79,33 +89,60 @@ fn measure<B: Backend>(
     args: &Args,
     common: &Common,
     backend: &B,
-    path: &Path,
+    named: &NamedSae,
     saved: &SavedSae,
 ) -> anyhow::Result<Vec<Measured>> {
     let sae = Sae::new(backend, &saved.config, &saved.weights)?;
     let scalars = eval::report(&args.eval, common, backend, &sae)?.scalars();
-    let claims = Claims::of(path, saved);
+    let claims = Claims::of(named, saved);
     let compare = |metric: &'static str| {
         let (group, _, measured) = scalars.iter().find(|(_, key, _)| key == metric)?;
-        let claimed = claims.get(group, metric);
+        // How many latents seem dead depends on how much is read.
+        let claimed = claims.get(group, metric).filter(|_| metric != "dead_features");
         let agrees = claimed.map(|claimed| (measured - claimed).abs() <= TOLERANCE * claimed.abs().max(1e-6));
-        Some(Measured { metric, measured: *measured, claimed, agrees })
+        Some(Measured { metric, measured: *measured, claimed, agrees, published: claims.published(metric) })
     };
-    Ok(["l0", "explained_variance", "mse", "ce_loss_score", "kl_div_score"].into_iter().filter_map(compare).collect())
+    let metrics = ["l0", "explained_variance", "mse", "ce_loss_score", "kl_div_score", "dead_features"];
+    Ok(metrics.into_iter().filter_map(compare).collect())
 }
 
-/// What a folder says of its SAE: the metadata of `cfg.json`, and `eval.json` of a run.
+/// Whether the weights are stored as precisely as the configuration says. Thresholds are float32 in SAEs of
+/// any dtype, as SAELens trains them.
+fn dtypes(stored: &[(String, Dtype)], saved: &SavedSae) -> Check {
+    let said = saved.config.dtype;
+    let other = |(name, dtype): &&(String, Dtype)| *dtype != said && !name.contains("threshold");
+    let (passed, found) = match stored.iter().find(other) {
+        None => (true, format!("{said:?}")),
+        Some((name, dtype)) => (false, format!("{name} is stored as {dtype:?}, cfg.json says {said:?}")),
+    };
+    Check { name: "dtypes", passed, found }
+}
+
+/// What a folder says of its SAE: the metadata of `cfg.json`, and `eval.json` of a run; and what the registry
+/// says.
 struct Claims {
     metadata: Value,
     eval: Option<Value>,
+    registered: Option<&'static RegisteredSae>,
 }
 
 impl Claims {
-    fn of(path: &Path, saved: &SavedSae) -> Claims {
+    fn of(named: &NamedSae, saved: &SavedSae) -> Claims {
         // A folder without an eval.json, or with another program's, claims nothing there.
-        let eval =
-            std::fs::read_to_string(path.join("eval.json")).ok().and_then(|text| serde_json::from_str(&text).ok());
-        Claims { metadata: Value::Object(saved.config.metadata.clone()), eval }
+        let text = std::fs::read_to_string(named.path.join("eval.json")).ok();
+        Claims {
+            metadata: Value::Object(saved.config.metadata.clone()),
+            eval: text.and_then(|text| serde_json::from_str(&text).ok()),
+            registered: named.registered.map(|(_, sae)| sae),
+        }
+    }
+
+    fn published(&self, metric: &str) -> Option<f64> {
+        match metric {
+            "l0" => self.registered?.l0,
+            "explained_variance" => self.registered?.variance_explained,
+            _ => None,
+        }
     }
 
     fn get(&self, group: &str, metric: &str) -> Option<f64> {
@@ -121,10 +158,11 @@ impl fmt::Display for Verdict {
         for Check { name, passed, found } in checks {
             writeln!(f, "  {} {name:24}{found}", if *passed { "ok    " } else { "FAILED" })?;
         }
-        for Measured { metric, measured, claimed, agrees } in measured {
+        for Measured { metric, measured, claimed, agrees, published } in measured {
             let mark = if *agrees == Some(false) { "FAILED" } else { "ok    " };
             let claimed = claimed.map_or_else(|| "not claimed".into(), |claimed| format!("claimed {claimed:.4}"));
-            writeln!(f, "  {mark} {metric:24}{measured:.4}, {claimed}")?;
+            let published = published.map_or(String::new(), |published| format!(", published as {published}"));
+            writeln!(f, "  {mark} {metric:24}{measured:.4}, {claimed}{published}")?;
         }
         Ok(())
     }

@@ -69,6 +69,16 @@ impl Hub {
         format!("{}/api/{}/{}/{what}", self.endpoint, repository.kind.plural(), repository.id)
     }
 
+    /// The same for what no cache can stand in for.
+    pub(super) fn error_online(&self, repository: &Repository, failure: Failure) -> Error {
+        match failure {
+            Failure::Unreachable(why) => {
+                Error::hub(repository.to_string(), format!("{} cannot be reached ({why})", self.host()))
+            }
+            failure => self.error(repository, failure),
+        }
+    }
+
     /// A failure that is about a repository, as a sentence.
     pub(super) fn error(&self, repository: &Repository, failure: Failure) -> Error {
         let (host, id) = (self.host(), &repository.id);

@@ -57,7 +57,8 @@ pub fn dataset(name: &str) -> Result<Option<Vec<RemoteFile>>> {
     }
     let shown: Vec<&str> = listed.iter().map(|file| file.path.as_str()).take(5).collect();
     let beginning = if path.is_empty() { String::new() } else { format!(" whose path begins with {path}") };
-    let what = format!("it has no .parquet, .jsonl or .txt{beginning}; it holds {}, …", shown.join(", "));
+    let more = if listed.len() > shown.len() { ", …" } else { "" };
+    let what = format!("it has no .parquet, .jsonl or .txt{beginning}; it holds {}{more}", shown.join(", "));
     Err(Error::hub(repository.to_string(), what))
 }
 

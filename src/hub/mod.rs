@@ -23,6 +23,8 @@ mod http;
 mod listing;
 #[cfg(feature = "hub")]
 mod search;
+#[cfg(feature = "hub")]
+mod upload;
 
 #[cfg(not(feature = "hub"))]
 mod absent;
@@ -33,6 +35,8 @@ pub use absent::Hub;
 pub use client::Hub;
 #[cfg(feature = "hub")]
 pub use search::FoundRepository;
+#[cfg(feature = "hub")]
+pub use upload::{Commit, Contents, Upload};
 
 pub use datasets::{dataset, RemoteFile};
 pub use models::{fetch_model, model, model_config};

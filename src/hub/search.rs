@@ -1,6 +1,6 @@
 //! Searching the Hub for SAEs: repositories that carry the tag `saelens`.
 
-use super::http::{escape, Failure, Request};
+use super::http::{escape, Request};
 use super::listing::{next_page, text};
 use super::{Hub, Kind, Repository};
 use crate::error::{Error, Result};
@@ -30,9 +30,11 @@ impl Hub {
         let search = if words.is_empty() { String::new() } else { format!("&search={}", escape(&words.join(" "))) };
         let query = format!("filter=saelens{search}&sort=downloads&direction=-1&limit={page}&full=true");
         let mut next = Some(format!("{}/api/models?{query}", self.endpoint));
+        let asked = Repository { kind: Kind::Model, id: self.host().into(), revision: "main".into() };
         let mut found = Vec::new();
         while let (Some(url), true) = (next, found.len() < limit) {
-            let (headers, value) = self.json(&Request::get(&url)).map_err(|failure| self.search_error(failure))?;
+            let (headers, value) =
+                self.json(&Request::get(&url)).map_err(|failure| self.error_online(&asked, failure))?;
             let models = value.as_array().cloned().unwrap_or_default();
             found.extend(models.iter().map(|model| FoundRepository {
                 repo_id: text(model, "id"),
@@ -44,13 +46,5 @@ impl Hub {
         }
         found.truncate(limit);
         Ok(found)
-    }
-
-    fn search_error(&self, failure: Failure) -> Error {
-        let repository = Repository { kind: Kind::Model, id: self.host().into(), revision: "main".into() };
-        match failure {
-            Failure::Unreachable(why) => Error::hub(self.host(), format!("it cannot be reached ({why})")),
-            failure => self.error(&repository, failure),
-        }
     }
 }
