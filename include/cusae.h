@@ -43,7 +43,7 @@ enum cusae_status {
     CUSAE_OK = 0,
     CUSAE_ERROR_ARGUMENT = 1,   /**< A null pointer, a number that does not fit, text that is not UTF-8. */
     CUSAE_ERROR_CONFIG = 2,     /**< A setting of a recipe, or the name of an SAE, that cannot be used. */
-    CUSAE_ERROR_IO = 3,         /**< A file or folder could not be opened, read or written. */
+    CUSAE_ERROR_IO = 3,         /**< A file or folder could not be opened, read, written, or fetched. */
     CUSAE_ERROR_FORMAT = 4,     /**< A file holds something else than it should. */
     CUSAE_ERROR_SHAPE = 5,      /**< Sizes that do not fit together. */
     CUSAE_ERROR_DEVICE = 6,     /**< A device that was asked for cannot be used. */

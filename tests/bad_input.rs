@@ -133,7 +133,7 @@ fn missing_files() {
     let case = Case::new();
     case.train(&["--dataset-path=none.txt"], 1, "none.txt: cannot open: No such file");
     case.train_on("none.safetensors", 1, "none.safetensors: cannot open: No such file");
-    case.refused("train", &SMALL_RUN, &["--init=./none"], 2, "from_pretrained_path: there is no folder or file ./none");
+    case.refused("train", &SMALL_RUN, &["--init=./none"], 1, "./none: cannot open: No such file");
     case.refused("train", &SMALL_RUN, &["none.toml"], 1, "none.toml: cannot read: No such file");
     std::fs::remove_file(case.path("model/model.safetensors")).unwrap();
     case.train(&[], 1, "model: holds neither model.safetensors nor model.safetensors.index.json");

@@ -8,6 +8,7 @@ use super::{Engine, Sizes};
 use crate::backend::{Backend, Device};
 use crate::error::Result;
 use crate::formats::{self, saelens::cfg_json, SavedSae};
+use crate::hub;
 use crate::sae::config::SaeConfig;
 use crate::sae::inference::{Pass, Sae};
 use crate::sae::weights::HostTensor;
@@ -198,7 +199,7 @@ pub unsafe extern "C" fn cusae_sae_load(engine: *const Engine, name: *const c_ch
         // SAFETY: as the caller promises.
         let (engine, name) = unsafe { (reference(engine, "engine")?, text(name, "name")?) };
         let load = || {
-            let saved = formats::load(Path::new(name), None)?;
+            let saved = hub::sae("name", name)?.load()?;
             Ok(match &engine.device {
                 Device::Cpu(cpu) => SaeHandle::new(Sae::new(cpu, &saved.config, &saved.weights)?),
                 Device::Native(native) => SaeHandle::new(Sae::new(native, &saved.config, &saved.weights)?),

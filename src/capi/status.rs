@@ -15,7 +15,7 @@ pub enum Status {
     Argument = 1,
     /// A setting that cannot be used.
     Config = 2,
-    /// A file or folder could not be opened, read or written.
+    /// A file or folder could not be opened, read, written, or fetched.
     Io = 3,
     /// A file holds something else than it should.
     Format = 4,
@@ -40,7 +40,7 @@ pub(super) struct Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
-            Error::Io { .. } => Status::Io,
+            Error::Io { .. } | Error::Hub { .. } => Status::Io,
             Error::Format { .. } => Status::Format,
             Error::Config { .. } => Status::Config,
             Error::Shape { .. } => Status::Shape,

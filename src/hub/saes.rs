@@ -13,7 +13,7 @@ use crate::registry::{self, RegisteredSae, Release};
 use crate::sae::config::SaeConfig;
 use crate::sae::inference::Sae;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// An SAE whose files are on this machine.
 #[derive(Clone, Debug)]
@@ -29,14 +29,11 @@ pub struct NamedSae {
 }
 
 /// Finds an SAE by its name and fetches it if it has to be; `key` is the recipe key or flag that named it.
-/// Errors: there is no such folder, release, id or repository, with the nearest that there is; what
+/// Errors: there is no such release, id or repository, with the nearest that there is; what
 /// [`Hub::get`] refuses.
 pub fn sae(key: &str, name: &str) -> Result<NamedSae> {
     if is_local(name) {
-        return match Path::new(name).exists() {
-            true => Ok(NamedSae::new(name.into())),
-            false => Err(Error::config(key, format!("there is no folder or file {name}; {WAYS}"))),
-        };
+        return Ok(NamedSae::new(name.into()));
     }
     match name.split_once(':') {
         Some((release, sae_id)) if !release.contains('/') => of_registry(key, release, sae_id),

@@ -68,7 +68,7 @@ pub fn load_folder(folder: &Path) -> Result<SavedSae> {
 
 /// The dtype of each tensor of a folder, as it is stored. Error: the file is damaged.
 pub fn stored_dtypes(folder: &Path) -> Result<Vec<(String, Dtype)>> {
-    let file = TensorFile::open(&folder.join(WEIGHTS))?;
+    let file = TensorFile::open(folder.join(WEIGHTS))?;
     file.names().into_iter().map(|name| Ok((name.clone(), file.info(&name)?.dtype))).collect()
 }
 
