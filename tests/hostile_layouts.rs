@@ -165,7 +165,8 @@ fn weights_that_are_not_numbers() {
     let spoilt = |file: &Path, bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
         let middle = bytes.len() / 2;
-        bytes[middle..middle + 16].fill(0xff);
+        // More than the padding before a tensor.
+        bytes[middle..middle + 256].fill(0xff);
         is_weights(file).then_some(bytes)
     };
     spoil("NaN", spoilt, false);

@@ -74,15 +74,13 @@ impl Hub {
             return Ok(file);
         }
         write::folder(file.parent().unwrap_or(&file))?;
-        // A link whose blob was deleted.
-        let _it_is_made_anew = fs::remove_file(&file);
         let up = "../".repeat(1 + path.split('/').count());
         let name = blob.file_name().unwrap_or_default();
-        match symlink(&Path::new(&up).join("blobs").join(name), blob, &file) {
-            // Another process was faster.
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io(&file, "link")(error)),
-            _ => Ok(file),
-        }
+        // Put in place at once: other processes see the file or nothing, and a link whose blob was deleted goes.
+        let temporary = write::temporary_name(&file);
+        symlink(&Path::new(&up).join("blobs").join(name), blob, &temporary).map_err(Error::io(&file, "link"))?;
+        fs::rename(&temporary, &file).map_err(Error::io(&file, "link"))?;
+        Ok(file)
     }
 
     /// Waits until no other process fetches this blob, and keeps others waiting until it is dropped.
