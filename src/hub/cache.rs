@@ -78,6 +78,7 @@ impl Hub {
         let name = blob.file_name().unwrap_or_default();
         // Put in place at once: other processes see the file or nothing, and a link whose blob was deleted goes.
         let temporary = write::temporary_name(&file);
+        let _of_a_program_that_was_stopped = fs::remove_file(&temporary);
         symlink(&Path::new(&up).join("blobs").join(name), blob, &temporary).map_err(Error::io(&file, "link"))?;
         fs::rename(&temporary, &file).map_err(Error::io(&file, "link"))?;
         Ok(file)
