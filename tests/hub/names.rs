@@ -21,7 +21,7 @@ fn tiny_gpt2() -> Repo {
 fn res_jb(hook: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let config = SaeConfig::new(InferenceArchitecture::Standard, 128, 64);
-    let weights = initial_weights(128, 64, Some(1.0), 7);
+    let weights = initial_weights([128, 64], &[("b_enc", 0.0)], Some(1.0), 7);
     let log_sparsity = vec![-1.5; 64];
     let notes = saelens::TrainingNotes { log_sparsity: Some(&log_sparsity), runner_cfg: None };
     saelens::save_inference(folder.path(), &config, &weights, notes).unwrap();

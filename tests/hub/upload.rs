@@ -14,7 +14,7 @@ fn folder(client: &Client) -> PathBuf {
     let folder = client.home.path().join("sae");
     let mut config = SaeConfig::new(InferenceArchitecture::Standard, 128, 400);
     config.set_hook("blocks.2.hook_resid_pre");
-    let weights = initial_weights(128, 400, Some(1.0), 7);
+    let weights = initial_weights([128, 400], &[("b_enc", 0.0)], Some(1.0), 7);
     let notes = saelens::TrainingNotes { log_sparsity: Some(&[-2.0; 400]), runner_cfg: Some(&json!({"lr": 1})) };
     saelens::save_inference(&folder, &config, &weights, notes).unwrap();
     fs::write(folder.join("metrics.jsonl"), "not for the Hub").unwrap();
