@@ -21,7 +21,6 @@ use crate::sae::kind;
 use crate::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
-use std::path::Path;
 use std::sync::Arc;
 
 /// Where a run's activations come from and what it is evaluated with.
