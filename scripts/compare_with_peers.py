@@ -29,13 +29,16 @@ from measure import busy_seconds, cpu_seconds, summary  # noqa: E402
 
 PACKAGES = ("sae-lens", "eai-sparsify", "transformer-lens", "transformers")
 FLOAT32, AUTOCAST = "SAELens", "SAELens, bf16 autocast"
+# glibc gives large blocks back to the system, and PyTorch asks for them again; so set, it keeps them.
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(1 << 34), "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
+KEPT = ", malloc keeping"
 LARGE = {"d_in": 768, "d_sae": 24576, "batch": 4096}
 SMALL = {"d_in": 128, "d_sae": 2048, "batch": 4096}
 TINY = {"d_in": 32, "d_sae": 256, "batch": 256}
 
 # What is compared at the large size: architecture, L0 where weights decide, peers with the least ratio aimed at.
 LARGE_STEPS = [
-    ("topk", None, {FLOAT32: 14, AUTOCAST: 6, "sparsify": 3}),
+    ("topk", None, {FLOAT32: 14, AUTOCAST: 6, "sparsify": 3, FLOAT32 + KEPT: None, "sparsify" + KEPT: None}),
     ("batchtopk", None, {FLOAT32: 14, AUTOCAST: 6}),
     ("jumprelu", 60, {FLOAT32: 14, AUTOCAST: 6}),
     ("standard", 60, {FLOAT32: 10, AUTOCAST: None}),
@@ -63,13 +66,14 @@ class Comparison:
         if target is not None:
             row["target"] = target
         self.rows.append(row)
-        cpu = f", CPU {row['cpu_seconds']:.4g} s" if "cpu_seconds" in row else ""
-        print(f"{what}, {size}: {who}: {row.get('skipped') or format(row['seconds'], '.4g') + ' s' + cpu}", file=sys.stderr)
+        figures = [f"{name} {row[key]:.4g}" for name, key in (("s", "seconds"), ("CPU s", "cpu_seconds")) if key in row]
+        print(f"{what}, {size}: {who}: {row.get('skipped') or ', '.join(figures)}", file=sys.stderr)
 
-    def peer(self, script, *words, threads=True):
+    def peer(self, script, *words, environment=None):
         """The row that a script in scripts/peers prints, or why there is none."""
-        words = [str(word) for word in words] + (["--threads", str(self.arguments.threads)] if threads else [])
-        done = subprocess.run([self.python, PEERS / script, *words], capture_output=True, text=True)
+        words = [*map(str, words), "--threads", str(self.arguments.threads)]
+        environment = {**os.environ, **(environment or {})}
+        done = subprocess.run([self.python, PEERS / script, *words], capture_output=True, text=True, env=environment)
         if done.returncode == 0:
             return json.loads(done.stdout.splitlines()[-1])
         error = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -86,9 +90,11 @@ class Comparison:
         size = f"{sizes['d_in']} x {sizes['d_sae']:,}, batch {sizes['batch']:,}{state}"
         name = f"{what} {architecture}"
         for peer, target in peers.items():
-            package = "sparsify" if peer == "sparsify" else "saelens"
+            package = "sparsify" if peer.startswith("sparsify") else "saelens"
             autocast = ["--autocast"] if peer == AUTOCAST else []
-            self.add(name, size, peer, self.peer("sae_steps.py", package, what, *words, *autocast), target)
+            environment = KEEPING if peer.endswith(KEPT) else None
+            measured = self.peer("sae_steps.py", package, what, *words, *autocast, environment=environment)
+            self.add(name, size, peer, measured, target)
         self.add(name, size, "cusae", self.peer("sae_steps.py", "cusae", what, *words, f"--library={self.library}"))
 
     def forward(self, model, layer, sizes):
@@ -120,7 +126,7 @@ class Comparison:
         self.add("whole run", size, "cusae", self.own_runs(flags))
 
     def start(self):
-        """From the start of the program until its first step is in metrics.jsonl: a run of one step writes it at once."""
+        """From the start of the program to its first step in metrics.jsonl; a run of one step writes it at once."""
         walls = []
         for _ in range(1 + self.repeats):
             out = Path(tempfile.mkdtemp(dir=self.folder))
@@ -140,7 +146,7 @@ class Comparison:
     def own_runs(self, flags):
         """Processes of `cusae train`."""
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        words = [str(self.cusae), "train", "--device", "cpu", "--threads", str(self.arguments.threads), "--quiet", *words]
+        words = [str(self.cusae), "train", "--device=cpu", f"--threads={self.arguments.threads}", "--quiet", *words]
         walls, cpus, others, peak = [], [], [], 0
         for _ in range(self.repeats):
             out = tempfile.mkdtemp(dir=self.folder)

@@ -7,8 +7,8 @@ context, each point in a process of its own. Writes a JSON file and draws it as 
 
 Lines are what the counts predict: time is a sum of one constant by the multiplications of the encoder's product, one by
 the weights (gradients and Adam), one by the entries of lists times their width; memory is a sum of one constant by the
-weights, one by the numbers of a batch and one for the program. The constants are fitted to all points of a step at once,
-so that a point off the line is a cliff. The forward pass grows with the tokens, and with tokens times context.
+weights, one by the numbers of a batch and one for the program. The constants are fitted to all points of a step at
+once, so that a point off the line is a cliff. The forward pass grows with the tokens, and with tokens times context.
 """
 
 import argparse
@@ -66,7 +66,8 @@ def measure(arguments):
 
 
 def step_time(row):
-    return [row["batch"] * row["d_in"] * row["d_sae"], row["d_in"] * row["d_sae"], row["batch"] * row["k"] * row["d_in"]]
+    weights, batch = row["d_in"] * row["d_sae"], row["batch"]
+    return [batch * weights, weights, batch * row["k"] * row["d_in"]]
 
 
 def step_memory(row):
@@ -166,7 +167,8 @@ def panel(rows, axis, title):
         parts.append(f'<path d="M{MARGIN} {y:.1f}H{right}" stroke="#ddd"/>')
         parts.append(f'<text x="{MARGIN - 5}" y="{y + 4:.1f}" text-anchor="end">{10**power:g}</text>')
     for x in xs:
-        parts.append(f'<text x="{x_of(x):.1f}" y="{bottom + 14:.1f}" text-anchor="middle" font-size="9">{short(x)}</text>')
+        place = f'x="{x_of(x):.1f}" y="{bottom + 14:.1f}" text-anchor="middle" font-size="9"'
+        parts.append(f"<text {place}>{short(x)}</text>")
     parts.append(f'<text x="{(MARGIN + right) / 2}" y="{bottom + 28:.1f}" text-anchor="middle">{title}</text>')
     for key, colour, unit in curves:
         line = [(x_of(row[axis]), y_of(row[f"predicted_{key}"] / unit)) for row in rows if f"predicted_{key}" in row]

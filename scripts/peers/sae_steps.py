@@ -76,7 +76,8 @@ def saelens(arguments):
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     name, own = {
-        "topk": ("TopK", {"k": arguments.k}), "abstopk": ("AbsTopK", {"k": arguments.k}), "batchtopk": ("BatchTopK", {"k": arguments.k}),
+        "topk": ("TopK", {"k": arguments.k}), "abstopk": ("AbsTopK", {"k": arguments.k}),
+        "batchtopk": ("BatchTopK", {"k": arguments.k}),
         "matryoshka_batchtopk": (
             "MatryoshkaBatchTopK", {"k": arguments.k, "matryoshka_widths": matryoshka_widths(arguments.d_sae)}),
         "standard": ("Standard", {"l1_coefficient": 5.0}), "gated": ("Gated", {"l1_coefficient": 5.0}),
