@@ -109,8 +109,10 @@ typedef struct cusae_features {
     const float *row_shift;   /**< [rows], as row_scale: what is added then. */
 } cusae_features;
 
-/** Loads an SAE: a folder or file in any layout that the command `cusae` reads, or whatever else its --sae takes.
- * Errors: CONFIG (the name), IO, FORMAT, DEVICE, KERNEL (out of memory), ARGUMENT. */
+/** Loads an SAE by its name, as the commands' --sae takes it: a folder or file in any layout that `cusae` reads,
+ * RELEASE:ID of SAELens' registry ("gpt2-small-res-jb:blocks.8.hook_resid_pre"), or REPOSITORY:PATH on the Hugging Face
+ * Hub. What lies on the Hub is fetched into its cache first, silently. Errors: CONFIG (the name), IO (also of the Hub),
+ * FORMAT, KERNEL (out of memory), ARGUMENT. */
 int cusae_sae_load(const cusae_engine *engine, const char *name, cusae_sae **out);
 
 /** Gives the SAE back. */
