@@ -1,6 +1,7 @@
-//! What this machine has: its CPU, threads and memory.
+//! What this machine has: its CPU, threads, memory and disk.
 
 use std::fs;
+use std::path::Path;
 
 /// What figures measured on this machine depend on.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -74,6 +75,15 @@ fn parse_meminfo(text: &str) -> Option<Memory> {
     Some(Memory { total: 1024 * kibibytes("MemTotal")?, available: 1024 * kibibytes("MemAvailable")? })
 }
 
+/// Bytes that can still be written into a folder, or, while it is not there, into the one that it would
+/// be made in; where the system tells.
+pub fn free_disk(folder: &Path) -> Option<u64> {
+    let folder = std::path::absolute(folder).ok()?;
+    let there = folder.ancestors().find(|folder| folder.exists())?;
+    let disk = rustix::fs::statvfs(there).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// The vector instructions of this CPU that matter here.
 pub fn cpu_features() -> Vec<&'static str> {
     let mut features = Vec::new();
@@ -118,5 +128,11 @@ mod tests {
         assert_eq!(parse_meminfo(text), Some(Memory { total: 24_576_000 * 1024, available: 12_288_000 * 1024 }));
         assert_eq!(parse_meminfo("MemTotal: 5 kB\n"), None);
         assert_eq!(parse_meminfo(""), None);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_yet_has_the_room_of_the_one_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(free_disk(&folder.path().join("a/b")).unwrap() > 0);
     }
 }

@@ -81,6 +81,8 @@ fn any_other_name_is_a_folder_to_train_from() {
     assert_eq!(summary["tensors"][hooks[1]], serde_json::json!([62, 128]));
     let index: Value = serde_json::from_slice(&std::fs::read(out.join("index.json")).unwrap()).unwrap();
     assert_eq!(index["metadata"]["context_size"], 32);
+    assert_eq!(index["metadata"]["seqpos_slice"], serde_json::json!([1, null]));
+    assert_eq!(index["metadata"]["exclude_special_tokens"], false);
     let shard = TensorFile::open(out.join(index["shards"][0]["file"].as_str().unwrap())).unwrap();
     let found = shard.f32_range(hooks[0], 0, 31 * 128).unwrap();
     let wanted = TensorFile::open(data("expected.safetensors")).unwrap().f32_range(hooks[0], 128, 31 * 128).unwrap();
@@ -106,7 +108,9 @@ fn an_sae_trained_on_a_store_names_the_model_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let [store, run] = ["store", "run"].map(|name| folder.path().join(name));
     let hook = "blocks.1.attn.hook_z";
-    written(&["--processing", "transformer-lens", "--out", text(&store), "--hook", hook, "hook_embed"]);
+    let which = ["--seqpos-slice", "2:-1", "--exclude-special-tokens", "[0, 7]"];
+    let arguments = ["--processing", "transformer-lens", "--out", text(&store), "--hook", hook, "hook_embed"];
+    written(&[&which[..], &arguments].concat());
     let config = train(text(&store), &run, &["--hook-name", hook]);
     assert_eq!(config["reshape_activations"], "hook_z");
     let metadata = &config["metadata"];
@@ -116,6 +120,8 @@ fn an_sae_trained_on_a_store_names_the_model_of_the_store() {
         (&32.into(), &data("tokens.safetensors").into())
     );
     assert_eq!(metadata["model_from_pretrained_kwargs"]["center_writing_weights"], true);
+    assert_eq!(metadata["seqpos_slice"], serde_json::json!([2, -1]));
+    assert_eq!(metadata["exclude_special_tokens"], serde_json::json!([0, 7]));
     // So an evaluation needs not be told the model.
     let tokens = data("tokens.safetensors");
     let output = cusae(&["eval", "--quiet", "--json", "--sae", text(&run), "--tokens", &tokens]);

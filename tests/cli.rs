@@ -158,7 +158,7 @@ fn flags_of_saelens_that_are_not_here_are_answered_by_name() {
 
 #[test]
 fn values_of_the_wrong_type_say_what_was_found_and_expected() {
-    assert_eq!(refusal(&["train", "--k", "many"], 2), "k: found \"many\", expected a whole number");
+    assert_eq!(refusal(&["train", "--k", "many"], 2), "k: found \"many\", expected a number");
     assert_eq!(refusal(&["train", "--prepend_bos", "1"], 2), "prepend_bos: found \"1\", expected true or false");
     assert_eq!(refusal(&["train", "--lr", "-1"], 2), "lr: found -1, expected more than 0");
 }
@@ -185,7 +185,7 @@ fn flags_come_after_the_recipe_and_the_recipe_after_the_defaults() {
     std::fs::write(folder.path().join("my.toml"), "d_sae = 512\nk = 8\ntraining_tokens = 40_960\n").unwrap();
     let args = ["train", "my.toml", "--d_sae", "1024", "--plan", "--json"];
     let plan: Value = serde_json::from_slice(&cusae(folder.path(), &args).stdout).unwrap();
-    assert_eq!((&plan["d_sae"], &plan["training_tokens"]), (&1024.into(), &40_960.into()));
+    assert_eq!((&plan["saes"][0]["d_sae"], &plan["training_tokens"]), (&1024.into(), &40_960.into()));
     assert!(plan["memory"][1]["formula"].as_str().unwrap().contains("k 8"));
 }
 

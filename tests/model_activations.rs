@@ -44,7 +44,7 @@ fn rows(folder: &Path) -> TokenRows {
 /// Three prompts a pass, no mixing, one pass over the text.
 fn plain() -> FromModelSettings {
     FromModelSettings {
-        hook_name: HOOK.to_string(),
+        hook_names: vec![HOOK.to_string()],
         seqpos_slice: SeqposSlice::default(),
         excluded_ids: vec![],
         prompts: 3,
@@ -59,8 +59,9 @@ fn source(folder: &Path, settings: FromModelSettings) -> Result<FromModel<Cpu>> 
 
 fn batches(source: &mut impl ActivationSource<Cpu>, n: usize) -> Vec<Vec<f32>> {
     let next = |_| {
-        let mut batch = vec![f32::NAN; source.batch_size() * source.width()];
-        source.next_batch(&mut batch).unwrap().then_some(batch)
+        let [width] = source.widths()[..] else { panic!("one hook is read") };
+        let mut batch = [vec![f32::NAN; source.batch_size() * width]];
+        source.next_batches(&mut batch).unwrap().then_some(batch.concat())
     };
     (0..n).map_while(next).collect()
 }
@@ -84,11 +85,45 @@ fn without_mixing_batches_are_the_activations_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     for hook in [HOOK, "blocks.2.attn.hook_z"] {
         let (tokens, values) = reference(folder.path(), hook);
-        let mut source = source(folder.path(), FromModelSettings { hook_name: hook.into(), ..plain() }).unwrap();
-        assert_eq!(source.width(), WIDTH);
+        let mut source = source(folder.path(), FromModelSettings { hook_names: vec![hook.into()], ..plain() }).unwrap();
+        assert_eq!(source.widths(), [WIDTH]);
         assert!(tokens.len() > 3 * CONTEXT && !tokens.len().is_multiple_of(3 * CONTEXT), "{}", tokens.len());
         assert!(batches(&mut source, 99).concat() == values, "{hook}");
         assert_eq!((source.tokens_read(), source.epochs()), (tokens.len() as u64, 0));
+    }
+}
+
+/// Somebody who looks at a hook changes how the model is computed, but not to what.
+#[test]
+fn hooks_that_are_read_together_give_the_bits_that_each_gives_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mixing = MixingSettings { buffer_tokens: 64, batch_size: 8, mix_fraction: 0.5, seed: 9 };
+    let settings = |hooks: &[&str]| {
+        let hook_names = hooks.iter().map(|hook| hook.to_string()).collect();
+        FromModelSettings { hook_names, mixing, repeat: true, ..plain() }
+    };
+    let hooks = [
+        "hook_embed",
+        "hook_pos_embed",
+        "blocks.0.ln1.hook_normalized",
+        "blocks.0.attn.hook_q",
+        "blocks.0.attn.hook_z",
+        "blocks.0.hook_attn_out",
+        "blocks.0.hook_resid_mid",
+        "blocks.0.mlp.hook_pre",
+        "blocks.0.mlp.hook_post",
+        "blocks.0.hook_mlp_out",
+        "blocks.1.hook_resid_pre",
+        "blocks.3.hook_resid_post",
+    ];
+    let mut together = source(folder.path(), settings(&hooks)).unwrap();
+    let mut all: Vec<Vec<f32>> = together.widths().iter().map(|width| vec![f32::NAN; 8 * width]).collect();
+    let mut alone: Vec<_> = hooks.iter().map(|hook| source(folder.path(), settings(&[hook])).unwrap()).collect();
+    for n in 0..10 {
+        assert!(together.next_batches(&mut all).unwrap());
+        for ((hook, alone), found) in hooks.iter().zip(&mut alone).zip(&all) {
+            assert!(batches(alone, 1)[0] == *found, "{hook}, batch {n}");
+        }
     }
 }
 
@@ -149,8 +184,9 @@ fn a_saved_state_continues_bit_for_bit_after_every_batch() {
 fn what_cannot_be_done_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = |settings| source(folder.path(), settings).err().unwrap().to_string();
-    assert!(error(FromModelSettings { hook_name: "blocks.9.hook_resid_pre".into(), ..plain() }).contains("hook_name"));
-    assert!(error(FromModelSettings { hook_name: "blocks.0.attn.hook_pattern".into(), ..plain() })
+    assert!(error(FromModelSettings { hook_names: vec!["blocks.9.hook_resid_pre".into()], ..plain() })
+        .contains("hook_name"));
+    assert!(error(FromModelSettings { hook_names: vec!["blocks.0.attn.hook_pattern".into()], ..plain() })
         .contains("does not hold one vector per token"));
     assert!(error(FromModelSettings { prompts: 0, ..plain() }).contains("store_batch_size_prompts: 0 is too small"));
     let empty = SeqposSlice { start: Some(16), ..SeqposSlice::default() };
@@ -160,7 +196,7 @@ fn what_cannot_be_done_is_refused() {
 
     let everything = FromModelSettings { excluded_ids: (0..4096).collect(), repeat: true, ..plain() };
     let mut source = source(folder.path(), everything).unwrap();
-    let message = source.next_batch(&mut vec![0.0; 8 * WIDTH]).unwrap_err().to_string();
+    let message = source.next_batches(&mut [vec![0.0; 8 * WIDTH]]).unwrap_err().to_string();
     assert_eq!(message, "exclude_special_tokens: it leaves no token of all the text");
 }
 
@@ -217,7 +253,7 @@ fn stored_activations_are_those_of_the_model() {
 
     let stored = StoredActivations::open(out.to_str().unwrap(), HOOK).unwrap();
     let settings = FromFilesSettings { batch_size: 10, shuffle: false, seed: 0, repeat: false };
-    let read = batches(&mut FromFiles::new(&Cpu, stored, settings).unwrap(), 99).concat();
+    let read = batches(&mut FromFiles::new(&Cpu, vec![stored], settings).unwrap(), 99).concat();
     assert!(read == file.f32(HOOK).unwrap());
 
     // The data ends before a million tokens.

@@ -2,11 +2,11 @@
 //! rounding, and itself bit for bit, with threads in another order and after an interruption.
 
 use cusae::backend::{Backend, Cpu, Native};
-use cusae::config::Recipe;
+use cusae::config::{Recipe, Sweep};
 use cusae::error::Error;
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::random::{Random, Stream};
-use cusae::train::progress::{Reporter, StepMetrics};
+use cusae::train::progress::{Reporter, Silent, StepMetrics};
 use cusae::train::{self, Options};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,7 @@ impl Reporter for Stopper {
     }
     fn message(&mut self, _: &str) {}
     fn start(&mut self, _: u64, _: u64) {}
-    fn metrics(&mut self, _: StepMetrics) {}
+    fn metrics(&mut self, _: &[StepMetrics]) {}
     fn finish(&mut self) {}
 }
 
@@ -184,6 +184,39 @@ fn topk_with_auxk_on_a_model() {
     );
     assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
     assert!(log.iter().any(|line| line.contains_key("model_performance_preservation/ce_loss_score")));
+}
+
+#[test]
+fn every_sae_of_a_sweep_is_bit_for_bit_that_of_its_own_run() {
+    let folder = inputs();
+    let at = |name: &str| folder.path().join(name);
+    let toml = r#"
+        model_name = "FOLDER"
+        hook_name = ["blocks.0.hook_attn_out", "blocks.0.hook_resid_post"]
+        k = [2, 4]
+        sweep = "zip"
+        dataset_path = "FOLDER/tokens.safetensors"
+        context_size = 8
+        d_sae = 96
+        dead_feature_window = 3
+        train_batch_size_tokens = 40
+        training_tokens = 600
+        buffer_tokens = 120
+        store_batch_size_prompts = 15
+        n_eval_batches = 1
+        eval_batch_size_prompts = 2
+        log_every = 1
+        tensorboard = false
+        "#;
+    let toml = toml.replace("FOLDER", folder.path().to_str().unwrap());
+    let sweep = Sweep::from_toml(Path::new("recipe.toml"), &toml).unwrap();
+    let options = Options { out: at("all"), ..Options::default() };
+    train::run_sweep(&emulator(0), &sweep, &options, &mut Silent).unwrap();
+    for member in sweep.members().unwrap() {
+        train(&emulator(0), &member.recipe, &at("own").join(&member.name), false, u64::MAX).unwrap();
+        fs::remove_dir_all(at("own").join(&member.name).join("checkpoints")).unwrap();
+        assert_same_files(&at("own").join(&member.name), &at("all").join(&member.name));
+    }
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Plans: the arithmetic of memory, disk and time, each number worked out by hand.
 
-use cusae::config::Recipe;
+use cusae::backend::Cpu;
+use cusae::config::{Recipe, Sweep};
 use cusae::lm::ModelConfig;
 use cusae::machine::Memory;
-use cusae::train::plan::{Plan, Rates, Source};
+use cusae::train::plan::{Measured, Plan, Rates, Source};
 use std::path::Path;
 
 const RATES: Rates = Rates { dense: 1e9, adam: 1e6 };
@@ -44,7 +45,7 @@ const BUFFER_ROWS: u64 = 199 + 3 * 16;
 #[test]
 fn steps_and_parameters_follow_from_the_recipe() {
     let plan = plan("", &model(1));
-    assert_eq!((plan.steps, plan.training_tokens, plan.parameters), (10, 1000, PARAMETERS));
+    assert_eq!((plan.steps, plan.training_tokens, plan.saes[0].parameters), (10, 1000, PARAMETERS));
 }
 
 #[test]
@@ -87,8 +88,8 @@ fn memory_of_other_architectures_counts_their_lists() {
 
 #[test]
 fn parameters_count_the_vectors_of_an_architecture() {
-    assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).parameters, PARAMETERS + 64);
-    assert_eq!(plan("architecture = \"gated\"", &model(1)).parameters, PARAMETERS + 2 * 64);
+    assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).saes[0].parameters, PARAMETERS + 64);
+    assert_eq!(plan("architecture = \"gated\"", &model(1)).saes[0].parameters, PARAMETERS + 2 * 64);
 }
 
 #[test]
@@ -124,20 +125,19 @@ fn stored_activations_need_neither_model_nor_buffer() {
 }
 
 #[test]
-fn saving_needs_copies_of_whatever_is_larger() {
+fn saving_needs_copies_of_adams_moments() {
     assert_eq!(memory(&plan("", &model(1)), "checkpoint"), Some(16 * PARAMETERS));
-    let large = Recipe { buffer_tokens: 20_000, ..recipe("") };
-    let large = Plan::of(&large, &model(1), 8, None, None).unwrap();
-    assert_eq!(memory(&large, "checkpoint"), Some(8 * (20_000 - 1 + 48) * 8));
 }
 
 #[test]
 fn disk_counts_the_checkpoints_that_exist_at_a_time() {
     let plan = |more| plan(more, &model(1));
     assert_eq!(disk(&plan(""), "trained SAE"), 4 * PARAMETERS + 4 * 64);
-    let one = 12 * PARAMETERS + 8 * 64 + 4 * 8 * BUFFER_ROWS;
+    let one = 12 * PARAMETERS + 8 * 64;
     assert_eq!(disk(&plan(""), "checkpoints"), 2 * one);
+    assert_eq!(disk(&plan(""), "activation buffers in them"), 2 * 4 * 8 * BUFFER_ROWS);
     assert_eq!(disk(&plan("n_checkpoints = 3"), "checkpoints"), 5 * one);
+    assert_eq!(disk(&plan("n_checkpoints = 3"), "activation buffers in them"), 5 * 4 * 8 * BUFFER_ROWS);
     let none = "checkpoint_every_seconds = \"none\"\nsave_final_checkpoint = false\nn_checkpoints = 3";
     assert_eq!(disk(&plan(none), "checkpoints"), 4 * one);
     assert_eq!(disk(&plan(""), "logs"), 5 * 1500);
@@ -149,6 +149,7 @@ fn time_counts_operations_at_the_measured_rates() {
     // Every weight of a block once, and attention over 8 positions on average: twice 8 x 8.
     let block = 2.0 * (4.0 * 64.0 + 2.0 * 8.0 * 32.0 + 8.0 * 16.0);
     assert_eq!(time.model_operations, (1000.0 + 200.0) * block);
+    assert_eq!(time.passes, 1200.0 / 48.0);
     // After steps 4, 8 and 10: two batches of 48 tokens, three passes through both blocks, seven
     // unembeddings and the SAE; then two batches through one block and the SAE.
     let unembeddings = 7.0 * 2.0 * 8.0 * 10.0;
@@ -165,6 +166,27 @@ fn time_counts_operations_at_the_measured_rates() {
 }
 
 #[test]
+fn steps_and_passes_that_take_little_are_measured_and_others_estimated() {
+    let mut small = Sweep::default();
+    for (key, text) in [("d_sae", "64,96"), ("k", "4"), ("train_batch_size_tokens", "64"), ("context_size", "16")] {
+        small.set_text(key, text).unwrap();
+    }
+    let fast = Rates { dense: 1e9, adam: 1e9 };
+    let plan = Plan::new(&small, None, Some(fast)).unwrap().measure(&Cpu, &small).unwrap();
+    let time = plan.time.unwrap();
+    let Measured { step_seconds, pass_seconds } = time.measured.unwrap();
+    assert!(step_seconds > 0.0 && pass_seconds > 0.0);
+    // As the model does its operations in a pass, so it does in evaluations.
+    let of_model = time.passes * pass_seconds * (1.0 + time.evaluation_operations / time.model_operations);
+    let seconds = plan.steps as f64 * step_seconds + of_model;
+    assert!((time.seconds - seconds).abs() < 1e-12 * seconds, "{} {seconds}", time.seconds);
+
+    let slow = Rates { dense: 1e3, adam: 1e3 };
+    let time = Plan::new(&small, None, Some(slow)).unwrap().measure(&Cpu, &small).unwrap().time.unwrap();
+    assert_eq!(time.measured, None);
+}
+
+#[test]
 fn positions_that_are_not_used_cost_the_model_all_the_same() {
     let half = plan("seqpos_slice = \":8\"", &model(1)).time.unwrap();
     assert_eq!(half.model_operations, 2.0 * plan("", &model(1)).time.unwrap().model_operations);
@@ -177,8 +199,8 @@ fn a_run_larger_than_the_machine_is_refused_with_the_sum() {
         Plan::of(&recipe(""), &model(1), 8, machine, None).unwrap()
     };
     let needed = plan_on(1).memory_bytes;
-    plan_on(needed).check_memory().unwrap();
-    let error = plan_on(needed - 1).check_memory().unwrap_err();
+    plan_on(needed).check().unwrap();
+    let error = plan_on(needed - 1).check().unwrap_err();
     assert_eq!(error.exit_code(), 2);
     let message = error.to_string();
     assert!(message.starts_with("memory: the run needs "), "{message}");
@@ -187,21 +209,33 @@ fn a_run_larger_than_the_machine_is_refused_with_the_sum() {
 }
 
 #[test]
+fn a_run_larger_than_its_disk_is_refused_with_the_sum() {
+    let plan = plan("", &model(1));
+    let with = |free_disk| Plan { free_disk: Some(free_disk), ..plan.clone() };
+    with(plan.disk_bytes).check().unwrap();
+    let message = with(plan.disk_bytes - 1).check().unwrap_err().to_string();
+    assert!(message.starts_with("disk: the run needs "), "{message}");
+    assert!(message.contains(" + checkpoints "), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    assert!(plan.in_folder(&folder.path().join("runs/topk-1")).free_disk.unwrap() > 0);
+}
+
+#[test]
 fn plans_of_the_embedded_model_and_of_gpt2_small_know_their_sizes() {
-    let embedded = Plan::new(&Recipe::default(), None, None).unwrap();
-    assert_eq!((embedded.d_in, embedded.d_sae), (128, 2048));
+    let embedded = Plan::new(&Sweep::default(), None, None).unwrap();
+    assert_eq!((embedded.saes[0].d_in, embedded.saes[0].d_sae), (128, 2048));
     assert_eq!(memory(&embedded, "language model"), Some(4 * 1_350_400));
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
     let small = Recipe { model_name: folder.path().display().to_string(), ..Recipe::default() };
-    let small = Plan::new(&small, None, None).unwrap();
-    assert_eq!(small.d_in, 768);
+    let small = Plan::new(&small.into(), None, None).unwrap();
+    assert_eq!(small.saes[0].d_in, 768);
     assert_eq!(memory(&small, "language model"), Some(4 * 124_439_808));
 }
 
 #[test]
 fn what_the_model_cannot_do_is_refused_before_it_is_loaded() {
-    let refused = |recipe: Recipe| Plan::new(&recipe, None, None).unwrap_err().to_string();
+    let refused = |recipe: Recipe| Plan::new(&recipe.into(), None, None).unwrap_err().to_string();
     let message = refused(Recipe { context_size: 257, ..Recipe::default() });
     assert_eq!(message, "context_size: found 257, this model takes at most 256");
     let message = refused(Recipe { hook_name: "blocks.4.hook_resid_pre".into(), ..Recipe::default() });
@@ -225,4 +259,50 @@ fn a_pass_runs_the_blocks_up_to_its_hook() {
         assert_eq!(config.blocks_to(hook).unwrap(), blocks, "{hook}");
     }
     assert!(config.blocks_to("blocks.2.hook_resid_pre").is_err());
+}
+
+/// Two widths on each of two hooks of the embedded model, whose blocks 1 and 3 the hooks come before.
+#[test]
+fn several_saes_are_added_up_and_what_they_share_counts_once() {
+    let mut all = Sweep::default();
+    all.set_text("d_sae", "256,512").unwrap();
+    all.set_text("hook_name", "blocks.1.hook_resid_pre,blocks.3.hook_resid_pre").unwrap();
+    let together = Plan::new(&all, None, Some(RATES)).unwrap();
+    let alone: Vec<Plan> = all
+        .members()
+        .unwrap()
+        .into_iter()
+        .map(|member| Plan::new(&member.recipe.into(), None, Some(RATES)).unwrap())
+        .collect();
+    let of = |plan: &Plan, what: &str| {
+        plan.memory.iter().chain(&plan.disk).find(|part| part.what == what).unwrap_or_else(|| panic!("{what}")).bytes
+    };
+    let largest = |what: &str| alone.iter().map(|plan| of(plan, what)).max().unwrap();
+    for what in ["weights, gradients and Adam's two moments", "work space of a step", "trained SAE", "checkpoints"] {
+        assert_eq!(of(&together, what), alone.iter().map(|plan| of(plan, what)).sum::<u64>(), "{what}");
+    }
+    for what in ["activation buffer", "activation buffers in them"] {
+        assert_eq!(of(&together, what), 2 * of(&alone[0], what), "{what}");
+    }
+    for what in ["language model", "work space of the language model", "evaluation", "while a checkpoint is written"] {
+        assert_eq!(of(&together, what), largest(what), "{what}");
+    }
+    assert_eq!(together.memory_bytes, together.memory.iter().map(|part| part.bytes).sum::<u64>());
+    let (time, alone) = (together.time.unwrap(), alone.iter().map(|plan| plan.time.unwrap()));
+    // The pass ends at the later hook, before block 3.
+    assert_eq!(time.model_operations, alone.clone().nth(1).unwrap().model_operations);
+    assert_eq!(time.adam_updates, alone.clone().map(|time| time.adam_updates).sum::<f64>());
+    assert_eq!(time.sae_operations, alone.map(|time| time.sae_operations).sum::<f64>());
+    assert_eq!(together.saes[3].name, "d_sae=512,hook_name=blocks.3.hook_resid_pre");
+}
+
+#[test]
+fn a_sweep_larger_than_the_machine_is_refused_though_each_of_its_saes_would_fit() {
+    let mut sweep = Sweep::default();
+    let one = Plan::new(&sweep, None, None).unwrap().memory_bytes;
+    let machine = Some(Memory { total: one + one / 2, available: one });
+    Plan::new(&sweep, machine, None).unwrap().check().unwrap();
+    sweep.set_text("k", "1,2,3,4,5,6,7,8").unwrap();
+    let message = Plan::new(&sweep, machine, None).unwrap().check().unwrap_err().to_string();
+    assert!(message.contains("which is of 8 SAEs, the largest one's is 4 bytes * (4 * batch 2048 "), "{message}");
 }

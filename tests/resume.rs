@@ -109,7 +109,7 @@ fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
     for (name, bytes) in &whole {
         assert!(bytes == &stopped[name], "{} differs", name.display());
     }
-    assert!(whole.contains_key(Path::new("checkpoints/600/activations/activation_buffer.safetensors")));
+    assert!(whole.contains_key(Path::new("checkpoints/600/activations/blocks.2.hook_resid_pre.safetensors")));
     assert!(whole.contains_key(Path::new("checkpoints/200/trainer_state.json")), "a scheduled checkpoint stays");
     folder
 }
@@ -117,6 +117,11 @@ fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
 #[test]
 fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
     resumes_bit_for_bit(&["--k=8"], 0);
+}
+
+#[test]
+fn so_does_a_sweep_over_settings_and_hooks() {
+    resumes_bit_for_bit(&["--k=4,8", "--hook-name=blocks.1.hook_resid_pre,blocks.2.hook_resid_pre"], 0);
 }
 
 /// The coefficient is high enough for the run to go over from dense products to lists, which

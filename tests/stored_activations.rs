@@ -47,12 +47,13 @@ fn settings(batch_size: usize) -> FromFilesSettings {
 
 fn open(path: impl AsRef<Path>, settings: FromFilesSettings) -> FromFiles<Cpu> {
     let stored = StoredActivations::open(path.as_ref().to_str().unwrap(), "a").unwrap();
-    FromFiles::new(&Cpu, stored, settings).unwrap()
+    FromFiles::new(&Cpu, vec![stored], settings).unwrap()
 }
 
 fn batch(source: &mut FromFiles<Cpu>) -> Option<Vec<f32>> {
-    let mut batch = vec![f32::NAN; source.batch_size() * source.width()];
-    source.next_batch(&mut batch).unwrap().then_some(batch)
+    let [width] = source.widths()[..] else { panic!("one hook is read") };
+    let mut batch = [vec![f32::NAN; source.batch_size() * width]];
+    source.next_batches(&mut batch).unwrap().then_some(batch.concat())
 }
 
 fn batches(source: &mut FromFiles<Cpu>, n: usize) -> Vec<Vec<f32>> {
@@ -68,9 +69,9 @@ fn save(folder: &Path, name: &str, tensors: &[(&str, Tensor)]) -> PathBuf {
 fn error(path: impl AsRef<Path>, settings: FromFilesSettings) -> String {
     let read = || -> cusae::error::Result<()> {
         let stored = StoredActivations::open(path.as_ref().to_str().unwrap(), "a")?;
-        let mut source = FromFiles::new(&Cpu, stored, settings)?;
-        let mut batch = vec![0.0; source.batch_size() * source.width()];
-        while source.next_batch(&mut batch)? {}
+        let mut source = FromFiles::new(&Cpu, vec![stored], settings)?;
+        let mut batch = [vec![0.0; source.batch_size() * source.widths()[0]]];
+        while source.next_batches(&mut batch)? {}
         Ok(())
     };
     read().unwrap_err().to_string()

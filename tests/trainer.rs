@@ -36,7 +36,7 @@ impl Reporter for Silent {
     fn message(&mut self, _: &str) {}
     fn start(&mut self, _: u64, _: u64) {}
     fn step(&mut self, _: u64) {}
-    fn metrics(&mut self, _: StepMetrics) {}
+    fn metrics(&mut self, _: &[StepMetrics]) {}
     fn finish(&mut self) {}
 }
 

@@ -61,6 +61,11 @@ fn the_evaluation_at_the_end_is_that_of_the_command_eval() {
             assert_close(again[group][key].as_f64().unwrap(), value, &name);
         }
     }
+    // The last checkpoint is the same SAE, its scale not folded in.
+    let checkpoint = [&["eval", "--sae=run/checkpoints/20", "--json", "--batch-size-prompts=4"][..], &batches].concat();
+    let of_checkpoint: Value = serde_json::from_slice(&cusae(folder.path(), &checkpoint)).unwrap();
+    let score = |report: &Value| report["model_performance_preservation"]["ce_loss_score"].as_f64().unwrap();
+    assert_close(score(&of_checkpoint), score(&again), "CE-loss score of the checkpoint");
     assert_eq!(at_the_end["token_stats"]["total_tokens_eval_sparsity_variance"].as_f64(), Some(3.0 * 4.0 * 32.0));
 }
 

@@ -202,8 +202,8 @@ impl Args {
             prompts: self.store_batch_size_prompts,
             tokens: count * positions,
             dtype: self.dtype,
-            shuffle: (!self.store.no_shuffle).then_some(common.seed.unwrap_or(42)),
-            metadata: self.metadata(rows.context_size()),
+            shuffle: (!self.store.no_shuffle).then_some(common.seed()?),
+            metadata: self.metadata(rows.context_size())?,
         };
         let index = store_activations(model, rows, &self.out, request, &mut |tokens| {
             bar.set_position((tokens / positions) as u64);
@@ -215,19 +215,23 @@ impl Args {
     }
 
     /// What a store says about where it comes from, by SAELens' names.
-    fn metadata(&self, context_size: usize) -> Map<String, Value> {
+    fn metadata(&self, context_size: usize) -> Result<Map<String, Value>> {
         let text: Vec<String> = self.text.iter().map(|path| path.display().to_string()).collect();
         let text = if text.is_empty() { json!("embedded") } else { json!(text) };
-        [
+        let StoreArgs { seqpos_slice, exclude_special_tokens, .. } = &self.store;
+        let excluded = exclude_special_tokens.as_ref().unwrap_or(&ExcludeSpecialTokens::No).write();
+        let excluded =
+            serde_json::to_value(excluded).map_err(|e| Error::config("exclude_special_tokens", e.to_string()))?;
+        let pairs = [
             ("model_name", json!(self.model)),
             ("processing", json!(self.processing.to_string())),
             ("dataset_path", self.tokens.as_ref().map_or(text, |tokens| json!(tokens))),
             ("context_size", json!(context_size)),
             ("prepend_bos", json!(self.prepend_bos)),
-        ]
-        .map(|(key, value)| (key.to_string(), value))
-        .into_iter()
-        .collect()
+            ("seqpos_slice", json!(seqpos_slice.unwrap_or_default().arguments())),
+            ("exclude_special_tokens", excluded),
+        ];
+        Ok(pairs.map(|(key, value)| (key.to_string(), value)).into_iter().collect())
     }
 }
 

@@ -50,7 +50,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let against = args.against_text.as_ref().map_or_else(|| Ok(args.against.clone()), lines)?;
     common.say_device();
     let largest = |prompts: &[String]| prompts.iter().map(|prompt| largest(&look, prompt)).collect::<Result<Vec<_>>>();
-    let comparison = compare(&largest(&prompts)?, &largest(&against)?, common.seed.unwrap_or(42));
+    let comparison = compare(&largest(&prompts)?, &largest(&against)?, common.seed()?);
     let features = comparison.features.into_iter().take(args.top).collect();
     let (prompts, prompts_against) = (prompts.len(), against.len());
     common.print(&Report { prompts, prompts_against, divisions: comparison.divisions, features })

@@ -77,7 +77,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
             let rows = Rows::open(name, &Vec::from_iter(before.config.hook_name()), d_in)?;
             rows.read(0, ROWS.min(rows.count))?
         }
-        None => random_rows(d_in, common.seed.unwrap_or(42)),
+        None => random_rows(d_in, common.seed()?),
     };
     let mut converted = before.clone();
     if args.to == "jumprelu" {

@@ -66,7 +66,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     write::folder(&args.out)?;
     common.say_device();
     let text = args.read(&look, &mut rows, common)?;
-    let statistics = statistics(&text, &StatisticsSettings { seed: common.seed.unwrap_or(42), ..Default::default() });
+    let statistics = statistics(&text, &StatisticsSettings { seed: common.seed()?, ..Default::default() });
     let weights = weight_statistics(&look.model, &look.sae, SHOWN, SHOWN)?;
     text.save(&args.out.join("index.safetensors"))?;
     let vocabulary: Vec<String> =

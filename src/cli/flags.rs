@@ -1,7 +1,7 @@
 //! Every key of the recipe as a flag: `--lr-warm-up-steps 100`, underscores accepted.
 
 use clap::{Arg, ArgMatches, Command};
-use cusae::config::{foreign_keys, Recipe};
+use cusae::config::{foreign_keys, Recipe, Sweep};
 use cusae::error::Result;
 use toml::Value;
 
@@ -14,8 +14,8 @@ const COMMON: &[&str] = &["seed"];
 
 impl RecipeFlags {
     /// Sets what the flags say. Errors: a value of the wrong type; SAELens' fields that are not here.
-    pub fn apply(&self, recipe: &mut Recipe) -> Result<()> {
-        self.0.iter().try_for_each(|(key, text)| recipe.set_text(key, text))
+    pub fn apply(&self, sweep: &mut Sweep) -> Result<()> {
+        self.0.iter().try_for_each(|(key, text)| sweep.set_text(key, text))
     }
 
     /// The keys given.

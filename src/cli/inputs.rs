@@ -7,11 +7,14 @@ use cusae::formats::{arrays, tensors::TensorFile};
 use cusae::hub;
 use cusae::lm::Processing;
 use cusae::sae::inference::Sae;
+use cusae::train::checkpoint;
 use serde_json::{Map, Value};
 
 /// An SAE by the name the user gave: see [`hub::sae`].
 pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
-    let saved = hub::sae("--sae", name)?.load()?;
+    let named = hub::sae("--sae", name)?;
+    let mut saved = named.load()?;
+    checkpoint::fold_input_scale(&named.path, &mut saved)?;
     Sae::new(backend, &saved.config, &saved.weights)
 }
 

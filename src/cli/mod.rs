@@ -144,9 +144,9 @@ pub struct Common {
     /// Show no progress and no messages; errors stay.
     #[arg(long, global = true)]
     pub quiet: bool,
-    /// Seed of every random choice [default: the recipe's, 42].
-    #[arg(long, global = true, value_name = "N")]
-    pub seed: Option<u64>,
+    /// Seed of every random choice [default: the recipe's, 42]; for train also a list, an SAE for each.
+    #[arg(long = "seed", global = true, value_name = "N", value_delimiter = ',')]
+    pub seeds: Vec<u64>,
     /// Threads to compute with; results do not depend on it [default: all].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -171,6 +171,15 @@ impl Common {
     pub fn say_device(&self) {
         if let (Some(chosen), false) = (self.chosen.get(), self.quiet) {
             eprintln!("{chosen}");
+        }
+    }
+
+    /// The seed, 42 unless one is given. Error: several are.
+    pub fn seed(&self) -> Result<u64> {
+        match self.seeds[..] {
+            [] => Ok(42),
+            [seed] => Ok(seed),
+            _ => Err(Error::config("seed", format!("found {:?}, expected one; only train takes several", self.seeds))),
         }
     }
 

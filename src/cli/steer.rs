@@ -123,7 +123,7 @@ impl Args {
         common: &Common,
     ) -> anyhow::Result<Continuation> {
         let Args { temperature, top_k, top_p, max_new_tokens, .. } = *self;
-        let sampling = Sampling { temperature, top_k, top_p, seed: common.seed.unwrap_or(42) };
+        let sampling = Sampling { temperature, top_k, top_p, seed: common.seed()? };
         let limits = Limits { max_new_tokens, stop_tokens: look.tokenizer.eos_token_id().into_iter().collect() };
         let mut shown = Shown { look, tokens: Vec::new(), printed: 0, silent: common.json };
         shown.print(&format!("{title}: {}", self.prompt));

@@ -1,9 +1,9 @@
-//! `cusae train`: a recipe, changed by flags, to a trained SAE in a run folder.
+//! `cusae train`: a recipe, changed by flags, to a trained SAE, or several, in a run folder.
 
 use super::flags::RecipeFlags;
 use super::Common;
 use cusae::backend::Backend;
-use cusae::config::Recipe;
+use cusae::config::Sweep;
 use cusae::error::{Error, Result};
 use cusae::train::plan::{Plan, Rates};
 use cusae::train::{self, progress, Options};
@@ -16,10 +16,11 @@ use std::sync::Arc;
 /// What to train on, what with, and where to.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Recipe; keys it does not mention keep their defaults, flags come after it.
+    /// Recipe; keys it does not mention keep their defaults, flags come after it. A list of values, as in
+    /// --k 16,32,64, trains several SAEs in one pass over the data.
     #[arg(value_name = "RECIPE.toml")]
     recipe: Option<PathBuf>,
-    /// Run folder [default: the first free runs/ARCHITECTURE-N].
+    /// Run folder [default: the first free runs/ARCHITECTURE-N, or runs/sweep-N of several SAEs].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Continue the run in this folder, with its own recipe.
@@ -44,24 +45,30 @@ pub struct Args {
 /// Trains and prints the final table.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    let (recipe, options) = match &args.resume {
-        Some(folder) => (recipe_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true, stop }),
+    let (sweep, options) = match &args.resume {
+        Some(folder) => (sweep_of_run(folder, &args, common)?, Options { out: folder.clone(), resume: true, stop }),
         None => {
-            let recipe = args.recipe(common)?;
-            let out = run_folder(args.out.as_deref(), &recipe)?;
-            (recipe, Options { out, resume: false, stop })
+            let sweep = args.sweep(common)?;
+            let out = run_folder(args.out.as_deref(), &sweep)?;
+            (sweep, Options { out, resume: false, stop })
         }
     };
     let rates = if args.plan { Some(Rates::measure(backend)?) } else { None };
-    let plan = Plan::new(&recipe, backend.memory(), rates)?;
-    plan.check_memory()?;
+    let mut plan = Plan::new(&sweep, backend.memory(), rates)?;
+    // What a run that goes on needs is there already, for the most part.
+    if !options.resume {
+        plan = plan.in_folder(&options.out);
+    }
+    plan.check()?;
     common.say_device();
     if args.plan {
-        return common.print(&plan);
+        return common.print(&plan.measure(backend, &sweep)?);
     }
     let mut reporter = progress::reporter(common.quiet);
-    let summary = train::run(backend, &recipe, &options, &mut *reporter)?;
-    common.print(&summary)
+    if sweep.is_several() {
+        return common.print(&train::run_sweep(backend, &sweep, &options, &mut *reporter)?);
+    }
+    common.print(&train::run(backend, &sweep.common, &options, &mut *reporter)?)
 }
 
 /// Set by the first SIGINT or SIGTERM, which lets the run save; the second one ends the process.
@@ -76,25 +83,28 @@ fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
 
 impl Args {
     /// The recipe: defaults, then the file, then flags.
-    fn recipe(&self, common: &Common) -> Result<Recipe> {
-        let mut recipe = self.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
-        self.flags.apply(&mut recipe)?;
+    fn sweep(&self, common: &Common) -> Result<Sweep> {
+        let mut sweep = self.recipe.as_deref().map_or_else(|| Ok(Sweep::default()), Sweep::load)?;
+        self.flags.apply(&mut sweep)?;
         if let Some(path) = &self.activations {
-            recipe.cached_activations_path = Some(path.clone());
+            sweep.common.cached_activations_path = Some(path.clone());
         }
         if let Some(folder) = &self.init {
-            recipe.from_pretrained_path = Some(folder.clone());
+            sweep.set_text("from_pretrained_path", folder)?;
         }
-        recipe.shuffle &= !self.no_shuffle;
-        recipe.seed = common.seed.unwrap_or(recipe.seed);
-        recipe.validate()?;
-        Ok(recipe)
+        sweep.common.shuffle &= !self.no_shuffle;
+        if !common.seeds.is_empty() {
+            let seeds: Vec<String> = common.seeds.iter().map(u64::to_string).collect();
+            sweep.set_text("seed", &seeds.join(","))?;
+        }
+        sweep.members()?;
+        Ok(sweep)
     }
 }
 
 /// The recipe of the run to continue. Errors: there is no run; something would change its recipe.
-fn recipe_of_run(folder: &Path, args: &Args, common: &Common) -> Result<Recipe> {
-    if let Some(key) = args.flags.keys().next().or(common.seed.map(|_| "seed")) {
+fn sweep_of_run(folder: &Path, args: &Args, common: &Common) -> Result<Sweep> {
+    if let Some(key) = args.flags.keys().next().or((!common.seeds.is_empty()).then_some("seed")) {
         let what = format!(
             "a run goes on with its own recipe; remove this flag or start anew without --resume {}",
             folder.display()
@@ -106,13 +116,14 @@ fn recipe_of_run(folder: &Path, args: &Args, common: &Common) -> Result<Recipe> 
         let what = format!("{} holds no run to continue (there is no recipe.toml)", folder.display());
         return Err(Error::config("--resume", what));
     }
-    Recipe::load(&path)
+    Sweep::load(&path)
 }
 
 /// The folder of a new run. Error: the one asked for holds a run already.
-fn run_folder(asked: Option<&Path>, recipe: &Recipe) -> Result<PathBuf> {
+fn run_folder(asked: Option<&Path>, sweep: &Sweep) -> Result<PathBuf> {
     let Some(folder) = asked else {
-        let numbered = |number: usize| PathBuf::from(format!("runs/{}-{number}", recipe.architecture));
+        let kind = if sweep.is_several() { "sweep" } else { sweep.common.architecture.name() };
+        let numbered = |number: usize| PathBuf::from(format!("runs/{kind}-{number}"));
         return Ok((1..).map(numbered).find(|folder| !folder.exists()).expect("numbers do not end"));
     };
     let holds = ["recipe.toml", "cfg.json"].into_iter().find(|file| folder.join(file).exists());

@@ -4,14 +4,16 @@
 
 mod foreign;
 mod setting;
+mod sweep;
 mod validate;
 mod validate_sae;
 mod values;
 
 pub use setting::{Auto, Setting};
+pub use sweep::{Member, Sweep};
 pub use values::{
     Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode, LrSchedulerName,
-    NormalizeActivations, SeqposSlice, SpecialToken,
+    NormalizeActivations, SeqposSlice, SpecialToken, SweepOrder,
 };
 
 pub use foreign::{foreign_keys, foreign_reason};
@@ -184,6 +186,8 @@ recipe! {
         shuffle: bool = true,
         /// Activations held for shuffling, in tokens.
         buffer_tokens: usize = 65_536,
+        /// Seed of the order of activations; auto is seed, of several SAEs the first one's.
+        data_seed: Auto<u64> = Auto::Auto,
         /// Part of the buffer that stays when new activations come in.
         activations_mixing_fraction: f64 = 0.5,
         /// Rows that the language model reads at once.
@@ -196,6 +200,8 @@ recipe! {
         train_batch_size_tokens: usize = 2048,
         /// Seed of every random choice.
         seed: u64 = 42,
+        /// How lists of values make several SAEs: every combination, or the n-th of every list together.
+        sweep: SweepOrder = SweepOrder::Product,
         /// Learning rate.
         lr: f64 = 1e-3,
         /// Course of the learning rate between warm-up and decay.
@@ -272,16 +278,9 @@ impl Recipe {
     /// Errors: not TOML (with the line), an unknown key (with the closest known one), a value of
     /// another type.
     pub fn from_toml(path: &Path, text: &str) -> Result<Self> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            Error::config(format!("{}, line {line}", path.display()), format!("not TOML: {}", error.message()))
-        })?;
         let mut recipe = Recipe::default();
-        for (key, value) in &table {
-            recipe.set(key, value).map_err(|error| match error {
-                Error::Config { key, what } => Error::config(format!("{}, key {key}", path.display()), what),
-                other => other,
-            })?;
+        for (key, value) in &table_of(path, text)? {
+            recipe.set(key, value).map_err(in_file(path))?;
         }
         Ok(recipe)
     }
@@ -293,17 +292,37 @@ impl Recipe {
 
     /// The recipe as TOML, complete, in groups.
     pub fn to_toml(&self) -> String {
-        let table = self.to_table();
-        let mut text = String::new();
-        let mut group = "";
-        for key in Recipe::keys() {
-            if key.group != group {
-                let separator = if group.is_empty() { "" } else { "\n" };
-                text += &format!("{separator}# {}\n", key.group);
-                group = key.group;
-            }
-            text += &format!("{} = {}\n", key.name, table[key.name]);
-        }
-        text
+        written(&self.to_table())
     }
+}
+
+/// A file's keys and values. Error: it is not TOML, with the line.
+fn table_of(path: &Path, text: &str) -> Result<Table> {
+    text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        Error::config(format!("{}, line {line}", path.display()), format!("not TOML: {}", error.message()))
+    })
+}
+
+/// An error about a key, with the file that holds it.
+fn in_file(path: &Path) -> impl Fn(Error) -> Error + '_ {
+    move |error| match error {
+        Error::Config { key, what } => Error::config(format!("{}, key {key}", path.display()), what),
+        other => other,
+    }
+}
+
+/// A value for every key, as TOML in the groups of the recipe.
+fn written(table: &Table) -> String {
+    let mut text = String::new();
+    let mut group = "";
+    for key in Recipe::keys() {
+        if key.group != group {
+            let separator = if group.is_empty() { "" } else { "\n" };
+            text += &format!("{separator}# {}\n", key.group);
+            group = key.group;
+        }
+        text += &format!("{} = {}\n", key.name, table[key.name]);
+    }
+    text
 }

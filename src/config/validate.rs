@@ -51,6 +51,11 @@ impl Recipe {
         widths
     }
 
+    /// Seed of the order of activations; auto is `seed`.
+    pub fn data_seed(&self) -> u64 {
+        self.data_seed.value().copied().unwrap_or(self.seed)
+    }
+
     /// Rows in a batch of an evaluation; auto is `store_batch_size_prompts`.
     pub fn eval_batch_size_prompts(&self) -> usize {
         self.eval_batch_size_prompts.value().copied().unwrap_or(self.store_batch_size_prompts)
@@ -92,6 +97,7 @@ impl Recipe {
             lr_warm_up_steps: Auto::Value(self.lr_warm_up_steps()),
             lr_decay_steps: Auto::Value(self.lr_decay_steps()),
             lr_end: Auto::Value(self.lr_end()),
+            data_seed: Auto::Value(self.data_seed()),
             eval_batch_size_prompts: Auto::Value(self.eval_batch_size_prompts()),
             ..self.clone()
         };

@@ -93,6 +93,16 @@ choice! {
     }
 }
 
+choice! {
+    /// How lists of values make several SAEs.
+    SweepOrder {
+        /// Every combination.
+        Product = "product",
+        /// The n-th of every list together.
+        Zip = "zip",
+    }
+}
+
 impl Setting for Processing {
     fn expected() -> String {
         format!("{} | {}", Processing::None, Processing::TransformerLens)
@@ -195,6 +205,16 @@ impl SeqposSlice {
         let clamp = |position: i64| if position < 0 { (position + length).max(0) } else { position.min(length) };
         let (start, stop) = (clamp(self.start.unwrap_or(0)), clamp(self.stop.unwrap_or(length)));
         (start..stop).step_by(self.step.unwrap_or(1) as usize).map(|position| position as usize).collect()
+    }
+
+    /// The arguments of Python's `slice`, as SAELens keeps them: one none for all positions.
+    pub fn arguments(&self) -> Vec<Option<i64>> {
+        let SeqposSlice { start, stop, step } = *self;
+        match (start, step) {
+            (None, None) => vec![stop],
+            (_, None) => vec![start, stop],
+            _ => vec![start, stop, step],
+        }
     }
 
     fn from_text(text: &str) -> Option<Self> {

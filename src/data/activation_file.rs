@@ -43,7 +43,8 @@ impl ActivationFile<'_> {
             Ok((name.clone(), [vec![rows], shape].concat()))
         };
         let tensors: Vec<(String, Vec<usize>)> = self.hook_names.iter().map(with_rows).collect::<Result<_>>()?;
-        let mut to_file = ToFile { file: TensorStream::create(path, self.dtype, &tensors)?, names, host: Vec::new() };
+        let begun: Vec<_> = tensors.iter().map(|(name, shape)| (name.clone(), self.dtype, shape.clone())).collect();
+        let mut to_file = ToFile { file: TensorStream::create(path, &begun)?, names, host: Vec::new() };
         let mut done = 0;
         while done < rows {
             let batch = tokens.take_rows(self.prompts.min(rows - done))?;

@@ -75,6 +75,11 @@ impl StoredActivations {
         self.metadata.as_ref()
     }
 
+    /// The first file.
+    fn path(&self) -> &Path {
+        self.parts[0].file.path()
+    }
+
     fn push(&mut self, path: &Path, asked: Option<&str>, hook_name: &str) -> Result<usize> {
         let file = arrays::open(path)?;
         let tensor = match (asked, file.names().as_slice()) {
@@ -137,10 +142,11 @@ pub struct FromFilesSettings {
     pub repeat: bool,
 }
 
-/// Batches from stored activations.
+/// Batches from stored activations of some hooks.
 pub struct FromFiles<B: Backend> {
     backend: B,
-    stored: StoredActivations,
+    /// One for every hook, all of as many rows.
+    stored: Vec<StoredActivations>,
     settings: FromFilesSettings,
     at: FilePosition,
     /// The rows of this pass in their order; empty without shuffling.
@@ -159,20 +165,26 @@ struct FilePosition {
 }
 
 impl<B: Backend> FromFiles<B> {
-    /// Error: fewer rows than a batch, or more than can be shuffled.
-    pub fn new(backend: &B, stored: StoredActivations, settings: FromFilesSettings) -> Result<Self> {
-        let path = stored.parts[0].file.path();
-        if settings.batch_size == 0 || stored.rows < settings.batch_size {
-            let what = format!("holds {} rows, less than a batch of {}", stored.rows, settings.batch_size);
+    /// Row n of every hook must belong to the same token. Errors: no hook, hooks of different numbers of
+    /// rows, fewer rows than a batch, or more than can be shuffled.
+    pub fn new(backend: &B, stored: Vec<StoredActivations>, settings: FromFilesSettings) -> Result<Self> {
+        let first = stored.first().ok_or_else(|| Error::config("hook_name", "none is given"))?;
+        let (rows, path) = (first.rows, first.path());
+        if let Some(other) = stored.iter().find(|other| other.rows != rows) {
+            let what = format!("{} has {rows} rows, {} has {}", first.tensor(), other.tensor(), other.rows);
+            return Err(Error::format(path, format!("{what}; hooks that are read together have as many")));
+        }
+        if settings.batch_size == 0 || rows < settings.batch_size {
+            let what = format!("holds {rows} rows, less than a batch of {}", settings.batch_size);
             return Err(Error::format(path, what));
         }
-        if settings.shuffle && u32::try_from(stored.rows).is_err() {
-            let what = format!("holds {} rows; more than {} can only be read without shuffling", stored.rows, u32::MAX);
+        if settings.shuffle && u32::try_from(rows).is_err() {
+            let what = format!("holds {rows} rows; more than {} can only be read without shuffling", u32::MAX);
             return Err(Error::format(path, what));
         }
-        let staging = vec![0.0; settings.batch_size * stored.width];
-        let at = FilePosition { epoch: 0, batch: 0, rows: stored.rows, batch_size: settings.batch_size };
-        let mut source = FromFiles { backend: backend.clone(), stored, settings, at, order: Vec::new(), staging };
+        let at = FilePosition { epoch: 0, batch: 0, rows, batch_size: settings.batch_size };
+        let (order, staging) = (Vec::new(), Vec::new());
+        let mut source = FromFiles { backend: backend.clone(), stored, settings, at, order, staging };
         source.shuffle();
         Ok(source)
     }
@@ -180,35 +192,37 @@ impl<B: Backend> FromFiles<B> {
     fn shuffle(&mut self) {
         if self.settings.shuffle {
             let mut random = Random::new(self.settings.seed, Stream::Shuffle, self.at.epoch);
-            self.order = random.permutation(self.stored.rows);
+            self.order = random.permutation(self.at.rows);
         }
     }
 }
 
 impl<B: Backend> ActivationSource<B> for FromFiles<B> {
-    fn width(&self) -> usize {
-        self.stored.width
+    fn widths(&self) -> Vec<usize> {
+        self.stored.iter().map(StoredActivations::width).collect()
     }
 
     fn batch_size(&self) -> usize {
         self.settings.batch_size
     }
 
-    fn next_batch(&mut self, batch: &mut B::Buffer<f32>) -> Result<bool> {
-        if (self.at.batch + 1) * self.settings.batch_size > self.stored.rows {
+    fn next_batches(&mut self, batches: &mut [B::Buffer<f32>]) -> Result<bool> {
+        if (self.at.batch + 1) * self.settings.batch_size > self.at.rows {
             if !self.settings.repeat {
                 return Ok(false);
             }
             (self.at.epoch, self.at.batch) = (self.at.epoch + 1, 0);
             self.shuffle();
         }
-        let first = self.at.batch * self.settings.batch_size;
-        let (stored, order) = (&self.stored, &self.order);
-        self.staging.par_chunks_mut(stored.width).enumerate().try_for_each(|(n, to)| {
-            let row = order.get(first + n).map_or(first + n, |&row| row as usize);
-            stored.read_row(row, to)
-        })?;
-        self.backend.write(batch, 0, &self.staging)?;
+        let (first, order) = (self.at.batch * self.settings.batch_size, &self.order);
+        for (stored, batch) in self.stored.iter().zip(batches) {
+            self.staging.resize(self.settings.batch_size * stored.width, 0.0);
+            self.staging.par_chunks_mut(stored.width).enumerate().try_for_each(|(n, to)| {
+                let row = order.get(first + n).map_or(first + n, |&row| row as usize);
+                stored.read_row(row, to)
+            })?;
+            self.backend.write(batch, 0, &self.staging)?;
+        }
         self.at.batch += 1;
         Ok(true)
     }
@@ -218,7 +232,7 @@ impl<B: Backend> ActivationSource<B> for FromFiles<B> {
     }
 
     fn tokens_read(&self) -> u64 {
-        let a_pass = self.stored.rows / self.settings.batch_size;
+        let a_pass = self.at.rows / self.settings.batch_size;
         ((self.at.epoch as usize * a_pass + self.at.batch) * self.settings.batch_size) as u64
     }
 
@@ -229,12 +243,13 @@ impl<B: Backend> ActivationSource<B> for FromFiles<B> {
     fn load_state(&mut self, folder: &Path) -> Result<()> {
         let at: FilePosition = load_position(folder)?;
         let batches = at.rows / at.batch_size.max(1);
-        if (at.rows, at.batch_size) != (self.stored.rows, self.settings.batch_size) || at.batch > batches {
+        let (rows, batch_size) = (self.at.rows, self.settings.batch_size);
+        if (at.rows, at.batch_size) != (rows, batch_size) || at.batch > batches {
             let what = format!(
-                "holds {} rows, read in batches of {}; the run that is resumed had {} rows and batches of {}",
-                self.stored.rows, self.settings.batch_size, at.rows, at.batch_size
+                "holds {rows} rows, read in batches of {batch_size}; the run that is resumed had {} rows and batches of {}",
+                at.rows, at.batch_size
             );
-            return Err(Error::format(self.stored.parts[0].file.path(), what));
+            return Err(Error::format(self.stored[0].path(), what));
         }
         self.at = at;
         self.shuffle();

@@ -1,5 +1,5 @@
-//! Batches from a language model: rows of tokens, the model up to one hook, the positions that are
-//! wanted, the mixing buffer. As SAELens' `training/activations_store.py`, but that the prompts left
+//! Batches from a language model: rows of tokens, the model up to the last hook, the positions that are
+//! wanted, a mixing buffer for every hook. As SAELens' `training/activations_store.py`, but that the prompts left
 //! at the end of the data are not dropped: they share a forward pass with the first of the next pass.
 
 use super::mixing_buffer::{MixingBuffer, MixingSettings};
@@ -14,14 +14,16 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
-/// In a checkpoint: the activations that wait for their batch.
-const BUFFER_FILE: &str = "activation_buffer.safetensors";
+/// In a checkpoint: the activations of a hook that wait for their batch.
+fn buffer_file(hook_name: &str) -> String {
+    format!("{hook_name}.safetensors")
+}
 
 /// Which activations are taken, and how they are mixed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FromModelSettings {
-    /// The hook, by TransformerLens' name.
-    pub hook_name: String,
+    /// The hooks, by TransformerLens' names, each once.
+    pub hook_names: Vec<String>,
     /// Positions of a row that are used.
     pub seqpos_slice: SeqposSlice,
     /// Tokens whose activations are left out.
@@ -35,11 +37,11 @@ pub struct FromModelSettings {
 }
 
 impl FromModelSettings {
-    /// What a recipe asks for: endless batches. Error: special tokens are to be excluded, and no
+    /// What the recipe of one SAE asks for: endless batches. Error: special tokens are to be excluded, and no
     /// tokenizer says which they are.
     pub fn of(recipe: &Recipe, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         Ok(FromModelSettings {
-            hook_name: recipe.hook_name.clone(),
+            hook_names: vec![recipe.hook_name.clone()],
             seqpos_slice: recipe.seqpos_slice,
             excluded_ids: excluded_ids(&recipe.exclude_special_tokens, tokenizer)?,
             prompts: recipe.store_batch_size_prompts,
@@ -47,7 +49,7 @@ impl FromModelSettings {
                 buffer_tokens: recipe.buffer_tokens,
                 batch_size: recipe.train_batch_size_tokens,
                 mix_fraction: recipe.activations_mixing_fraction,
-                seed: recipe.seed,
+                seed: recipe.data_seed(),
             },
             repeat: true,
         })
@@ -85,15 +87,18 @@ impl Selection {
     }
 }
 
-/// Batches of a model's activations at one hook.
+/// Batches of a model's activations at some hooks.
 pub struct FromModel<B: Backend> {
     model: Arc<LanguageModel<B>>,
     forward: Forward<B>,
     rows: TokenRows,
-    hook_name: String,
+    hook_names: Vec<String>,
+    /// Where the forward pass stops.
+    last_hook: String,
     selection: Selection,
     repeat: bool,
-    buffer: MixingBuffer<B>,
+    /// One for every hook. They get the same rows and shuffle alike, so that all want rows at once.
+    buffers: Vec<MixingBuffer<B>>,
     batch_size: usize,
     epoch: u64,
     tokens_read: u64,
@@ -110,7 +115,7 @@ struct ModelPosition {
 }
 
 impl<B: Backend> FromModel<B> {
-    /// Errors: the hook does not exist or holds no vector per token, the context is longer than the
+    /// Errors: a hook does not exist or holds no vector per token, the context is longer than the
     /// model's, settings of the buffer that cannot be used, no memory.
     pub fn new(
         backend: &B,
@@ -118,23 +123,26 @@ impl<B: Backend> FromModel<B> {
         rows: TokenRows,
         settings: FromModelSettings,
     ) -> Result<Self> {
-        let FromModelSettings { hook_name, seqpos_slice, excluded_ids, prompts, mixing, repeat } = settings;
+        let FromModelSettings { hook_names, seqpos_slice, excluded_ids, prompts, mixing, repeat } = settings;
         if prompts == 0 {
             return Err(Error::config("store_batch_size_prompts", "0 is too small, expected at least 1"));
         }
-        let width = model.hook_width(&hook_name)?;
+        let last_hook = model.last_hook(&hook_names.iter().map(String::as_str).collect::<Vec<_>>())?.to_string();
         let forward = model.forward(prompts, rows.context_size())?;
         let selection = Selection::new(seqpos_slice, excluded_ids, rows.context_size())?;
-        let buffer = MixingBuffer::new(backend, mixing, width, prompts * selection.positions.len())?;
+        let largest_append = prompts * selection.positions.len();
+        let buffer = |name: &String| MixingBuffer::new(backend, mixing, model.hook_width(name)?, largest_append);
+        let buffers = hook_names.iter().map(buffer).collect::<Result<_>>()?;
         let batch_size = mixing.batch_size;
         Ok(FromModel {
             model,
             forward,
             rows,
-            hook_name,
+            hook_names,
+            last_hook,
             selection,
             repeat,
-            buffer,
+            buffers,
             batch_size,
             epoch: 0,
             tokens_read: 0,
@@ -142,16 +150,16 @@ impl<B: Backend> FromModel<B> {
         })
     }
 
-    /// Runs the model on the next rows and puts their activations into the buffer.
+    /// Runs the model on the next rows and puts their activations into the buffers.
     fn read(&mut self) -> Result<()> {
         let tokens = self.next_tokens()?;
         if tokens.is_empty() {
-            return self.buffer.finish();
+            return self.buffers.iter_mut().try_for_each(MixingBuffer::finish);
         }
         let chosen = self.selection.rows(&tokens);
         self.tokens_read += chosen.len() as u64;
-        let mut collect = Collect { hook_name: &self.hook_name, buffer: &mut self.buffer, chosen: &chosen };
-        self.forward.run(&self.model, &tokens, &mut collect, Some(&self.hook_name))
+        let mut collect = Collect { hook_names: &self.hook_names, buffers: &mut self.buffers, chosen: &chosen };
+        self.forward.run(&self.model, &tokens, &mut collect, Some(&self.last_hook))
     }
 
     /// The tokens of the next rows, as many as one forward pass takes; fewer only at the end of data
@@ -179,19 +187,23 @@ impl<B: Backend> FromModel<B> {
 }
 
 impl<B: Backend> ActivationSource<B> for FromModel<B> {
-    fn width(&self) -> usize {
-        self.buffer.width()
+    fn widths(&self) -> Vec<usize> {
+        self.buffers.iter().map(MixingBuffer::width).collect()
     }
 
     fn batch_size(&self) -> usize {
         self.batch_size
     }
 
-    fn next_batch(&mut self, batch: &mut B::Buffer<f32>) -> Result<bool> {
-        while self.buffer.wants_rows() {
+    fn next_batches(&mut self, batches: &mut [B::Buffer<f32>]) -> Result<bool> {
+        while self.buffers.iter().any(MixingBuffer::wants_rows) {
             self.read()?;
         }
-        self.buffer.next_batch(batch)
+        let mut there_is_one = true;
+        for (buffer, batch) in self.buffers.iter_mut().zip(batches) {
+            there_is_one &= buffer.next_batch(batch)?;
+        }
+        Ok(there_is_one)
     }
 
     fn epochs(&self) -> u64 {
@@ -203,32 +215,37 @@ impl<B: Backend> ActivationSource<B> for FromModel<B> {
     }
 
     fn save_state(&self, folder: &Path) -> Result<()> {
-        self.buffer.save(&folder.join(BUFFER_FILE))?;
+        for (buffer, hook_name) in self.buffers.iter().zip(&self.hook_names) {
+            buffer.save(&folder.join(buffer_file(hook_name)))?;
+        }
         let (epoch, tokens_read, read_before) = (self.epoch, self.tokens_read, self.read_before);
         save_position(folder, &ModelPosition { rows: self.rows.position(), epoch, tokens_read, read_before })
     }
 
     fn load_state(&mut self, folder: &Path) -> Result<()> {
         let at: ModelPosition = load_position(folder)?;
-        self.buffer.load(&folder.join(BUFFER_FILE))?;
+        for (buffer, hook_name) in self.buffers.iter_mut().zip(&self.hook_names) {
+            buffer.load(&folder.join(buffer_file(hook_name)))?;
+        }
         (self.epoch, self.tokens_read, self.read_before) = (at.epoch, at.tokens_read, at.read_before);
         self.rows.seek(&at.rows)
     }
 }
 
-/// Puts the chosen rows of one hook into the buffer.
+/// Puts the chosen rows of every hook into its buffer.
 struct Collect<'a, B: Backend> {
-    hook_name: &'a str,
-    buffer: &'a mut MixingBuffer<B>,
+    hook_names: &'a [String],
+    buffers: &'a mut [MixingBuffer<B>],
     chosen: &'a [u32],
 }
 
 impl<B: Backend> Visitor<B> for Collect<'_, B> {
     fn wants(&self, hook: &str) -> bool {
-        hook == self.hook_name
+        self.hook_names.iter().any(|name| name == hook)
     }
 
-    fn visit(&mut self, _: &B, _: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
-        self.buffer.append(value, self.chosen)
+    fn visit(&mut self, _: &B, hook: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
+        let of_hook = self.buffers.iter_mut().zip(self.hook_names).find(|(_, name)| *name == hook);
+        of_hook.map_or(Ok(()), |(buffer, _)| buffer.append(value, self.chosen))
     }
 }

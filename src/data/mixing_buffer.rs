@@ -7,9 +7,15 @@
 
 use crate::backend::{Backend, GatherRows, ScatterRows};
 use crate::error::{Error, Result};
-use crate::formats::tensors::{self, Tensor, TensorFile};
+use crate::formats::tensor_stream::TensorStream;
+use crate::formats::tensors::TensorFile;
 use crate::random::{Random, Stream};
+use safetensors::Dtype;
 use std::path::Path;
+
+/// The tensors of a saved buffer: its rows in their order; shuffles, batches to serve, whether it is finished.
+const ROWS: &str = "rows";
+const COUNTERS: &str = "shuffles_batches_finished";
 
 /// How a buffer mixes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,44 +167,37 @@ impl<B: Backend> MixingBuffer<B> {
         Ok(true)
     }
 
-    /// Writes everything that the batches to come depend on to a safetensors file.
+    /// Writes everything that the batches to come depend on to a safetensors file, a batch of rows at a
+    /// time: a buffer may be as large as half of the memory.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let first = self.served * self.settings.batch_size;
-        let rows = self.order.len() - first;
-        let mut values = vec![0f32; rows * self.width];
-        let mut part = self.backend.zeros(self.settings.batch_size * self.width)?;
-        let mut indices = self.backend.zeros(self.settings.batch_size)?;
-        let parts = self.order[first..].chunks(self.settings.batch_size);
-        for (order, values) in parts.zip(values.chunks_mut(self.settings.batch_size * self.width)) {
+        let (batch_size, width) = (self.settings.batch_size, self.width);
+        let order = &self.order[self.served * batch_size..];
+        let (rows, counters) = (ROWS.to_string(), COUNTERS.to_string());
+        let tensors = [(rows, Dtype::F32, vec![order.len(), width]), (counters, Dtype::U32, vec![3])];
+        let mut file = TensorStream::create(path, &tensors)?;
+        let (mut part, mut indices) = (self.backend.zeros(batch_size * width)?, self.backend.zeros(batch_size)?);
+        let mut values = vec![0f32; batch_size * width];
+        for order in order.chunks(batch_size) {
             self.backend.write(&mut indices, 0, order)?;
-            let (n, columns) = (order.len(), self.width);
-            self.backend.gather_rows(GatherRows {
-                from: &self.rows,
-                rows: &indices,
-                first: 0,
-                n,
-                columns,
-                to: &mut part,
-            })?;
+            let (from, rows, n, columns) = (&self.rows, &indices, order.len(), width);
+            self.backend.gather_rows(GatherRows { from, rows, first: 0, n, columns, to: &mut part })?;
+            let values = &mut values[..n * width];
             self.backend.read(&part, 0, values)?;
+            file.append(ROWS, values)?;
         }
-        let counters = [self.shuffles, (self.to_serve - self.served) as u32, self.finished.into()];
-        let tensors = vec![
-            ("rows".to_string(), Tensor::f32(&[rows, self.width], &values)),
-            ("shuffles_batches_finished".to_string(), Tensor::u32(&[3], &counters)),
-        ];
-        tensors::save(path, tensors)
+        file.append_u32(COUNTERS, &[self.shuffles, (self.to_serve - self.served) as u32, self.finished.into()])?;
+        file.finish()
     }
 
-    /// Takes up what [`save`](Self::save) wrote, in a buffer of the same settings.
+    /// Continues from what [`save`](Self::save) wrote, in a buffer of the same settings.
     /// Error: the file is damaged or of other settings.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let file = TensorFile::open(path)?;
-        let (rows, width) = match *file.shape("rows")? {
+        let (rows, width) = match *file.shape(ROWS)? {
             [rows, width] => (rows, width),
-            ref shape => return Err(Error::format(path, format!("tensor rows has shape {shape:?}, expected two"))),
+            ref shape => return Err(Error::format(path, format!("tensor {ROWS} has shape {shape:?}, expected two"))),
         };
-        let counters = file.u32("shuffles_batches_finished")?;
+        let counters = file.u32(COUNTERS)?;
         let fits = width == self.width && rows <= self.capacity && counters.len() == 3;
         if !fits || counters[1] as usize * self.settings.batch_size > rows {
             let what = format!(
@@ -208,7 +207,11 @@ impl<B: Backend> MixingBuffer<B> {
             );
             return Err(Error::format(path, what));
         }
-        self.backend.write(&mut self.rows, 0, &file.f32("rows")?)?;
+        let part = self.settings.batch_size * width;
+        for first in (0..rows * width).step_by(part) {
+            let values = file.f32_range(ROWS, first, part.min(rows * width - first))?;
+            self.backend.write(&mut self.rows, first, &values)?;
+        }
         self.order = (0..rows as u32).collect();
         self.free = (rows as u32..self.capacity as u32).rev().collect();
         (self.shuffles, self.finished) = (counters[0], counters[2] != 0);

@@ -31,15 +31,17 @@ use crate::formats::write;
 use serde::{de::DeserializeOwned, Serialize};
 use std::path::Path;
 
-/// Where a trainer's batches come from. The batches to come are a function of the settings and the
-/// saved state alone, so that a resumed run continues bit for bit.
+/// Where a trainer's batches come from: one batch of every hook at a time, row n of each from the same
+/// token. The batches to come are a function of the settings and the saved state alone, so that a
+/// resumed run continues bit for bit; those of one hook do not depend on which others are read with it.
 pub trait ActivationSource<B: Backend> {
-    /// Width of a row (`d_in`).
-    fn width(&self) -> usize;
+    /// Width of a row (`d_in`) of every hook.
+    fn widths(&self) -> Vec<usize>;
     /// Rows in a batch.
     fn batch_size(&self) -> usize;
-    /// Fills `batch [batch_size, d_in]`; false at the end of data that is not to be repeated.
-    fn next_batch(&mut self, batch: &mut B::Buffer<f32>) -> Result<bool>;
+    /// Fills the batch `[batch_size, d_in]` of every hook; false at the end of data that is not to be
+    /// repeated.
+    fn next_batches(&mut self, batches: &mut [B::Buffer<f32>]) -> Result<bool>;
     /// How often the data ended and was begun again; worth a warning whenever it grows.
     fn epochs(&self) -> u64;
     /// Activations (tokens) read so far, those that still wait in a buffer included.
@@ -54,10 +56,7 @@ pub trait ActivationSource<B: Backend> {
 const POSITION_FILE: &str = "data_position.json";
 
 fn save_position(folder: &Path, position: &impl Serialize) -> Result<()> {
-    let path = folder.join(POSITION_FILE);
-    let text = serde_json::to_string_pretty(position)
-        .map_err(|e| Error::format(&path, format!("cannot be written as JSON: {e}")))?;
-    write::text(&path, &(text + "\n"))
+    write::json(&folder.join(POSITION_FILE), position)
 }
 
 fn load_position<T: DeserializeOwned>(folder: &Path) -> Result<T> {

@@ -1,6 +1,7 @@
 //! A safetensors file whose tensors arrive piece by piece: its shapes are known at the start, its
 //! values need never be in memory at once.
 
+use super::tensors::Tensor;
 use super::write;
 use crate::error::{Error, Result};
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -27,22 +28,21 @@ struct Growing {
 }
 
 impl TensorStream {
-    /// Begins a file of these tensors (name, shape), all F32, F16, BF16 or F64. Errors: the file
-    /// cannot be made, or is larger than the disk has room for.
-    pub fn create(path: &Path, dtype: Dtype, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
+    /// Begins a file of these tensors (name, dtype, shape). Error: the file cannot be made.
+    pub fn create(path: &Path, tensors: &[(String, Dtype, Vec<usize>)]) -> Result<Self> {
         let mut infos = Vec::new();
         let mut end = 0;
-        for (name, shape) in tensors {
+        for (name, dtype, shape) in tensors {
             let begin = end;
             end += shape.iter().product::<usize>() * dtype.bitsize() / 8;
-            infos.push((name.clone(), TensorInfo { dtype, shape: shape.clone(), data_offsets: (begin, end) }));
+            infos.push((name.clone(), TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (begin, end) }));
         }
         let header = header(path, infos.clone())?;
         let start = header.len() as u64;
         let temporary = write::temporary_name(path);
         let mut file = File::create(&temporary).map_err(Error::io(path, "create"))?;
         let growing = |(name, info): (String, TensorInfo)| {
-            let (begin, end) = info.data_offsets;
+            let ((begin, end), dtype) = (info.data_offsets, info.dtype);
             Growing { name, dtype, rest: start + begin as u64..start + end as u64 }
         };
         let tensors = infos.into_iter().map(growing).collect();
@@ -52,13 +52,27 @@ impl TensorStream {
         Ok(stream)
     }
 
-    /// Writes the next values of a tensor. Error: there is no room for them, in the tensor or on disk.
+    /// Writes the next values of a tensor of F32, F16, BF16 or F64. Error: there is no room for them, in
+    /// the tensor or on disk.
     pub fn append(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        self.append_as(name, |dtype| Tensor::rounded(dtype, &[values.len()], values))
+    }
+
+    /// Writes the next values of a tensor of U32. Errors as for [`TensorStream::append`].
+    pub fn append_u32(&mut self, name: &str, values: &[u32]) -> Result<()> {
+        self.append_as(name, |_| Tensor::u32(&[values.len()], values))
+    }
+
+    fn append_as<'v>(&mut self, name: &str, values: impl FnOnce(Dtype) -> Tensor<'v>) -> Result<()> {
         let refuse = |what: &str| Err(Error::format(&self.path, format!("tensor {name} {what}")));
         let Some(tensor) = self.tensors.iter_mut().find(|tensor| tensor.name == name) else {
             return refuse("is not among those that the file was begun with");
         };
-        let bytes = super::tensors::Tensor::rounded(tensor.dtype, &[values.len()], values).bytes;
+        let values = values(tensor.dtype);
+        if values.dtype != tensor.dtype {
+            return refuse("holds numbers of another kind");
+        }
+        let bytes = values.bytes;
         if tensor.rest.end - tensor.rest.start < bytes.len() as u64 {
             return refuse("is full");
         }
@@ -105,8 +119,8 @@ mod tests {
     use crate::formats::tensors::TensorFile;
 
     fn begin(folder: &Path, dtype: Dtype) -> TensorStream {
-        let tensors = [("b".to_string(), vec![2, 2]), ("a".to_string(), vec![3])];
-        TensorStream::create(&folder.join("t.safetensors"), dtype, &tensors).unwrap()
+        let tensors = [("b".to_string(), dtype, vec![2, 2]), ("a".to_string(), dtype, vec![3])];
+        TensorStream::create(&folder.join("t.safetensors"), &tensors).unwrap()
     }
 
     #[test]
@@ -132,6 +146,8 @@ mod tests {
         let message = stream.append("b", &[0.0; 5]).unwrap_err().to_string();
         assert!(message.ends_with("t.safetensors: tensor b is full"), "{message}");
         assert!(stream.append("c", &[0.0]).is_err());
+        let message = stream.append_u32("a", &[0]).unwrap_err().to_string();
+        assert!(message.ends_with("t.safetensors: tensor a holds numbers of another kind"), "{message}");
         stream.append("b", &[0.0; 3]).unwrap();
         let message = stream.finish().unwrap_err().to_string();
         assert!(message.ends_with("t.safetensors: tensor b lacks 4 bytes"), "{message}");

@@ -2,6 +2,7 @@
 //! sees the old file or the whole new one.
 
 use crate::error::{Error, Result};
+use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,13 @@ pub fn atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Re
 /// Writes a small text file whole.
 pub fn text(path: &Path, text: &str) -> Result<()> {
     atomically(path, |out| out.write_all(text.as_bytes()))
+}
+
+/// Writes a value whole, as JSON that people can read.
+pub fn json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::format(path, format!("cannot be written as JSON: {e}")))?;
+    self::text(path, &(text + "\n"))
 }
 
 /// Makes a folder and its parents.

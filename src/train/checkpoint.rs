@@ -7,22 +7,28 @@
 //! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, in SAELens' shapes |
 //! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state` |
 //! | `trainer_state.json` | steps, samples, and the version that wrote it |
-//! | `activations/` | the activation buffer and the position in the data |
+//! | `activations/` | the activation buffer of every hook and the position in the data |
+//!
+//! Where several SAEs are trained, the first three lie in a folder of each one's name.
 
+use super::trainee::Trainee;
 use crate::backend::Backend;
+use crate::config::NormalizeActivations;
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
-use crate::formats::saelens::{self, TrainingNotes};
+use crate::formats::saelens::{self, SavedSae, TrainingNotes};
 use crate::formats::tensors::{self, Tensor, TensorFile};
 use crate::formats::write;
-use crate::sae::config::SaeConfig;
-use crate::sae::kind::Kind;
+use crate::sae::kind;
 use crate::sae::parameters::Named;
-use crate::sae::step::TrainingSae;
 use crate::sae::weights::{HostTensor, Weights};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const STATISTICS: &str = "statistics.safetensors";
+const INPUT_SCALE: &str = "input_scale";
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,33 +47,25 @@ struct TrainerState {
     cusae_version: String,
     #[serde(flatten)]
     progress: Progress,
-}
-
-/// A run at one step: what a checkpoint holds.
-pub struct State<'a, B: Backend> {
-    /// Where everything is computed.
-    pub backend: &'a B,
-    /// What `cfg.json` will say.
-    pub config: &'a SaeConfig,
-    /// The architecture.
-    pub kind: &'static dyn Kind,
-    /// Parameters, optimizer state and statistics.
-    pub sae: &'a TrainingSae<B>,
-    /// The activation buffer and the position in the data.
-    pub source: &'a dyn ActivationSource<B>,
-    /// Steps and samples.
-    pub progress: &'a Progress,
+    /// SAEs that are trained no further, and why: nothing else is kept of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    stopped: BTreeMap<String, String>,
 }
 
 /// Saves a checkpoint as `folder/STEP` and returns its path. Nothing is visible under that name
 /// before all of it is on the disk.
-pub fn save<B: Backend>(folder: &Path, state: &State<B>) -> Result<PathBuf> {
+pub fn save<B: Backend>(
+    folder: &Path,
+    saes: &[Trainee<B>],
+    source: &dyn ActivationSource<B>,
+    progress: &Progress,
+) -> Result<PathBuf> {
     write::folder(folder)?;
-    let step = state.progress.n_training_steps;
+    let step = progress.n_training_steps;
     let path = folder.join(step.to_string());
     let partial = folder.join(format!(".{step}.partial"));
     let _ = fs::remove_dir_all(&partial);
-    let result = fill(&partial, state).and_then(|()| {
+    let result = fill(&partial, saes, source, progress).and_then(|()| {
         if path.exists() {
             fs::remove_dir_all(&path).map_err(Error::io(&path, "replace"))?;
         }
@@ -81,12 +79,35 @@ pub fn save<B: Backend>(folder: &Path, state: &State<B>) -> Result<PathBuf> {
     result.map(|()| path)
 }
 
-fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
-    let State { backend, config, kind, sae, source, progress } = *state;
+fn fill<B: Backend>(
+    folder: &Path,
+    saes: &[Trainee<B>],
+    source: &dyn ActivationSource<B>,
+    progress: &Progress,
+) -> Result<()> {
+    write::folder(folder)?;
+    let mut stopped = BTreeMap::new();
+    for trainee in saes {
+        match &trainee.stopped {
+            Some(why) => _ = stopped.insert(trainee.name.clone(), why.clone()),
+            None => save_sae(&trainee.folder_in(folder), trainee)?,
+        }
+    }
+    let activations = folder.join("activations");
+    write::folder(&activations)?;
+    source.save_state(&activations)?;
+    write::sync_folder(&activations)?;
+    let cusae_version = env!("CARGO_PKG_VERSION").into();
+    write::json(&folder.join("trainer_state.json"), &TrainerState { cusae_version, progress: *progress, stopped })?;
+    write::sync_folder(folder)
+}
+
+fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
+    let Trainee { backend, config, sae, .. } = trainee;
     write::folder(folder)?;
     let d_in = config.d_in;
     let (weights, architecture) = (sae.values.download(backend, d_in)?, sae.architecture_state()?);
-    let topk_threshold = kind.topk_threshold(&architecture);
+    let topk_threshold = kind::of(&trainee.recipe).topk_threshold(&architecture);
     saelens::save_training(folder, config, &weights, topk_threshold, TrainingNotes::default())?;
     let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)];
     let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
@@ -104,17 +125,10 @@ fn fill<B: Backend>(folder: &Path, state: &State<B>) -> Result<()> {
     let statistics = vec![
         ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
         ("n_forward_passes_since_fired".into(), Tensor::u32(&[since.len()], &since)),
-        ("input_scale".into(), Tensor::f32(&[1], &scale)),
+        (INPUT_SCALE.into(), Tensor::f32(&[1], &scale)),
         ("architecture_state".into(), Tensor::f64(&[architecture.len()], &architecture)),
     ];
-    tensors::save(&folder.join("statistics.safetensors"), statistics)?;
-    let activations = folder.join("activations");
-    write::folder(&activations)?;
-    source.save_state(&activations)?;
-    write::sync_folder(&activations)?;
-    let state = TrainerState { cusae_version: env!("CARGO_PKG_VERSION").into(), progress: *progress };
-    let state = serde_json::to_string_pretty(&state).expect("numbers and a text");
-    write::text(&folder.join("trainer_state.json"), &state)?;
+    tensors::save(&folder.join(STATISTICS), statistics)?;
     write::sync_folder(folder)
 }
 
@@ -139,30 +153,42 @@ pub fn all(folder: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
-/// Where the checkpoint stands.
-pub fn progress(checkpoint: &Path) -> Result<Progress> {
+fn state(checkpoint: &Path) -> Result<TrainerState> {
     let path = checkpoint.join("trainer_state.json");
     let text = fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-    let state: TrainerState = serde_json::from_str(&text)
-        .map_err(|e| Error::format(&path, format!("not the state of a cusae run ({e}); choose another checkpoint")))?;
-    Ok(state.progress)
+    serde_json::from_str(&text)
+        .map_err(|e| Error::format(&path, format!("not the state of a cusae run ({e}); choose another checkpoint")))
 }
 
-/// Brings `sae` (made for the same recipe) and `source` to where the checkpoint stands.
+/// Brings SAEs (made for the same recipe) and `source` to where the checkpoint stands.
 pub fn restore<B: Backend>(
     checkpoint: &Path,
-    backend: &B,
-    sae: &mut TrainingSae<B>,
+    saes: &mut [Trainee<B>],
     source: &mut dyn ActivationSource<B>,
 ) -> Result<Progress> {
-    let progress = progress(checkpoint)?;
+    let TrainerState { progress, mut stopped, .. } = state(checkpoint)?;
+    for trainee in saes {
+        trainee.stopped = stopped.remove(&trainee.name);
+        if trainee.stopped.is_some() {
+            continue;
+        }
+        trainee.sae.n_training_steps = progress.n_training_steps;
+        restore_sae(&trainee.folder_in(checkpoint), trainee)?;
+    }
+    source.load_state(&checkpoint.join("activations"))?;
+    Ok(progress)
+}
+
+fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Result<()> {
+    let Trainee { backend, sae, .. } = trainee;
+    let backend = &*backend;
     let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
     let own = sae.values.download(backend, d_in)?;
     sae.values = read_like(&own, backend, &checkpoint.join("sae_weights.safetensors"), "")?;
     let optimizer = checkpoint.join("optimizer.safetensors");
     sae.exp_avg = read_like(&own, backend, &optimizer, "exp_avg.")?;
     sae.exp_avg_sq = read_like(&own, backend, &optimizer, "exp_avg_sq.")?;
-    let statistics = TensorFile::open(checkpoint.join("statistics.safetensors"))?;
+    let statistics = TensorFile::open(checkpoint.join(STATISTICS))?;
     for (name, counts) in [
         ("act_freq_scores", &mut sae.firing.fired_count),
         ("n_forward_passes_since_fired", &mut sae.firing.since_fired),
@@ -170,13 +196,21 @@ pub fn restore<B: Backend>(
         statistics.expect_shape(name, &[d_sae])?;
         *counts = backend.upload(&statistics.u32(name)?)?;
     }
-    sae.input_scale = statistics.f32_shaped("input_scale", &[1])?[0];
+    sae.input_scale = statistics.f32_shaped(INPUT_SCALE, &[1])?[0];
     let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
-    sae.n_training_steps = progress.n_training_steps;
-    sae.refresh_decoder_norm()?;
-    source.load_state(&checkpoint.join("activations"))?;
-    Ok(progress)
+    sae.refresh_decoder_norm()
+}
+
+/// Makes the SAE of a checkpoint whose activations were scaled in training one for activations as they
+/// are; any other stays as it is. Error: the checkpoint's statistics are damaged.
+pub fn fold_input_scale(folder: &Path, saved: &mut SavedSae) -> Result<()> {
+    let path = folder.join(STATISTICS);
+    if saved.config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn && path.exists() {
+        let scale = TensorFile::open(path)?.f32_shaped(INPUT_SCALE, &[1])?[0];
+        saved.weights.fold_activation_norm_scaling_factor(&mut saved.config, scale);
+    }
+    Ok(())
 }
 
 /// Tensors of the same names and shapes as `own`, from a file.

@@ -1,5 +1,5 @@
-//! Training: the run, its schedules, checkpoints and logs, its progress and its plan; and steps on
-//! batches that a program brings itself.
+//! Training: the run with its SAEs, its schedules, checkpoints and logs, its progress and its plan; and
+//! steps on batches that a program brings itself.
 
 pub mod checkpoint;
 mod export;
@@ -12,10 +12,11 @@ pub mod schedule;
 mod setup;
 mod summary;
 pub mod tensorboard;
+mod trainee;
 mod trainer;
 
-pub use run::run;
-pub use summary::Summary;
+pub use run::{run, run_sweep};
+pub use summary::{SaeSummary, Summary, SweepSummary};
 pub use trainer::Trainer;
 
 use std::path::PathBuf;

@@ -12,15 +12,18 @@ pub trait Reporter {
     fn start(&mut self, total: u64, done: u64);
     /// A step is done; `n_training_samples` tokens have been seen in all.
     fn step(&mut self, n_training_samples: u64);
-    /// The numbers of the latest step; comes after its [`Reporter::step`], on logged steps only.
-    fn metrics(&mut self, metrics: StepMetrics);
+    /// The numbers of the latest step, of every SAE; comes after its [`Reporter::step`], on logged steps
+    /// only.
+    fn metrics(&mut self, metrics: &[StepMetrics]);
     /// Training is over.
     fn finish(&mut self);
 }
 
 /// The numbers of a step that people watch.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepMetrics {
+    /// Which SAE; empty where there is only one.
+    pub name: String,
     /// `losses/overall_loss`.
     pub loss: f64,
     /// `metrics/l0`.
@@ -33,7 +36,10 @@ pub struct StepMetrics {
 
 impl std::fmt::Display for StepMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let StepMetrics { loss, l0, explained_variance, dead_features } = self;
+        let StepMetrics { name, loss, l0, explained_variance, dead_features } = self;
+        if !name.is_empty() {
+            write!(f, "{name}: ")?;
+        }
         write!(f, "loss {loss:.4} · L0 {l0:.1} · explained variance {explained_variance:.4} · dead {dead_features}")
     }
 }
@@ -56,7 +62,7 @@ impl Reporter for Silent {
     fn message(&mut self, _: &str) {}
     fn start(&mut self, _: u64, _: u64) {}
     fn step(&mut self, _: u64) {}
-    fn metrics(&mut self, _: StepMetrics) {}
+    fn metrics(&mut self, _: &[StepMetrics]) {}
     fn finish(&mut self) {}
 }
 
@@ -87,8 +93,9 @@ impl Reporter for Bar {
         self.0.set_position(n_training_samples);
     }
 
-    fn metrics(&mut self, metrics: StepMetrics) {
-        self.0.set_message(metrics.to_string());
+    fn metrics(&mut self, metrics: &[StepMetrics]) {
+        let lines: Vec<String> = metrics.iter().map(StepMetrics::to_string).collect();
+        self.0.set_message(lines.join("\n"));
     }
 
     fn finish(&mut self) {
@@ -106,12 +113,12 @@ struct Lines<Print: FnMut(&str)> {
     done: u64,
     started: Instant,
     printed: Option<(Instant, u64)>,
-    latest: Option<StepMetrics>,
+    latest: Vec<StepMetrics>,
 }
 
 impl<Print: FnMut(&str)> Lines<Print> {
     fn new(print: Print) -> Self {
-        Lines { print, total: 0, done_at_start: 0, done: 0, started: Instant::now(), printed: None, latest: None }
+        Lines { print, total: 0, done_at_start: 0, done: 0, started: Instant::now(), printed: None, latest: Vec::new() }
     }
 
     fn is_due(&self) -> bool {
@@ -123,17 +130,21 @@ impl<Print: FnMut(&str)> Lines<Print> {
     }
 
     fn print_latest(&mut self) {
-        let Some(metrics) = self.latest.take() else { return };
+        let metrics = std::mem::take(&mut self.latest);
+        let Some(first) = metrics.first() else { return };
         let seconds = self.started.elapsed().as_secs_f64();
         let rate = (self.done - self.done_at_start) as f64 / seconds.max(1e-9);
         let left =
             HumanDuration(Duration::from_secs((self.total.saturating_sub(self.done) as f64 / rate.max(1.0)) as u64));
-        (self.print)(&format!(
-            "{}/{} tokens · {} tokens/s · {left:#} left · {metrics}",
-            HumanCount(self.done),
-            HumanCount(self.total),
-            HumanCount(rate as u64),
-        ));
+        let (done, total, rate) = (HumanCount(self.done), HumanCount(self.total), HumanCount(rate as u64));
+        let line = format!("{done}/{total} tokens · {rate} tokens/s · {left:#} left");
+        // Several SAEs have a line each.
+        if first.name.is_empty() {
+            (self.print)(&format!("{line} · {first}"));
+        } else {
+            (self.print)(&line);
+            metrics.iter().for_each(|metrics| (self.print)(&format!("    {metrics}")));
+        }
         self.printed = Some((Instant::now(), self.tenths()));
     }
 }
@@ -151,8 +162,8 @@ impl<Print: FnMut(&str)> Reporter for Lines<Print> {
         self.done = n_training_samples;
     }
 
-    fn metrics(&mut self, metrics: StepMetrics) {
-        self.latest = Some(metrics);
+    fn metrics(&mut self, metrics: &[StepMetrics]) {
+        self.latest = metrics.to_vec();
         if self.is_due() {
             self.print_latest();
         }
@@ -167,14 +178,16 @@ impl<Print: FnMut(&str)> Reporter for Lines<Print> {
 mod tests {
     use super::*;
 
-    fn lines_of(total: u64, done: u64, batch: u64) -> Vec<String> {
+    fn lines_of(total: u64, done: u64, batch: u64, saes: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut reporter = Lines::new(|line: &str| lines.push(line.to_owned()));
         reporter.start(total, done);
+        let (loss, l0, explained_variance, dead_features) = (1.5, 32.0, 0.75, 3);
+        let metrics = |name: &&str| StepMetrics { name: name.to_string(), loss, l0, explained_variance, dead_features };
+        let metrics: Vec<_> = saes.iter().map(metrics).collect();
         for seen in (done + batch..=total).step_by(batch as usize) {
             reporter.step(seen);
-            let metrics = StepMetrics { loss: 1.5, l0: 32.0, explained_variance: 0.75, dead_features: 3 };
-            reporter.metrics(metrics);
+            reporter.metrics(&metrics);
         }
         reporter.finish();
         lines
@@ -182,7 +195,7 @@ mod tests {
 
     #[test]
     fn lines_come_first_then_at_every_tenth_of_the_run_and_at_the_end() {
-        let lines = lines_of(1000, 0, 7);
+        let lines = lines_of(1000, 0, 7, &[""]);
         assert_eq!(lines.len(), 1 + 9 + 1, "{lines:#?}");
         assert!(lines[0].starts_with("7/1,000 tokens · "), "{}", lines[0]);
         assert!(lines[1].starts_with("105/1,000 tokens · "), "{}", lines[1]);
@@ -192,13 +205,21 @@ mod tests {
 
     #[test]
     fn a_resumed_run_goes_on_counting() {
-        let lines = lines_of(1000, 500, 100);
+        let lines = lines_of(1000, 500, 100, &[""]);
         assert!(lines[0].starts_with("600/1,000 tokens · "), "{}", lines[0]);
         assert_eq!(lines.len(), 5);
     }
 
     #[test]
     fn a_run_without_metrics_says_nothing() {
-        assert!(lines_of(0, 0, 1).is_empty());
+        assert!(lines_of(0, 0, 1, &[""]).is_empty());
+    }
+
+    #[test]
+    fn several_saes_have_a_line_each() {
+        let lines = lines_of(1000, 0, 1000, &["k=8", "k=16"]);
+        assert_eq!(lines.len(), 3, "{lines:#?}");
+        assert!(lines[0].starts_with("1,000/1,000 tokens · ") && lines[0].ends_with(" left"), "{}", lines[0]);
+        assert_eq!(lines[2], "    k=16: loss 1.5000 · L0 32.0 · explained variance 0.7500 · dead 3");
     }
 }

@@ -1,35 +1,41 @@
-//! The run: recipe in, run folder out. Readable from top to bottom: open, train, finish.
+//! The run: recipe in, run folder out. Readable from top to bottom: open, train, finish. A run trains a
+//! list of SAEs on one stream of activations; mostly there is one in it.
 
-use super::export::{export, Trained};
 use super::log::Log;
-use super::progress::{Reporter, StepMetrics};
-use super::schedule::LearningRate;
-use super::{checkpoint, metrics, setup, Options, Summary};
+use super::progress::Reporter;
+use super::summary::SweepSummary;
+use super::trainee::{Due, Trainee};
+use super::{checkpoint, setup, Options, Summary};
 use crate::backend::Backend;
-use crate::config::Recipe;
+use crate::config::{Recipe, Sweep};
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
-use crate::eval::Report;
-use crate::formats::saelens;
 use crate::formats::write;
-use crate::sae::config::SaeConfig;
-use crate::sae::kind;
-use crate::sae::report::StepReport;
-use crate::sae::step::{StepSettings, TrainingSae};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-/// Trains as the recipe says and leaves a run folder. Errors: a setting that cannot be used, a file
-/// that cannot be read or written, a loss that is not finite, an interruption (after saving).
+/// Trains an SAE as the recipe says and leaves a run folder. Errors: a setting that cannot be used, a
+/// file that cannot be read or written, a loss that is not finite, an interruption (after saving).
 pub fn run<B: Backend>(
     backend: &B,
     recipe: &Recipe,
     options: &Options,
     reporter: &mut dyn Reporter,
 ) -> Result<Summary> {
-    let mut run = Run::open(backend, recipe, options, reporter)?;
+    run_sweep(backend, &recipe.clone().into(), options, reporter)?.of_one()
+}
+
+/// Trains all SAEs of a sweep in one pass over the data and leaves a run folder in which each has one of
+/// its own. Each is bit for bit the SAE of its own run. Errors: as of [`run`].
+pub fn run_sweep<B: Backend>(
+    backend: &B,
+    sweep: &Sweep,
+    options: &Options,
+    reporter: &mut dyn Reporter,
+) -> Result<SweepSummary> {
+    let mut run = Run::open(backend, sweep, options, reporter)?;
     run.train(reporter)?;
     run.finish(reporter)
 }
@@ -39,73 +45,81 @@ const FINITE_EVERY: u64 = 100;
 
 /// A run between its files and its next step.
 struct Run<'a, B: Backend> {
-    backend: &'a B,
     options: &'a Options,
-    /// Without `auto`: every number stands in it.
+    /// What all SAEs share stands in the first one's as well as in any other's.
     recipe: Recipe,
     out: PathBuf,
-    sae_config: SaeConfig,
-    sae: TrainingSae<B>,
+    saes: Vec<Trainee<B>>,
+    /// One for every SAE.
+    logs: Vec<Log>,
     source: Box<dyn ActivationSource<B>>,
-    /// What the next step trains on, if there is one.
-    batch: B::Buffer<f32>,
+    /// What the next step trains on, if there is one: a batch of every hook.
+    batches: Vec<B::Buffer<f32>>,
     evaluator: Option<setup::Evaluator<B>>,
     epochs: u64,
-    log: Log,
-    schedule: LearningRate,
     progress: checkpoint::Progress,
-    /// The report of the last logged step, which the last step of a run is.
-    last: Option<StepReport>,
     started: Instant,
     first_step: u64,
     last_checkpoint: Instant,
 }
 
 impl<'a, B: Backend> Run<'a, B> {
-    fn open(backend: &'a B, recipe: &Recipe, options: &'a Options, reporter: &mut dyn Reporter) -> Result<Self> {
-        recipe.validate()?;
-        let setup::Parts { mut source, evaluator, origin } = setup::open(backend, recipe, reporter)?;
-        let recipe = recipe.resolve(source.width())?;
-        let sae_config = setup::sae_config(&recipe, origin);
-        let mut sae = setup::training_sae(backend, &recipe, &sae_config)?;
-        let out = options.out.clone();
+    fn open(backend: &B, sweep: &Sweep, options: &'a Options, reporter: &mut dyn Reporter) -> Result<Self> {
+        let members = sweep.members()?;
+        let hook_names = setup::hook_names(&members);
+        let parts = setup::open(backend, &members[0].recipe, &hook_names, reporter)?;
+        let setup::Parts { mut source, evaluator, origins } = parts;
+        let widths = source.widths();
+        let mut saes = Vec::with_capacity(members.len());
+        for member in members {
+            let hook = hook_names.iter().position(|name| *name == member.recipe.hook_name).unwrap_or_default();
+            saes.push(Trainee::new(backend, member, hook, widths[hook], origins[hook].clone())?);
+        }
+        let (recipe, out) = (saes[0].recipe.clone(), options.out.clone());
         let progress = if options.resume {
             let checkpoint = checkpoint::newest(&out)?;
             reporter.message(&format!("going on from {}", checkpoint.display()));
-            checkpoint::restore(&checkpoint, backend, &mut sae, source.as_mut())?
+            checkpoint::restore(&checkpoint, &mut saes, source.as_mut())?
         } else {
-            sae.input_scale = setup::input_scale(backend, &recipe, source.as_mut(), reporter)?;
+            let scales = setup::input_scales(backend, &recipe, source.as_mut(), reporter)?;
+            saes.iter_mut().for_each(|trainee| trainee.sae.input_scale = scales[trainee.hook]);
             checkpoint::Progress::default()
         };
         let now = Instant::now();
         let (epochs, rows) = (source.epochs(), recipe.train_batch_size_tokens);
         let total = recipe.total_training_steps() as u64;
         reporter.start(total * rows as u64, progress.n_training_samples);
-        // The first batch is read before the run folder is made: data that cannot be used leaves none.
-        let mut batch = backend.zeros(rows * sae_config.d_in)?;
+        // The first batches are read before the run folder is made: data that cannot be used leaves none.
+        let batches = widths.iter().map(|d_in| backend.zeros(rows * d_in));
+        let mut batches = batches.collect::<Result<Vec<_>>>()?;
         if progress.n_training_steps < total {
-            source.next_batch(&mut batch)?;
+            source.next_batches(&mut batches)?;
         }
         if !options.resume {
             write::folder(&out)?;
-            write::text(&out.join("recipe.toml"), &recipe.to_toml())?;
+            if sweep.is_several() {
+                write::text(&out.join("recipe.toml"), &sweep.to_toml())?;
+            }
+            for trainee in &saes {
+                let folder = trainee.folder_in(&out);
+                write::folder(&folder)?;
+                write::text(&folder.join("recipe.toml"), &trainee.recipe.to_toml())?;
+            }
         }
+        let log =
+            |trainee: &Trainee<B>| Log::open(&trainee.folder_in(&out), progress.n_training_steps, recipe.tensorboard);
         Ok(Run {
-            log: Log::open(&out, progress.n_training_steps, recipe.tensorboard)?,
-            schedule: setup::learning_rate(&recipe),
+            logs: saes.iter().map(log).collect::<Result<_>>()?,
             epochs,
             first_step: progress.n_training_steps,
             started: now,
             last_checkpoint: now,
-            last: None,
-            backend,
             options,
             recipe,
             out,
-            sae_config,
-            sae,
+            saes,
             source,
-            batch,
+            batches,
             evaluator,
             progress,
         })
@@ -115,19 +129,20 @@ impl<'a, B: Backend> Run<'a, B> {
         let total = self.total_steps();
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
-            let settings = setup::step_settings(&self.recipe, &self.schedule, self.progress.n_training_steps);
-            self.sae.step(&self.batch, &settings)?;
+            for trainee in self.saes.iter_mut().filter(|trainee| trainee.stopped.is_none()) {
+                trainee.step(&self.batches[trainee.hook], self.progress.n_training_steps)?;
+            }
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;
             self.progress.n_frac_active_samples += rows as u64;
             reporter.step(self.progress.n_training_samples);
             if self.progress.n_training_steps.is_multiple_of(FINITE_EVERY) {
-                self.check_finite()?;
+                self.check_finite(reporter)?;
             }
-            self.log_step(&settings, reporter)?;
+            self.log_step(reporter)?;
             self.save_if_due(reporter)?;
             if self.progress.n_training_steps < total {
-                self.next_batch(reporter)?;
+                self.next_batches(reporter)?;
             }
         }
         reporter.finish();
@@ -138,8 +153,8 @@ impl<'a, B: Backend> Run<'a, B> {
         self.recipe.total_training_steps() as u64
     }
 
-    fn next_batch(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
-        let there_is_one = self.source.next_batch(&mut self.batch)?;
+    fn next_batches(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        let there_is_one = self.source.next_batches(&mut self.batches)?;
         debug_assert!(there_is_one, "the sources of a run repeat their data");
         if self.source.epochs() > self.epochs {
             self.epochs = self.source.epochs();
@@ -148,88 +163,58 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(())
     }
 
-    fn is_logged(&self, step: u64) -> bool {
-        step.is_multiple_of(self.recipe.log_every as u64) || step == self.total_steps()
-    }
-
-    /// Fails if a step so far was not finite. It is asked before numbers are logged and weights saved.
-    fn check_finite(&mut self) -> Result<()> {
-        let Some(step) = self.sae.first_non_finite_step()? else { return Ok(()) };
-        let report = self.sae.report(false)?;
-        let terms: Vec<String> = report.losses.iter().map(|(name, loss)| format!("{name} {loss}")).collect();
+    /// Stops SAEs of which a step so far was not finite; fails if none is left. It is asked before numbers
+    /// are logged and weights saved.
+    fn check_finite(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        let mut last = None;
+        for trainee in self.saes.iter_mut().filter(|trainee| trainee.stopped.is_none()) {
+            let Some(what) = trainee.not_finite()? else { continue };
+            if !trainee.name.is_empty() {
+                reporter.message(&format!("{} is stopped: {what}", trainee.name));
+            }
+            last = Some((what.clone(), trainee.terms()?));
+            trainee.stopped = Some(what);
+        }
+        let (Some((what, terms)), true) = (last, self.saes.iter().all(|trainee| trainee.stopped.is_some())) else {
+            return Ok(());
+        };
         let folder = self.out.join("checkpoints");
         let good = match checkpoint::all(&folder)?.last() {
             Some(step) => format!("the last good checkpoint is {}", folder.join(step.to_string()).display()),
             None => "there is no checkpoint yet".into(),
         };
         Err(Error::NonFinite(format!(
-            "step {step}: the loss is not finite (after step {}: {}, gradient norm {}); {good}; try a lower lr, or \
-             look for extreme activations",
-            self.progress.n_training_steps,
-            terms.join(", "),
-            report.grad_norm
+            "{what} (after step {}: {terms}); {good}; try a lower lr, or look for extreme activations",
+            self.progress.n_training_steps
         )))
     }
 
-    fn log_step(&mut self, settings: &StepSettings, reporter: &mut dyn Reporter) -> Result<()> {
-        let step = self.progress.n_training_steps;
-        let window_ends = step.is_multiple_of(self.recipe.feature_sampling_window as u64);
-        let evaluates = self.evaluator.is_some()
-            && self.recipe.eval_every_n_steps.is_some_and(|every| step.is_multiple_of(every as u64));
-        if !(self.is_logged(step) || window_ends || evaluates) {
+    fn log_step(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        let (step, last) = (self.progress.n_training_steps, self.progress.n_training_steps == self.total_steps());
+        let every = |steps: usize| step.is_multiple_of(steps as u64);
+        let due = Due {
+            line: every(self.recipe.log_every) || last,
+            window: every(self.recipe.feature_sampling_window),
+            evaluation: self.evaluator.is_some() && self.recipe.eval_every_n_steps.is_some_and(every),
+        };
+        if !(due.line || due.window || due.evaluation) {
             return Ok(());
         }
-        self.check_finite()?;
-        let report = self.sae.report(self.is_logged(step))?;
-        let since = self.backend.download(&self.sae.firing.since_fired)?;
-        let firing = metrics::Firing::of(&since, self.recipe.dead_feature_window);
-        let coefficient = kind::of(&self.recipe).coefficient(&self.recipe).map(|coefficient| coefficient.key);
-        let samples = self.progress.n_training_samples;
-        let mut line = metrics::of_step(samples, coefficient, &report, settings, firing);
-        if window_ends {
-            let fired = self.backend.download(&self.sae.firing.fired_count)?;
-            let n_samples = self.progress.n_frac_active_samples;
-            line.extend(metrics::of_window(&fired, n_samples));
-            let density = saelens::log_sparsity(&fired, n_samples);
-            self.log.histogram(step, "plots/feature_density_line_chart", &density)?;
-            // The last window stays for sparsity.safetensors.
-            if step < self.total_steps() {
-                self.backend.fill(&mut self.sae.firing.fired_count, 0)?;
-                self.progress.n_frac_active_samples = 0;
-            }
+        self.check_finite(reporter)?;
+        let mut watched = Vec::new();
+        let trained = self.saes.iter_mut().zip(&mut self.logs).filter(|(trainee, _)| trainee.stopped.is_none());
+        for (trainee, log) in trained {
+            watched.extend(trainee.log_step(&self.progress, due, self.evaluator.as_ref(), log)?);
         }
-        if evaluates {
-            line.extend(self.evaluate()?.iter().flat_map(metrics::of_evaluation));
-            let weights = self.sae.values.download(self.backend, self.sae_config.d_in)?;
-            self.log.histogram(step, "weights/W_dec_norms", &weights.decoder_norms())?;
-            for (name, key) in [("b_enc", "b_e"), ("b_gate", "b_gate"), ("b_mag", "b_mag")] {
-                if let Some(vector) = weights.find(name) {
-                    self.log.histogram(step, &format!("weights/{key}"), &vector.values)?;
-                }
-            }
+        // The last window stays for sparsity.safetensors.
+        if due.window && !last {
+            self.saes.iter_mut().try_for_each(Trainee::begin_window)?;
+            self.progress.n_frac_active_samples = 0;
         }
-        self.log.write(step, samples, &line)?;
-        if let Some(variance) = report.explained_variance {
-            reporter.metrics(StepMetrics {
-                loss: report.overall_loss(),
-                l0: report.l0,
-                explained_variance: variance.pooled,
-                dead_features: firing.dead_features,
-            });
-            self.last = Some(report);
+        if due.line {
+            reporter.metrics(&watched);
         }
         Ok(())
-    }
-
-    /// The SAE as it stands, on the held-out rows; none without a language model.
-    fn evaluate(&self) -> Result<Option<Report>> {
-        let Some(evaluator) = &self.evaluator else { return Ok(None) };
-        let (config, weights) = self.trained()?.inference(&self.recipe);
-        evaluator.evaluate(self.backend, &config, &weights).map(Some)
-    }
-
-    fn trained(&self) -> Result<Trained> {
-        Trained::of(self.backend, &self.recipe, &self.sae_config, &self.sae)
     }
 
     /// Checkpoints on schedule and on the clock, and when a signal asks to stop.
@@ -256,18 +241,10 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn save_checkpoint(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
-        self.check_finite()?;
-        self.log.sync()?;
+        self.check_finite(reporter)?;
+        self.logs.iter_mut().try_for_each(Log::sync)?;
         let folder = self.out.join("checkpoints");
-        let state = checkpoint::State {
-            backend: self.backend,
-            config: &self.sae_config,
-            kind: kind::of(&self.recipe),
-            sae: &self.sae,
-            source: self.source.as_ref(),
-            progress: &self.progress,
-        };
-        let path = checkpoint::save(&folder, &state)?;
+        let path = checkpoint::save(&folder, &self.saes, self.source.as_ref(), &self.progress)?;
         // Checkpoints by the clock replace one another; the scheduled ones stay.
         for older in checkpoint::all(&folder)? {
             if older < self.progress.n_training_steps && !self.is_kept(older) {
@@ -280,48 +257,27 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(())
     }
 
-    /// Last checkpoint, last evaluation, and the SAELens inference folder.
-    fn finish(mut self, reporter: &mut dyn Reporter) -> Result<Summary> {
+    /// Last checkpoint, last evaluations, the SAELens folders, and a table of several SAEs.
+    fn finish(mut self, reporter: &mut dyn Reporter) -> Result<SweepSummary> {
         if self.recipe.save_final_checkpoint && self.progress.n_training_steps > self.first_step {
             self.save_checkpoint(reporter)?;
         }
         let seconds = self.started.elapsed().as_secs_f64();
-        let dead_features = self.sae.count_dead()?;
-        let report = self.evaluate()?;
-        if let Some(report) = &report {
-            let text = serde_json::to_string_pretty(report).expect("a report is plain data");
-            write::text(&self.out.join("eval.json"), &format!("{text}\n"))?;
+        let mut saes = Vec::with_capacity(self.saes.len());
+        for trainee in &mut self.saes {
+            saes.push(trainee.finish(&self.progress, self.evaluator.as_ref(), &self.out)?);
         }
-        let samples = self.progress.n_frac_active_samples;
-        export(self.backend, &self.recipe, &self.sae_config, &mut self.sae, samples, &self.out)?;
+        if saes.iter().any(|sae| !sae.name.is_empty()) {
+            write::json(&self.out.join("summary.json"), &saes)?;
+        }
         let steps = self.progress.n_training_steps - self.first_step;
         let tokens = steps as f64 * self.recipe.train_batch_size_tokens as f64;
-        // Without a model to evaluate with, the last step's numbers stand in; a run that had ended
-        // when it was resumed has none.
-        let last = self.last.as_ref();
-        let l0 = report.as_ref().map(|report| report.sparsity.l0).or(last.map(|report| report.l0));
-        let of_last = last.and_then(|report| report.explained_variance).map(|variance| variance.pooled);
-        let variance = report.as_ref().map(|report| report.reconstruction_quality.explained_variance).or(of_last);
-        Ok(Summary {
+        Ok(SweepSummary {
             steps: self.progress.n_training_steps,
             n_training_samples: self.progress.n_training_samples,
-            l0,
-            explained_variance: variance,
-            ce_loss_score: report.map(|report| report.model_performance_preservation.ce_loss_score),
-            dead_features: dead_features as u64,
-            d_sae: self.sae_config.d_sae,
             tokens_per_second: (steps > 0).then_some(tokens / seconds),
-            files: files_of(&self.out)?,
+            saes,
             out: self.out,
         })
     }
-}
-
-/// The names in a folder, sorted.
-fn files_of(folder: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(folder).map_err(Error::io(folder, "read"))?;
-    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
-    names.retain(|name| !name.starts_with('.'));
-    names.sort();
-    Ok(names)
 }

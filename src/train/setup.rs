@@ -3,7 +3,7 @@
 use super::progress::Reporter;
 use super::schedule::{coefficient, LearningRate};
 use crate::backend::{Backend, RowNorms, Sum};
-use crate::config::{Auto, DatasetPath, NormalizeActivations, Recipe, SeqposSlice};
+use crate::config::{Auto, DatasetPath, Member, NormalizeActivations, Recipe};
 use crate::data::tokenizer::excluded_ids;
 use crate::data::{
     open_model, ActivationSource, Documents, FromFiles, FromFilesSettings, FromModel, FromModelSettings,
@@ -25,12 +25,24 @@ use std::sync::Arc;
 
 /// Where a run's activations come from and what it is evaluated with.
 pub struct Parts<B: Backend> {
-    /// The batches.
+    /// The batches of every hook.
     pub source: Box<dyn ActivationSource<B>>,
-    /// What judges the SAE; none where activations come from files.
+    /// What judges an SAE; none where activations come from files.
     pub evaluator: Option<Evaluator<B>>,
-    /// What stored activations say about where they come from, by the keys of the SAE's metadata.
-    pub origin: Map<String, Value>,
+    /// What stored activations of every hook say about where they come from, by the keys of the SAE's
+    /// metadata.
+    pub origins: Vec<Map<String, Value>>,
+}
+
+/// The hooks of a run, each once.
+pub fn hook_names(members: &[Member]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for Member { recipe, .. } in members {
+        if !names.contains(&recipe.hook_name) {
+            names.push(recipe.hook_name.clone());
+        }
+    }
+    names
 }
 
 /// Judges an SAE on rows of held-out text.
@@ -49,32 +61,48 @@ impl<B: Backend> Evaluator<B> {
     }
 }
 
-/// Opens what the recipe names.
-pub fn open<B: Backend>(backend: &B, recipe: &Recipe, reporter: &mut dyn Reporter) -> Result<Parts<B>> {
+/// Opens what the recipe names, to read these hooks.
+pub fn open<B: Backend>(
+    backend: &B,
+    recipe: &Recipe,
+    hook_names: &[String],
+    reporter: &mut dyn Reporter,
+) -> Result<Parts<B>> {
     if let Some(path) = &recipe.cached_activations_path {
-        let stored = StoredActivations::open(path, &recipe.hook_name)?;
-        reporter.message(&format!("activations: {} of width {} from {path}", stored.rows(), stored.width()));
+        let stored = hook_names.iter().map(|name| StoredActivations::open(path, name)).collect::<Result<Vec<_>>>()?;
+        for (stored, hook_name) in stored.iter().zip(hook_names) {
+            if hook_names.len() > 1 && stored.tensor() != hook_name {
+                let what = format!("{path} gives {} for {hook_name}; name a store of all hooks", stored.tensor());
+                return Err(Error::config("cached_activations_path", what));
+            }
+            reporter.message(&format!("activations: {} of width {} from {path}", stored.rows(), stored.width()));
+        }
         let settings = FromFilesSettings {
             batch_size: recipe.train_batch_size_tokens,
             shuffle: recipe.shuffle,
-            seed: recipe.seed,
+            seed: recipe.data_seed(),
             repeat: true,
         };
-        let origin = origin(&stored, recipe);
-        return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None, origin });
+        let origins = stored.iter().map(|stored| origin(stored, recipe)).collect();
+        return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None, origins });
     }
     let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing)?;
     let config = model.model.config();
     reporter.message(&format!(
         "model: {} ({} layers, d_model {}, vocabulary {}), activations of {}",
-        recipe.model_name, config.n_layers, config.d_model, config.d_vocab, recipe.hook_name
+        recipe.model_name,
+        config.n_layers,
+        config.d_model,
+        config.d_vocab,
+        hook_names.join(", ")
     ));
     let column = recipe.dataset_column.value().map(String::as_str);
     let mut rows = rows_for(&model, Documents::of(&recipe.dataset_path, column)?, recipe)?;
     let evaluator = evaluator(&model, &mut rows, recipe)?;
-    let settings = FromModelSettings::of(recipe, model.tokenizer.as_deref())?;
+    let of_one = FromModelSettings::of(recipe, model.tokenizer.as_deref())?;
+    let settings = FromModelSettings { hook_names: hook_names.to_vec(), ..of_one };
     let source = Box::new(FromModel::new(backend, model.model, rows, settings)?);
-    Ok(Parts { source, evaluator: Some(evaluator), origin: Map::new() })
+    Ok(Parts { source, evaluator: Some(evaluator), origins: vec![Map::new(); hook_names.len()] })
 }
 
 /// Of a store its own word. A lone file says at most the hook, as its tensor's name: for the rest
@@ -203,7 +231,7 @@ pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
         "model_class_name": "HookedTransformer",
         "model_from_pretrained_kwargs": model_arguments(recipe.processing == Processing::TransformerLens),
         "context_size": recipe.context_size,
-        "seqpos_slice": seqpos_slice(recipe),
+        "seqpos_slice": recipe.seqpos_slice.arguments(),
         "prepend_bos": recipe.prepend_bos,
         "exclude_special_tokens": setting(recipe, "exclude_special_tokens"),
         "sequence_separator_token": setting(recipe, "sequence_separator_token"),
@@ -215,16 +243,6 @@ pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
     }
     config.set_training(recipe.architecture.name(), training_settings(recipe));
     config
-}
-
-/// The arguments of Python's `slice`, as SAELens has them: `[null]` for all positions.
-fn seqpos_slice(recipe: &Recipe) -> Value {
-    let SeqposSlice { start, stop, step } = recipe.seqpos_slice;
-    match (start, step) {
-        (None, None) => json!([stop]),
-        (_, None) => json!([start, stop]),
-        _ => json!([start, stop, step]),
-    }
 }
 
 /// The keys that SAELens' training configuration of the architecture has beyond the inference one's.
@@ -291,29 +309,35 @@ fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f6
     Ok((weights, state))
 }
 
-/// `sqrt(d_in) / mean |x|` over the first `n_batches_for_norm_estimate` batches, which are not
-/// trained on, where `expected_average_only_in` asks for it; else 1.
+/// For every hook `sqrt(d_in) / mean |x|` over the first `n_batches_for_norm_estimate` batches, which are
+/// not trained on, where `expected_average_only_in` asks for it; else 1.
 /// Source: SAELens `activation_scaler.py`.
-pub fn input_scale<B: Backend>(
+pub fn input_scales<B: Backend>(
     backend: &B,
     recipe: &Recipe,
     source: &mut dyn ActivationSource<B>,
     reporter: &mut dyn Reporter,
-) -> Result<f32> {
+) -> Result<Vec<f32>> {
+    let widths = source.widths();
     if recipe.normalize_activations != NormalizeActivations::ExpectedAverageOnlyIn {
-        return Ok(1.0);
+        return Ok(vec![1.0; widths.len()]);
     }
-    let (rows, columns) = (recipe.train_batch_size_tokens, source.width());
-    reporter.message(&format!("measuring the norm of {} batches", recipe.n_batches_for_norm_estimate));
-    let (mut batch, mut norms) = (backend.zeros(rows * columns)?, backend.zeros(rows)?);
-    let (mut sum, mut of_batch) = (0.0, backend.zeros(1)?);
-    for _ in 0..recipe.n_batches_for_norm_estimate {
-        source.next_batch(&mut batch)?;
-        backend.row_norms(RowNorms { matrix: &batch, rows, columns, norms: &mut norms })?;
-        backend.sum(Sum { values: &norms, len: rows, out: &mut of_batch, slot: 0 })?;
-        sum += backend.read_element(&of_batch, 0)? / rows as f64;
+    let (rows, n) = (recipe.train_batch_size_tokens, recipe.n_batches_for_norm_estimate);
+    reporter.message(&format!("measuring the norm of {n} batches"));
+    let batches = widths.iter().map(|columns| backend.zeros(rows * columns));
+    let mut batches = batches.collect::<Result<Vec<_>>>()?;
+    let (mut norms, mut of_batch) = (backend.zeros(rows)?, backend.zeros(1)?);
+    let mut sums = vec![0.0; widths.len()];
+    for _ in 0..n {
+        source.next_batches(&mut batches)?;
+        for ((matrix, &columns), sum) in batches.iter().zip(&widths).zip(&mut sums) {
+            backend.row_norms(RowNorms { matrix, rows, columns, norms: &mut norms })?;
+            backend.sum(Sum { values: &norms, len: rows, out: &mut of_batch, slot: 0 })?;
+            *sum += backend.read_element(&of_batch, 0)? / rows as f64;
+        }
     }
-    Ok(((columns as f64).sqrt() / (sum / recipe.n_batches_for_norm_estimate as f64)) as f32)
+    let scale = |(sum, columns): (f64, usize)| ((columns as f64).sqrt() / (sum / n as f64)) as f32;
+    Ok(sums.into_iter().zip(widths).map(scale).collect())
 }
 
 #[cfg(test)]

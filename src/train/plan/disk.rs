@@ -1,6 +1,6 @@
 //! The disk space of a run.
 
-use super::{Part, Sizes};
+use super::{Of, Part, Sizes};
 
 /// Bytes of a metrics line with its TensorBoard event, roughly.
 const METRICS_BYTES: u64 = 1500;
@@ -8,7 +8,6 @@ const METRICS_BYTES: u64 = 1500;
 pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     let recipe = sizes.recipe;
     let (parameters, d_sae, buffer) = (sizes.parameters(), sizes.d_sae, sizes.buffer_rows());
-    let one = 12 * parameters + 8 * d_sae + 4 * buffer * sizes.d_in;
     let latest = recipe.checkpoint_every_seconds.is_some() || recipe.save_final_checkpoint;
     // The one before is removed when the next one is whole.
     let checkpoints = recipe.n_checkpoints as u64 + if latest { 2 } else { 1 };
@@ -16,20 +15,27 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     vec![
         Part {
             what: "trained SAE",
+            of: Of::Sae,
             bytes: 4 * parameters + 4 * d_sae,
             formula: format!("4 bytes * ({parameters} parameters + d_sae {d_sae})"),
         },
         Part {
             what: "checkpoints",
-            bytes: checkpoints * one,
+            of: Of::Sae,
+            bytes: checkpoints * (12 * parameters + 8 * d_sae),
             formula: format!(
-                "at most {checkpoints} at a time * (12 bytes * {parameters} parameters + 8 * d_sae {d_sae} + 4 * d_in {} \
-                 * {buffer} tokens of the buffer)",
-                sizes.d_in
+                "at most {checkpoints} at a time * (12 bytes * {parameters} parameters + 8 * d_sae {d_sae})"
             ),
         },
         Part {
+            what: "activation buffers in them",
+            of: Of::Hook,
+            bytes: checkpoints * 4 * buffer * sizes.d_in,
+            formula: format!("{checkpoints} * {buffer} tokens * 4 bytes * d_in {}", sizes.d_in),
+        },
+        Part {
             what: "logs",
+            of: Of::Sae,
             bytes: METRICS_BYTES * lines,
             formula: format!("about {METRICS_BYTES} bytes * {lines} lines"),
         },

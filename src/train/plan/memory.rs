@@ -1,6 +1,6 @@
 //! The memory of a run.
 
-use super::{Part, Sizes, Source};
+use super::{Of, Part, Sizes, Source};
 use crate::lm::{ModelConfig, Processing};
 use crate::sae::kind;
 
@@ -9,6 +9,7 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     let mut parts = vec![
         Part {
             what: "weights, gradients and Adam's two moments",
+            of: Of::Sae,
             bytes: 16 * parameters,
             formula: format!("16 bytes * {parameters} parameters"),
         },
@@ -18,6 +19,7 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         let rows = sizes.buffer_rows();
         parts.push(Part {
             what: "activation buffer",
+            of: Of::Hook,
             bytes: rows * (4 * sizes.d_in + 12),
             formula: format!("{rows} tokens * (4 bytes * d_in {} + 12)", sizes.d_in),
         });
@@ -33,6 +35,7 @@ fn work_space(sizes: &Sizes<'_>) -> Part {
     let own = kind::of(sizes.recipe).work_space(sizes.recipe, sizes.dims());
     Part {
         what: "work space of a step",
+        of: Of::Sae,
         bytes: 4 * (4 * batch * d_in + 4 * d_sae + own.numbers),
         formula: format!("4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + {})", own.formula),
     }
@@ -54,9 +57,15 @@ fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 3] {
     // Seven streams and the MLP (`lm::Forward`).
     let forward = 7 * config.d_model as u64 + config.d_mlp as u64;
     [
-        Part { what: "language model", bytes: 4 * parameters, formula: format!("4 bytes * {parameters} parameters") },
+        Part {
+            what: "language model",
+            of: Of::Run,
+            bytes: 4 * parameters,
+            formula: format!("4 bytes * {parameters} parameters"),
+        },
         Part {
             what: "work space of the language model",
+            of: Of::Run,
             bytes: 4 * tokens * forward,
             formula: format!("4 bytes * {tokens} tokens * (7 * d_model {} + d_mlp {})", config.d_model, config.d_mlp),
         },
@@ -72,6 +81,7 @@ fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
     let (active, of) = kind::of(recipe).room(recipe, sizes.dims());
     Part {
         what: "evaluation",
+        of: Of::Run,
         bytes: 8 * parameters + 4 * tokens * (forward + d_model + 4 * d_in + 2 * active as u64),
         formula: format!(
             "8 bytes * {parameters} parameters + 4 bytes * {tokens} tokens * ({forward} + d_model {d_model} + 4 * d_in \
@@ -80,17 +90,12 @@ fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
     }
 }
 
-/// Files are written from a copy: of Adam's moments, in memory and as bytes, or of the buffer.
+/// Files are written from a copy: of Adam's moments, in memory and as bytes.
 fn while_saving(sizes: &Sizes<'_>) -> Part {
-    let moments = 16 * sizes.parameters();
-    let buffer = 8 * sizes.buffer_rows() * sizes.d_in;
     Part {
         what: "while a checkpoint is written",
-        bytes: moments.max(buffer),
-        formula: if moments >= buffer {
-            format!("two copies of Adam's moments, 16 bytes * {} parameters", sizes.parameters())
-        } else {
-            format!("two copies of the buffer, 8 bytes * {} tokens * d_in {}", sizes.buffer_rows(), sizes.d_in)
-        },
+        of: Of::Run,
+        bytes: 16 * sizes.parameters(),
+        formula: format!("two copies of Adam's moments, 16 bytes * {} parameters", sizes.parameters()),
     }
 }

@@ -5,20 +5,23 @@
 //! text) are not counted.
 
 mod disk;
+mod measured;
 mod memory;
 mod rates;
 mod time;
+mod together;
 
+pub use measured::Measured;
 pub use rates::Rates;
 pub use time::Time;
 
-use crate::config::Recipe;
+use crate::config::{Recipe, Sweep};
 use crate::data::StoredActivations;
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::lm::ModelConfig;
-use crate::machine::Memory;
+use crate::machine::{self, Memory};
 use crate::sae::architecture::Dims;
 use crate::sae::kind;
 use indicatif::{BinaryBytes, HumanCount};
@@ -29,14 +32,8 @@ use std::path::Path;
 /// What a run will need.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// Kind of SAE.
-    pub architecture: &'static str,
-    /// Width of the activations.
-    pub d_in: usize,
-    /// Number of latents.
-    pub d_sae: usize,
-    /// Numbers that the SAE learns.
-    pub parameters: u64,
+    /// What is trained.
+    pub saes: Vec<PlannedSae>,
     /// Steps of the run.
     pub steps: u64,
     /// Tokens of the run: `steps * train_batch_size_tokens`.
@@ -51,8 +48,38 @@ pub struct Plan {
     pub disk: Vec<Part>,
     /// Disk space in all, in bytes.
     pub disk_bytes: u64,
+    /// Bytes that the disk of the run folder has room for, where it is known: see [`Plan::in_folder`].
+    pub free_disk: Option<u64>,
     /// Operations and an estimate of how long they take, where rates were measured.
     pub time: Option<Time>,
+}
+
+/// One SAE of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedSae {
+    /// What tells it from others; empty where there is only one.
+    pub name: String,
+    /// Where its activations come from.
+    pub hook_name: String,
+    /// Kind of SAE.
+    pub architecture: &'static str,
+    /// Width of the activations.
+    pub d_in: usize,
+    /// Number of latents.
+    pub d_sae: usize,
+    /// Numbers that the SAE learns.
+    pub parameters: u64,
+}
+
+/// What needs a part, where several SAEs are trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Every SAE.
+    Sae,
+    /// Every hook.
+    Hook,
+    /// The run, once: as much as the SAE that needs most of it.
+    Run,
 }
 
 /// One use of memory or disk.
@@ -60,6 +87,9 @@ pub struct Plan {
 pub struct Part {
     /// What it is for.
     pub what: &'static str,
+    /// What needs it.
+    #[serde(skip)]
+    pub of: Of,
     /// How much.
     pub bytes: u64,
     /// How that was counted.
@@ -114,15 +144,20 @@ impl Sizes<'_> {
 }
 
 impl Plan {
-    /// The plan of a recipe. It reads the model's configuration or the header of the stored
-    /// activations, nothing else. Errors: these cannot be read; the recipe is impossible.
-    pub fn new(recipe: &Recipe, machine_memory: Option<Memory>, rates: Option<Rates>) -> Result<Self> {
-        recipe.validate()?;
-        let (source, d_in) = open_source(recipe)?;
-        Self::of(&recipe.resolve(d_in)?, &source, d_in, machine_memory, rates)
+    /// The plan of a recipe, of all SAEs in it together. It reads the model's configuration or the header
+    /// of the stored activations, nothing else. Errors: these cannot be read; the recipe is impossible.
+    pub fn new(sweep: &Sweep, machine_memory: Option<Memory>, rates: Option<Rates>) -> Result<Self> {
+        let mut plans = Vec::new();
+        for member in sweep.members()? {
+            let (source, d_in) = open_source(&member.recipe)?;
+            let mut plan = Self::of(&member.recipe.resolve(d_in)?, &source, d_in, machine_memory, rates)?;
+            plan.saes[0].name = member.name;
+            plans.push(plan);
+        }
+        Ok(together::plan(plans))
     }
 
-    /// The plan of a resolved recipe on activations of this width. Error: it is impossible.
+    /// The plan of the resolved recipe of one SAE on activations of this width. Error: it is impossible.
     pub fn of(
         recipe: &Recipe,
         source: &Source,
@@ -135,10 +170,14 @@ impl Plan {
         let sizes = Sizes { recipe, source, d_in: d_in as u64, d_sae: d_sae as u64, batch, steps };
         let (memory, disk) = (memory::parts(&sizes), disk::parts(&sizes));
         Ok(Plan {
-            architecture: recipe.architecture.name(),
-            d_in,
-            d_sae,
-            parameters: sizes.parameters(),
+            saes: vec![PlannedSae {
+                name: String::new(),
+                hook_name: recipe.hook_name.clone(),
+                architecture: recipe.architecture.name(),
+                d_in,
+                d_sae,
+                parameters: sizes.parameters(),
+            }],
             steps,
             training_tokens: steps * batch,
             memory_bytes: sum(&memory),
@@ -146,26 +185,39 @@ impl Plan {
             machine_memory,
             disk_bytes: sum(&disk),
             disk,
+            free_disk: None,
             time: rates.map(|rates| time::estimate(&sizes, rates)),
         })
     }
 
-    /// Error: the run needs more memory than the machine has.
-    pub fn check_memory(&self) -> Result<()> {
-        let too_small = self.machine_memory.filter(|machine| machine.total < self.memory_bytes);
-        let (Some(machine), Some(largest)) = (too_small, self.memory.iter().max_by_key(|part| part.bytes)) else {
-            return Ok(());
-        };
-        let parts = self.memory.iter().map(|part| format!("{} {}", part.what, BinaryBytes(part.bytes)));
-        let what = format!(
-            "the run needs {} and this machine has {}: {}; make the largest part smaller, which is {}",
-            BinaryBytes(self.memory_bytes),
-            BinaryBytes(machine.total),
-            parts.collect::<Vec<_>>().join(" + "),
-            largest.formula,
-        );
-        Err(Error::config("memory", what))
+    /// The plan of a new run in this folder, with the room that its disk has.
+    pub fn in_folder(self, out: &Path) -> Self {
+        Plan { free_disk: machine::free_disk(out), ..self }
     }
+
+    /// Error: the run needs more memory than the machine has, or more disk space than there is.
+    pub fn check(&self) -> Result<()> {
+        let memory = self.machine_memory.map(|memory| memory.total);
+        let needed = (&self.memory[..], self.memory_bytes);
+        check("memory", needed, memory, "this machine has")?;
+        check("disk", (&self.disk, self.disk_bytes), self.free_disk, "the disk of its folder has room for")
+    }
+}
+
+fn check(what: &str, (parts, needed): (&[Part], u64), there: Option<u64>, has: &str) -> Result<()> {
+    let too_little = there.filter(|&there| there < needed);
+    let (Some(there), Some(largest)) = (too_little, parts.iter().max_by_key(|part| part.bytes)) else {
+        return Ok(());
+    };
+    let parts = parts.iter().map(|part| format!("{} {}", part.what, BinaryBytes(part.bytes)));
+    let sentence = format!(
+        "the run needs {} and {has} {}: {}; make the largest part smaller, which is {}",
+        BinaryBytes(needed),
+        BinaryBytes(there),
+        parts.collect::<Vec<_>>().join(" + "),
+        largest.formula,
+    );
+    Err(Error::config(what, sentence))
 }
 
 fn sum(parts: &[Part]) -> u64 {
@@ -193,12 +245,18 @@ fn open_source(recipe: &Recipe) -> Result<(Source, usize)> {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens = HumanCount(self.training_tokens);
-        writeln!(f, "SAE     {}, d_in {}, d_sae {}", self.architecture, self.d_in, self.d_sae)?;
-        writeln!(f, "        {} parameters", HumanCount(self.parameters))?;
+        for (n, sae) in self.saes.iter().enumerate() {
+            let PlannedSae { name, architecture, d_in, d_sae, .. } = sae;
+            let (title, name) = (if n == 0 { "SAE" } else { "" }, name.replace(',', " "));
+            let colon = if name.is_empty() { "" } else { ": " };
+            writeln!(f, "{title:<8}{name}{colon}{architecture}, d_in {d_in}, d_sae {d_sae}")?;
+            writeln!(f, "        {} parameters", HumanCount(sae.parameters))?;
+        }
         writeln!(f, "steps   {}, {tokens} tokens", HumanCount(self.steps))?;
         let machine = self.machine_memory.map(|memory| format!("of {}", BinaryBytes(memory.total)));
         write_parts(f, "memory", &self.memory, self.memory_bytes, &machine.unwrap_or_default())?;
-        write_parts(f, "disk", &self.disk, self.disk_bytes, "")?;
+        let free = self.free_disk.map(|free| format!("of {} free", BinaryBytes(free)));
+        write_parts(f, "disk", &self.disk, self.disk_bytes, &free.unwrap_or_default())?;
         self.time.as_ref().map_or(Ok(()), |time| time.fmt(f))
     }
 }
