@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Looks at a dashboard in headless Chromium, as a reader would: pages load from disk, search finds, sorting sorts,
-links and keys work, nothing is written to the console as an error.
+"""Looks at a dashboard in headless Chromium, as a reader would: pages load from disk and from `cusae serve`, search
+finds, sorting sorts, links and keys work, a prompt shows its features and is steered, nothing is written to the
+console as an error.
 
 check_dashboard.py --cusae PROGRAM [--screenshots DIR]   (selenium from PyPI; Chromium and its driver)
 """
 import argparse
+import json
+import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,11 +32,11 @@ def browser(dark: bool) -> webdriver.Chrome:
 
 
 class Reader:
-    def __init__(self, driver, page: Path, screenshots):
-        self.driver, self.page, self.screenshots = driver, page, screenshots
+    def __init__(self, driver, url: str, screenshots):
+        self.driver, self.url, self.screenshots = driver, url, screenshots
 
     def open(self, hash: str, title: str) -> None:
-        self.driver.get(f"{self.page.as_uri()}{hash}")
+        self.driver.get(f"{self.url}{hash}")
         WebDriverWait(self.driver, 20).until(lambda d: d.title.startswith(title))
 
     def texts(self, selector: str) -> list[str]:
@@ -112,6 +116,43 @@ def text(reader: Reader) -> None:
     reader.picture("text")
 
 
+def wait(reader: Reader, until) -> None:
+    WebDriverWait(reader.driver, 60).until(lambda _: until())
+
+
+def trying(reader: Reader) -> None:
+    """Only on a page of `cusae serve`: a prompt, its features, text with one of them changed."""
+    reader.open("#/try", "Try")
+    find = reader.driver.find_element
+    find(By.ID, "prompt").send_keys("The king went to the castle and")
+    find(By.CSS_SELECTOR, "#ask button").click()
+    wait(reader, lambda: len(reader.texts("#found .words .token")) > 5)
+    reader.driver.find_elements(By.CSS_SELECTOR, "#found .words .token")[3].click()
+    assert reader.texts("#found [role=status] a")[0].startswith("Feature ")
+    find(By.CSS_SELECTOR, "#found button.small").click()
+    amount = find(By.CSS_SELECTOR, "[aria-label=Amount]")
+    amount.clear()
+    amount.send_keys("20")
+    find(By.CSS_SELECTOR, "#steer button.main").click()
+    wait(reader, lambda: "done" in reader.texts("#steer [role=status]"))
+    without, steered = reader.texts("#without")[0], reader.texts("#steered")[0]
+    assert without.startswith("The king went to the castle and") and len(without) > 60 and without != steered
+    reader.picture("try")
+    number = find(By.CSS_SELECTOR, "[aria-label=Feature]")
+    number.clear()
+    number.send_keys("100000" + Keys.ENTER)
+    wait(reader, lambda: reader.texts("[role=alert]")[0].startswith("Feature 100000: this SAE has features 0 to"))
+
+
+def serve(args, run: str, page: Path) -> tuple[subprocess.Popen, str]:
+    command = [args.cusae, "serve", "--sae", run, "--page", str(page), "--port", "0", "--json", "--quiet"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = ""
+    while "}" not in lines:
+        lines += server.stdout.readline() or sys.exit("cusae serve ended")
+    return server, json.loads(lines)["url"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cusae", required=True)
@@ -125,19 +166,26 @@ def main() -> None:
         subprocess.run([args.cusae, *train.split(), run], check=True, stdout=subprocess.DEVNULL)
         dashboard = ["dashboard", "--sae", run, "--max-tokens", "20000", "--quiet", "--out", str(page)]
         subprocess.run([args.cusae, *dashboard], check=True, stdout=subprocess.DEVNULL)
+        server, url = serve(args, run, page)
+        from_disk = (page / "index.html").as_uri()
         for dark in (False, True):
             shots = args.screenshots / ("dark" if dark else "light") if args.screenshots else None
             if shots:
                 shots.mkdir(exist_ok=True)
             driver = browser(dark)
             try:
-                reader = Reader(driver, page / "index.html", shots)
-                for check in (overview, listing, feature, text):
-                    check(reader)
-                    reader.check_console()
+                for at, checks in [(from_disk, [overview, listing, feature, text]), (url, [overview, feature, trying])]:
+                    reader = Reader(driver, at, shots)
+                    for check in checks:
+                        check(reader)
+                        reader.check_console()
+                    shown = driver.find_element(By.CSS_SELECTOR, "[data-page=try]").is_displayed()
+                    assert shown == (at == url), "the page to try things is there where it can work"
             finally:
                 driver.quit()
-    print("dashboard: overview, list, feature and text work in Chromium, light and dark")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+    print("dashboard: all pages work in Chromium from disk and from cusae serve, light and dark")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ fn a_dashboard_holds_what_every_feature_does_over_the_text() {
             }
         }
     }
-    let index = FeatureIndex::open(&out.join("index.safetensors")).unwrap();
+    let index = FeatureIndex::open(&out.join("features.safetensors")).unwrap();
     for feature in 0..256u64 {
         let page = &data(&out, &format!("features/{}", feature / 64))[feature as usize % 64];
         let of_feature = places.get(&feature).cloned().unwrap_or_default();

@@ -46,6 +46,7 @@ function figures(entries) {
 
 // Bars from `from` to `to`; `label` says what is counted, for people and screen readers.
 function histogram(counts, from, to, label, ticks = (x) => number(x)) {
+  if (counts.length === 1) return make('p', { class: 'faint' }, counts[0] ? `${ticks(from)} for all ${whole(counts[0])}` : 'none');
   const [width, height, most] = [340, 120, Math.max(1, ...counts)];
   const total = counts.reduce((a, b) => a + b, 0);
   const svg = make('svg', { viewBox: `0 0 ${width} ${height + 18}`, role: 'img', 'aria-label': `${label}: ${whole(total)} in ${counts.length} bins from ${ticks(from)} to ${ticks(to)}` });
@@ -61,6 +62,7 @@ function histogram(counts, from, to, label, ticks = (x) => number(x)) {
 }
 
 function curve(points, label) {
+  if (points.every(([, y]) => y === points[0][1])) return make('p', { class: 'faint' }, `${number(points[0][1])} at every step`);
   const [width, height] = [340, 120];
   const [xs, ys] = [points.map((p) => p[0]), points.map((p) => p[1])];
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
@@ -74,17 +76,17 @@ function curve(points, label) {
 async function overview() {
   const it = await load('overview');
   const panel = (title, picture) => make('section', {}, make('h3', {}, title), picture);
-  const power = (x) => `10^${number(x, 2)}`;
+  const power = (x) => percent(10 ** x);
   return ['Overview', [
     make('h2', {}, it.title),
     figures([
       ['Architecture', it.architecture], ['Model', it.model], ['Hook', it.hook], ['Features', whole(it.d_sae)], ['Width', whole(it.d_in)],
-      ['Tokens read', whole(it.tokens)], ['L0', number(it.l0, 4)], ['Dead in this text', `${whole(it.dead)} (${percent(it.dead / it.d_sae)})`],
+      ['Tokens read', whole(it.tokens)], ['Text', it.text], ['L0', number(it.l0, 4)], ['Dead in this text', `${whole(it.dead)} (${percent(it.dead / it.d_sae)})`],
     ]),
     make('div', { class: 'columns' },
       panel('Density of the features', histogram(it.density.counts, it.density.from, it.density.to, 'Density', power)),
       panel('Length of the decoder rows', histogram(it.decoder_norm.counts, it.decoder_norm.from, it.decoder_norm.to, 'Decoder norm')),
-      panel('Cosine of encoder and decoder', histogram(it.encoder_decoder_cosine.counts, it.encoder_decoder_cosine.from, it.encoder_decoder_cosine.to, 'Cosine')),
+      it.encoder_decoder_cosine.counts.some((n) => n) ? panel('Cosine of encoder and decoder', histogram(it.encoder_decoder_cosine.counts, it.encoder_decoder_cosine.from, it.encoder_decoder_cosine.to, 'Cosine')) : [],
       it.curves.map(({ name, points }) => panel(`Training: ${name}`, curve(points, name)))),
     make('p', {}, make('a', { href: '#/list' }, `All ${whole(it.d_sae)} features`), ' · ', make('a', { href: '#/text' }, 'The text with its features')),
   ]];
@@ -191,10 +193,12 @@ async function feature(argument) {
     it.neuronpedia_id ? make('p', {}, make('a', { href: `https://neuronpedia.org/${it.neuronpedia_id}/${n}` }, 'On Neuronpedia')) : undefined,
     make('div', { class: 'columns' },
       make('section', {}, make('h3', {}, 'Activations'), f.count ? histogram(f.histogram, 0, f.max, 'Activations') : make('p', { class: 'faint' }, 'none'),
-        make('p', { class: 'faint' }, quantiles.map(([name, value]) => `${name} ${value}`).join(' · '))),
+        make('p', { class: 'faint' }, quantiles.map(([name, value]) => `${name} ${value}`).join(' · ')),
+        f.logits ? [make('h3', {}, 'Change of all logits'), histogram(f.logits.counts, f.logits.from, f.logits.to, 'Tokens of the vocabulary by logit')] : undefined),
       f.top_tokens.length ? tokens('Makes likely', f.top_tokens, 'up') : undefined,
       f.bottom_tokens.length ? tokens('Makes unlikely', f.bottom_tokens, 'down') : undefined,
       others('Fires together with', f.together, 'share of the tokens of either on which both fire'),
+      others('Correlates with', f.correlated, 'correlation of the activations over all tokens'),
       others('Points the same way', f.decoder_neighbours, 'cosine of the decoder rows')),
     ...top,
     make('nav', { class: 'pager', 'aria-label': 'Neighbouring features' },
@@ -203,31 +207,169 @@ async function feature(argument) {
   ]];
 }
 
-async function text() {
-  const [rows, vocabulary] = await Promise.all([load('text'), load('vocabulary')]);
-  const details = make('div', { role: 'status', 'aria-live': 'polite' }, make('p', { class: 'faint' }, 'Choose a token to see its features.'));
-  const show = (token, entries) => details.replaceChildren(make('h3', {}, 'Features of ', make('span', { class: 'chip' }, visible(vocabulary[token]))),
-    entries.length ? make('ol', { class: 'plain' }, entries.map(([other, value]) => make('li', {}, make('a', { href: `#/feature/${other}` }, `Feature ${other}`), make('span', {}, number(value)))))
-      : make('p', { class: 'faint' }, 'none'));
-  const most = Math.max(1, ...rows.flatMap((row) => row.features.map((entries) => (entries[0] ?? [0, 0])[1])));
+// Rows of tokens, each with the list of its features, which are shown where a token is chosen; `extra(n)`
+// adds to a feature's line.
+function annotated(rows, vocabulary, extra = () => undefined) {
+  const details = make('div', { role: 'status', 'aria-live': 'polite', class: 'details' }, make('p', { class: 'faint' }, 'Choose a token to see its features.'));
+  let chosen;
+  const show = (element, token, entries) => {
+    chosen?.removeAttribute('aria-pressed');
+    chosen = element;
+    chosen.setAttribute('aria-pressed', 'true');
+    details.replaceChildren(make('h3', {}, 'Features of ', make('span', { class: 'chip' }, visible(vocabulary[token]))),
+      entries.length ? make('ol', { class: 'plain' }, entries.map(([other, value]) => make('li', {}, make('a', { href: `#/feature/${other}` }, `Feature ${other}`), make('span', {}, number(value), extra(other)))))
+        : make('p', { class: 'faint' }, 'none'));
+  };
+  const most = Math.max(1, ...rows.flatMap((row) => row.features.slice(1).map((entries) => (entries[0] ?? [0, 0])[1])));
   const token = (row, i) => {
     const [id, entries] = [row.tokens[i], row.features[i]];
     const choose = (event) => {
       if (event.type === 'click' || event.key === 'Enter' || event.key === ' ') {
         event.preventDefault();
-        show(id, entries);
+        show(event.currentTarget, id, entries);
       }
     };
-    const strength = entries.length ? (0.5 * entries[0][1]) / most : 0;
-    return make('span', { class: 'token', role: 'button', tabindex: 0, style: `--strength:${strength.toFixed(3)}`, onclick: choose, onkeydown: choose }, vocabulary[id]);
+    const strength = entries.length ? Math.min(0.6, (0.5 * entries[0][1]) / most) : 0;
+    const title = entries.length ? `${visible(vocabulary[id])}: ${entries.slice(0, 3).map(([other, value]) => `${other} (${number(value)})`).join(', ')}` : `${visible(vocabulary[id])}: no features`;
+    return make('span', { class: 'token', role: 'button', tabindex: 0, title, style: `--strength:${strength.toFixed(3)}`, onclick: choose, onkeydown: choose }, vocabulary[id].replaceAll('\n', '⏎'));
   };
-  return ['Text', [
-    make('h2', {}, 'The text with its features'), details,
-    ...rows.map((row) => make('p', { class: 'context' }, make('span', { class: 'words' }, row.tokens.map((_, i) => token(row, i))))),
+  return [details, ...rows.map((row) => make('p', { class: 'context' }, make('span', { class: 'words' }, row.tokens.map((_, i) => token(row, i)))))];
+}
+
+async function text() {
+  const [rows, vocabulary] = await Promise.all([load('text'), load('vocabulary')]);
+  return ['Text', [make('h2', {}, 'The text with its features'), ...annotated(rows, vocabulary)]];
+}
+
+// Asks the server of this page. Error: its sentence.
+async function ask(what, request, signal) {
+  const answer = await fetch(`api/${what}`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(request), signal });
+  if (!answer.ok) throw new Error((await answer.json()).error);
+  return answer;
+}
+
+// The lines of an answer as they come, each parsed.
+async function* lines(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split('\n');
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+const tryState = { prompt: '', changes: [], tokens: 40, temperature: 0 };
+
+// A prompt that is typed: its features, and text with features changed. Only on a page of `cusae serve`.
+async function tryOut() {
+  const [about, vocabulary, table] = await Promise.all([load('live'), load('vocabulary'), load('list')]);
+  if (!about) return ['Try', [make('h2', {}, 'Try'), make('p', {}, 'This needs the model: open the page with ', make('code', {}, 'cusae serve'), '.')]];
+  const problem = make('p', { role: 'alert', class: 'problem' });
+  const told = (work) => async (event) => {
+    event.preventDefault();
+    problem.textContent = '';
+    try {
+      await work();
+    } catch (error) {
+      if (error.name !== 'AbortError') problem.textContent = error.message;
+    }
+  };
+
+  const prompt = make('textarea', { id: 'prompt', rows: 3, required: true, spellcheck: 'false', oninput: (event) => { tryState.prompt = event.target.value; } });
+  prompt.value = tryState.prompt;
+  const found = make('div', { id: 'found' });
+  const features = told(async () => {
+    const row = await (await ask('features', { prompt: prompt.value })).json();
+    const steer = (other) => make('button', { type: 'button', class: 'small', 'aria-label': `Steer with feature ${other}`, onclick: () => change({ feature: other }) }, 'steer');
+    found.replaceChildren(...annotated([row], vocabulary, steer));
+  });
+
+  const rows = make('div', { class: 'changes' });
+  const change = (given) => {
+    const it = { feature: '', how: 'times', value: 2, ...given };
+    tryState.changes.push(it);
+    row(it).querySelector('input').focus();
+  };
+  const row = (it) => {
+    const bound = (key, element) => {
+      element.value = it[key];
+      element.addEventListener('input', () => { it[key] = element.value; });
+      return element;
+    };
+    const line = make('div', { class: 'controls' },
+      bound('feature', make('input', { inputmode: 'numeric', class: 'narrow', placeholder: 'feature', 'aria-label': 'Feature' })),
+      bound('how', make('select', { 'aria-label': 'Change' }, make('option', { value: 'times' }, 'add × its maximum'), make('option', { value: 'add' }, 'add'), make('option', { value: 'set' }, 'set to'))),
+      bound('value', make('input', { inputmode: 'decimal', class: 'narrow', 'aria-label': 'Amount' })),
+      make('button', { type: 'button', class: 'small', onclick: () => {
+        tryState.changes.splice(tryState.changes.indexOf(it), 1);
+        line.remove();
+      } }, 'remove'));
+    rows.append(line);
+    return line;
+  };
+  tryState.changes.forEach(row);
+  const written = ({ feature: which, how, value }) => {
+    const [n, amount] = [Number(which), Number(value)];
+    if (which === '' || !Number.isInteger(n) || n < 0 || n >= table.max.length) throw new Error(`Feature ${which || '(none)'}: this SAE has features 0 to ${table.max.length - 1}.`);
+    if (value === '' || !Number.isFinite(amount)) throw new Error(`Amount ${value || '(none)'}: a number is needed.`);
+    if (how === 'times' && !table.max[n]) throw new Error(`Feature ${n} has no maximum: it is not active in this page's text.`);
+    if (how === 'set' && amount < 0) throw new Error('A feature can be set to 0 or more.');
+    const by = how === 'times' ? amount * table.max[n] : amount;
+    return `${n}=${how !== 'set' && by >= 0 ? '+' : ''}${by}`;
+  };
+
+  const setting = (id, label, key, mode) => {
+    const input = make('input', { id, inputmode: mode, class: 'narrow', oninput: (event) => { tryState[key] = event.target.value; } });
+    input.value = tryState[key];
+    return make('span', {}, make('label', { for: id }, label), ' ', input);
+  };
+  const panes = { without: make('p', { class: 'grown', id: 'without' }), steered: make('p', { class: 'grown', id: 'steered' }) };
+  const state = make('span', { role: 'status', class: 'faint' });
+  const stop = make('button', { type: 'button', disabled: true }, 'Stop');
+  const generate = told(async () => {
+    const abort = new AbortController();
+    stop.onclick = () => abort.abort();
+    stop.disabled = false;
+    state.textContent = 'writing …';
+    Object.values(panes).forEach((pane) => pane.replaceChildren(make('span', { class: 'faint' }, prompt.value)));
+    try {
+      const answer = await ask('steer', {
+        prompt: prompt.value, features: tryState.changes.map(written), max_new_tokens: Number(tryState.tokens), temperature: Number(tryState.temperature),
+      }, abort.signal);
+      for await (const line of lines(answer)) {
+        if (line.error) throw new Error(line.error);
+        if (line.of) panes[line.of].append(line.text);
+      }
+      state.textContent = 'done';
+    } catch (error) {
+      state.textContent = '';
+      throw error;
+    } finally {
+      stop.disabled = true;
+    }
+  });
+
+  return ['Try', [
+    make('h2', {}, 'Try'),
+    make('form', { id: 'ask', onsubmit: features }, make('label', { for: 'prompt' }, `Prompt, at most ${whole(about.n_ctx)} tokens`), prompt,
+      make('div', { class: 'controls' }, make('button', { class: 'main' }, 'Show its features'))),
+    problem, found,
+    make('h3', {}, 'Steer'),
+    make('form', { id: 'steer', onsubmit: generate }, rows,
+      make('div', { class: 'controls' },
+        make('button', { type: 'button', id: 'add', onclick: () => change({}) }, 'Change a feature'),
+        setting('tokens', 'New tokens', 'tokens', 'numeric'), setting('temperature', 'Temperature', 'temperature', 'decimal'),
+        make('button', { class: 'main' }, 'Generate'), stop, state)),
+    make('div', { class: 'columns' },
+      make('section', { 'aria-label': 'Without' }, make('h3', {}, 'Without'), panes.without),
+      make('section', { 'aria-label': 'Steered' }, make('h3', {}, 'Steered'), panes.steered)),
   ]];
 }
 
-const pages = { '': overview, list, feature, text };
+const pages = { '': overview, list, feature, text, try: tryOut };
 
 async function route(event) {
   const [, name = '', argument] = location.hash.split('/');
@@ -257,4 +399,5 @@ document.getElementById('go').addEventListener('submit', (event) => {
   location.hash = `#/feature/${document.getElementById('number').value.trim()}`;
 });
 window.addEventListener('hashchange', route);
+load('live').then((about) => { document.querySelector('[data-page=try]').hidden = !about; }, () => {});
 route();

@@ -33,8 +33,8 @@ pub fn attribute<B: Backend>(
     tokens: &[u32],
     of: &LogitSum,
 ) -> Result<Vec<Attribution>> {
-    let hook = crate::eval::hook_of(model, sae)?;
-    let d_in = sae.config().d_in;
+    let hook = crate::eval::hooks_of(model, sae)?.output;
+    let d_out = sae.config().d_out();
     let mut reader = FeatureReader::new(model, sae, 1, tokens.len())?;
     let features = reader.read(tokens)?;
     let row_scale = reader.row_scale()?;
@@ -54,7 +54,7 @@ pub fn attribute<B: Backend>(
                 (dot * f64::from(activation) * f64::from(scale)) as f32
             };
             let direct = direct.as_deref().filter(|_| position == of.position).map(along);
-            let gradient = along(&gradient[position * d_in..(position + 1) * d_in]);
+            let gradient = along(&gradient[position * d_out..(position + 1) * d_out]);
             found.push(Attribution { position, feature, activation, direct, gradient });
         }
     }

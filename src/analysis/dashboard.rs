@@ -4,7 +4,7 @@
 
 use super::index::{Place, TokenFeatures};
 use super::statistics::{FeatureStatistics, QUANTILES};
-use super::weights::WeightStatistics;
+use super::weights::{LogitHistogram, WeightStatistics};
 use crate::error::Result;
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
@@ -19,7 +19,7 @@ const PAGE: [(&str, &str); 3] = [
 ];
 
 /// Features whose details are in one file: some 100 kB, so that a page is there at once.
-const FEATURES_IN_A_FILE: usize = 64;
+pub(super) const FEATURES_IN_A_FILE: usize = 64;
 
 /// Tokens of a context before and after the one that it is shown for.
 const BEFORE: usize = 16;
@@ -44,6 +44,8 @@ pub struct Dashboard<'a> {
     pub curves: Vec<(String, Vec<(f64, f64)>)>,
     /// Rows of the text that are shown whole.
     pub rows: usize,
+    /// What the text is called.
+    pub text_name: &'a str,
 }
 
 impl Dashboard<'_> {
@@ -58,6 +60,8 @@ impl Dashboard<'_> {
         receive(folder, "list", &self.list())?;
         receive(folder, "vocabulary", &self.vocabulary)?;
         receive(folder, "text", &self.rows())?;
+        // A server that can do more than show files answers otherwise.
+        receive(folder, "live", &false)?;
         let d_sae = self.statistics.len();
         for first in (0..d_sae).step_by(FEATURES_IN_A_FILE) {
             let last = (first + FEATURES_IN_A_FILE).min(d_sae);
@@ -70,7 +74,10 @@ impl Dashboard<'_> {
 
     fn overview(&self) -> Value {
         let note = |key: &str| self.config.metadata.get(key).and_then(Value::as_str);
-        let hook = self.config.hook_name().unwrap_or("?");
+        let hook = match (self.config.hook_name().unwrap_or("?"), note("hook_name_out")) {
+            (input, Some(output)) if self.config.transcoder.is_some() => format!("{input} → {output}"),
+            (hook, _) => hook.to_string(),
+        };
         let model = note("model_name").unwrap_or("?");
         let densities: Vec<f64> = self.statistics.iter().map(|it| it.density).collect();
         let alive: Vec<f64> =
@@ -84,6 +91,7 @@ impl Dashboard<'_> {
             "d_in": self.config.d_in,
             "d_sae": self.statistics.len(),
             "tokens": self.text.tokens.len(),
+            "text": self.text_name,
             "l0": densities.iter().sum::<f64>(),
             "dead": self.statistics.iter().filter(|it| it.count == 0).count(),
             "density": histogram(&alive),
@@ -132,11 +140,13 @@ impl Dashboard<'_> {
             top: contexts(&it.top),
             examples: it.examples.iter().map(contexts).collect(),
             together: &it.together,
+            correlated: it.correlated.iter().map(|it| (it.feature, it.pearson)).collect(),
             top_tokens: weights.top_tokens.get(feature).map_or(&[], Vec::as_slice),
             bottom_tokens: weights.bottom_tokens.get(feature).map_or(&[], Vec::as_slice),
+            logits: weights.logit_histogram.get(feature),
             decoder_neighbours: &weights.decoder_neighbours[feature],
             decoder_norm: weights.decoder_norm[feature],
-            encoder_decoder_cosine: weights.encoder_decoder_cosine[feature],
+            encoder_decoder_cosine: weights.encoder_decoder_cosine.get(feature).copied(),
         }
     }
 
@@ -145,7 +155,7 @@ impl Dashboard<'_> {
     }
 
     /// The tokens around a place, and how strongly the feature fires on each.
-    fn context(&self, feature: usize, place: &Place) -> Context {
+    pub(super) fn context(&self, feature: usize, place: &Place) -> Context {
         let context = self.text.context;
         let start = place.row * context + place.position.saturating_sub(BEFORE);
         let end = place.row * context + (place.position + AFTER + 1).min(context);
@@ -166,12 +176,8 @@ impl Dashboard<'_> {
         let context = self.text.context;
         let rows = (self.text.tokens.len() / context).min(self.rows);
         let strongest = |token: usize| {
-            let with_value = |&feature: &u32| {
-                let (places, values) = self.text.of_feature(feature as usize);
-                let entry = places.binary_search(&(token as u32)).unwrap_or(0);
-                (feature, values[entry])
-            };
-            let mut features: Vec<(u32, f32)> = self.text.of_token(token).iter().map(with_value).collect();
+            let (features, activations) = self.text.of_token(token);
+            let mut features: Vec<(u32, f32)> = features.iter().copied().zip(activations.iter().copied()).collect();
             features.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             features.truncate(10);
             features
@@ -196,11 +202,13 @@ struct FeaturePage<'a> {
     top: Vec<Context>,
     examples: Vec<Vec<Context>>,
     together: &'a [(u32, f32)],
+    correlated: Vec<(u32, f32)>,
     top_tokens: &'a [(u32, f32)],
     bottom_tokens: &'a [(u32, f32)],
+    logits: Option<&'a LogitHistogram>,
     decoder_neighbours: &'a [(u32, f32)],
     decoder_norm: f32,
-    encoder_decoder_cosine: f32,
+    encoder_decoder_cosine: Option<f32>,
 }
 
 /// A row of the text.
@@ -212,13 +220,13 @@ struct RowPage<'a> {
 
 /// A place with the tokens around it.
 #[derive(Serialize)]
-struct Context {
+pub(super) struct Context {
     row: usize,
     position: usize,
     activation: f32,
-    tokens: Vec<u32>,
-    activations: Vec<f32>,
-    center: usize,
+    pub(super) tokens: Vec<u32>,
+    pub(super) activations: Vec<f32>,
+    pub(super) center: usize,
 }
 
 /// `data/NAME.js`.

@@ -19,7 +19,7 @@ impl<'a, B: Backend> FeatureReader<'a, B> {
     /// Buffers for up to `max_sequences` rows of `context` tokens. Errors: the SAE names no hook or does
     /// not fit there; the context is longer than the model's.
     pub fn new(model: &'a LanguageModel<B>, sae: &'a Sae<B>, max_sequences: usize, context: usize) -> Result<Self> {
-        let hook = crate::eval::hook_of(model, sae)?;
+        let hook = crate::eval::hooks_of(model, sae)?.input;
         let (forward, pass) = (model.forward(max_sequences, context)?, sae.pass(max_sequences * context)?);
         Ok(FeatureReader { model, sae, hook, forward, pass })
     }

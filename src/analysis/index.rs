@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::formats::spill::{Filled, Spill, Spilled};
-use crate::formats::tensors::{self, Tensor, TensorFile};
+use crate::formats::tensors::{Tensor, TensorFile};
 use crate::sae::features::SparseFeatures;
 use safetensors::Dtype;
 use std::path::Path;
@@ -27,6 +27,7 @@ pub struct TokenFeatures {
     /// Where each token's entries begin, and the end `[rows * T + 1]`.
     token_starts: Filled<u64>,
     features: Spilled<u32>,
+    activations: Spilled<f32>,
     /// Where each feature's entries begin, and the end `[d_sae + 1]`.
     feature_starts: Vec<u64>,
     places: Filled<u32>,
@@ -67,7 +68,7 @@ impl IndexWriter {
     pub fn finish(self, folder: &Path) -> Result<TokenFeatures> {
         let IndexWriter { context, tokens, lengths, features, values, counts } = self;
         let (tokens, lengths, features) = (tokens.finish()?, lengths.finish()?, features.finish()?);
-        let by_token = values.finish()?;
+        let activations = values.finish()?;
         let mut feature_starts = vec![0; counts.len() + 1];
         for (feature, count) in counts.iter().enumerate() {
             feature_starts[feature + 1] = feature_starts[feature] + count;
@@ -81,13 +82,13 @@ impl IndexWriter {
             for _ in 0..length {
                 let slot = &mut next[features[entry] as usize];
                 places[*slot as usize] = token as u32;
-                values[*slot as usize] = by_token[entry];
+                values[*slot as usize] = activations[entry];
                 *slot += 1;
                 entry += 1;
             }
             token_starts[token + 1] = entry as u64;
         }
-        Ok(TokenFeatures { context, tokens, token_starts, features, feature_starts, places, values })
+        Ok(TokenFeatures { context, tokens, token_starts, features, activations, feature_starts, places, values })
     }
 }
 
@@ -103,14 +104,15 @@ impl TokenFeatures {
         (&self.places[entries.clone()], &self.values[entries])
     }
 
-    /// The features of token `row * T + position`.
-    pub fn of_token(&self, token: usize) -> &[u32] {
-        &self.features[self.token_starts[token] as usize..self.token_starts[token + 1] as usize]
+    /// The features of token `row * T + position`, and how strongly each fires.
+    pub fn of_token(&self, token: usize) -> (&[u32], &[f32]) {
+        let entries = self.token_starts[token] as usize..self.token_starts[token + 1] as usize;
+        (&self.features[entries.clone()], &self.activations[entries])
     }
 
-    /// Writes the part by feature: `tokens [rows, T]`, `feature_starts [d_sae + 1]`, and for every entry
-    /// `places` (row times T plus position) and `values`.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// The part by feature: `tokens [rows, T]`, `feature_starts [d_sae + 1]`, and for every entry `places` (row
+    /// times T plus position) and `values`.
+    pub fn tensors(&self) -> Vec<(String, Tensor<'_>)> {
         let starts: Vec<u8> = self.feature_starts.iter().flat_map(|start| start.to_le_bytes()).collect();
         let (rows, entries) = (self.tokens.len() / self.context, self.values.len());
         let starts = Tensor { dtype: Dtype::U64, shape: vec![self.d_sae() + 1], bytes: starts.into() };
@@ -120,7 +122,7 @@ impl TokenFeatures {
             ("places", Tensor::u32(&[entries], &self.places)),
             ("values", Tensor::f32(&[entries], &self.values)),
         ];
-        tensors::save(path, named.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect())
+        named.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect()
     }
 }
 
@@ -143,7 +145,7 @@ pub struct Place {
 }
 
 impl FeatureIndex {
-    /// Opens what [`TokenFeatures::save`] wrote. Error: the file is damaged or another.
+    /// Opens a file with the tensors of [`TokenFeatures::tensors`]. Error: the file is damaged or another.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let bytes = file.bytes("feature_starts")?;
@@ -177,6 +179,11 @@ impl FeatureIndex {
             activation,
         };
         Ok(places.into_iter().zip(values).filter(|&(_, value)| value > activation).map(place).collect())
+    }
+
+    /// What its writer says in the file's header: `vocabulary`, …
+    pub fn note(&self, key: &str) -> Option<&str> {
+        Some(self.file.text_metadata()?.get(key)?.as_str())
     }
 
     /// The ids of a row.

@@ -6,14 +6,16 @@
 //! | `HOOK.hook_sae_input` | what is encoded, heads joined `[sequences, T, d_in]` |
 //! | `HOOK.hook_sae_acts_pre` | before the activation function `[sequences, T, d_sae]` |
 //! | `HOOK.hook_sae_acts_post` | the features `[sequences, T, d_sae]` |
-//! | `HOOK.hook_sae_recons` | decoded, before a normalisation is undone `[sequences, T, d_in]` |
-//! | `HOOK.hook_sae_error` | with the error term: input less clean reconstruction `[sequences, T, …]` |
+//! | `HOOK.hook_sae_recons` | decoded, before a normalisation is undone `[sequences, T, d_out]` |
+//! | `HOOK.hook_sae_error` | with the error term: the model's own value less the clean reconstruction `[sequences, T, …]` |
 //! | `HOOK.hook_sae_output` | what the model goes on with `[sequences, T, …]` |
 //!
-//! What nobody looks at stays on the device and sparse.
+//! A transcoder reads at one hook and stands at another, `HOOK`. What its skip connection carries is added
+//! to what it decodes (SAELens leaves that out here). What nobody looks at stays on the device and sparse.
 
 use crate::backend::{Add, Backend, Scale};
 use crate::error::{Error, Result};
+use crate::eval::{hooks_of, Hooks};
 use crate::lm::{LanguageModel, Visitor};
 use crate::sae::features::SparseFeatures;
 use crate::sae::inference::{Pass, Sae};
@@ -52,14 +54,18 @@ pub struct FeatureEdit {
 /// An SAE in the place of its hook.
 pub struct Splice<'a, B: Backend> {
     sae: &'a Sae<B>,
-    hook: &'a str,
+    hooks: Hooks<'a>,
     use_error_term: bool,
     /// Changes in the next run, in this order.
     pub edits: Vec<FeatureEdit>,
     /// Rows of the next run where the SAE is bypassed; none where there are fewer.
     pub excluded: Vec<bool>,
     pass: Pass<B>,
+    /// What is encoded, and rows of it that are not used yet.
     input: B::Buffer<f32>,
+    waiting: usize,
+    /// The model's own value at the output hook.
+    own: B::Buffer<f32>,
     delta: B::Buffer<f32>,
 }
 
@@ -68,15 +74,31 @@ impl<'a, B: Backend> Splice<'a, B> {
     /// error term the model goes on with its own activation, changed only by what is edited. Error: the
     /// SAE names no hook, or does not fit there.
     pub fn new(model: &LanguageModel<B>, sae: &'a Sae<B>, use_error_term: bool, max_rows: usize) -> Result<Self> {
-        let hook = crate::eval::hook_of(model, sae)?;
-        let zeros = || sae.backend().zeros(max_rows * sae.config().d_in);
-        let (pass, input, delta) = (sae.pass(max_rows)?, zeros()?, zeros()?);
-        Ok(Splice { sae, hook, use_error_term, edits: Vec::new(), excluded: Vec::new(), pass, input, delta })
+        let hooks = hooks_of(model, sae)?;
+        let zeros = |width| sae.backend().zeros(max_rows * width);
+        let (d_in, d_out) = (sae.config().d_in, sae.config().d_out());
+        Ok(Splice {
+            sae,
+            hooks,
+            use_error_term,
+            edits: Vec::new(),
+            excluded: Vec::new(),
+            pass: sae.pass(max_rows)?,
+            input: zeros(d_in)?,
+            waiting: 0,
+            own: zeros(d_out)?,
+            delta: zeros(d_out)?,
+        })
     }
 
     /// The hook that it takes the place of.
     pub fn hook(&self) -> &'a str {
-        self.hook
+        self.hooks.output
+    }
+
+    /// Whether it has something to do there.
+    pub fn is_at(&self, hook: &str) -> bool {
+        hook == self.hooks.input || hook == self.hooks.output
     }
 
     /// The latest run's features, after edits.
@@ -84,44 +106,54 @@ impl<'a, B: Backend> Splice<'a, B> {
         self.pass.features(self.sae)
     }
 
-    /// Replaces `value` by what the SAE makes of it, shown to the visitor on the way.
+    /// Keeps what is encoded once the model is at the output hook.
+    fn read(&mut self, value: &B::Buffer<f32>, rows: usize) -> Result<()> {
+        self.waiting = rows;
+        self.sae.backend().copy(value, 0, &mut self.input, 0, rows * self.sae.config().d_in)
+    }
+
+    /// Replaces `value` by what the SAE makes of its input, shown to the visitor on the way.
     fn run(&mut self, value: &mut B::Buffer<f32>, shape: &[usize], visitor: &mut dyn Visitor<B>) -> Result<()> {
         let (sae, backend, rows) = (self.sae, self.sae.backend(), shape[0] * shape[1]);
-        let len = rows * sae.config().d_in;
-        let wide = |width| [shape[0], shape[1], width];
-        let (latents, inputs) = (wide(sae.config().d_sae), wide(sae.config().d_in));
-        let mut looks = Looks { backend, hook: self.hook, visitor };
+        if std::mem::take(&mut self.waiting) != rows {
+            let Hooks { input, output } = self.hooks;
+            return Err(Error::config("hook_name_out", format!("{output} comes before {input}, which is read")));
+        }
+        let (d_in, d_out, d_sae) = (sae.config().d_in, sae.config().d_out(), sae.config().d_sae);
+        let (len, wide) = (rows * d_out, |width| [shape[0], shape[1], width]);
+        let mut looks = Looks { backend, hook: self.hooks.output, visitor };
 
-        backend.copy(value, 0, &mut self.input, 0, len)?;
+        backend.copy(value, 0, &mut self.own, 0, len)?;
         self.pass.encode(sae, &self.input, rows)?;
         if self.use_error_term {
             self.pass.decode(sae)?;
+            self.pass.add_skip(sae, &self.input)?;
             backend.scale(Scale { from: self.pass.reconstruction(), factor: -1.0, len, to: &mut self.delta })?;
         }
-        if looks.at("hook_sae_input", value, &inputs)? {
-            self.pass.encode(sae, value, rows)?;
+        if looks.at("hook_sae_input", &mut self.input, &wide(d_in))? {
+            self.pass.encode(sae, &self.input, rows)?;
         }
         if looks.wants("hook_sae_acts_pre") {
             let mut pre = backend.upload(&self.pass.pre_activations(sae)?)?;
-            looks.at("hook_sae_acts_pre", &mut pre, &latents)?;
+            looks.at("hook_sae_acts_pre", &mut pre, &wide(d_sae))?;
             let features = self.pass.activate(sae, &backend.download(&pre)?)?;
             self.pass.set_features(sae, &features, 0, rows, None)?;
         }
         self.edit_features(rows)?;
         if looks.wants("hook_sae_acts_post") {
-            let d_sae = sae.config().d_sae;
             let mut dense = backend.upload(&self.pass.features(sae)?.to_dense(d_sae))?;
-            looks.at("hook_sae_acts_post", &mut dense, &latents)?;
+            looks.at("hook_sae_acts_post", &mut dense, &wide(d_sae))?;
             let features = SparseFeatures::from_dense(&backend.download(&dense)?, d_sae);
             self.pass.set_features(sae, &features, 0, rows, None)?;
         }
         if looks.wants("hook_sae_recons") {
             self.pass.decode_normalized(sae)?;
-            looks.at("hook_sae_recons", self.pass.reconstruction_mut(), &inputs)?;
+            looks.at("hook_sae_recons", self.pass.reconstruction_mut(), &wide(d_out))?;
             self.pass.denormalize(sae)?;
         } else {
             self.pass.decode(sae)?;
         }
+        self.pass.add_skip(sae, &self.input)?;
         self.output(value, len, &mut looks, shape)?;
         self.bypass_excluded(value, rows)?;
         looks.at("hook_sae_output", value, shape)?;
@@ -145,19 +177,19 @@ impl<'a, B: Backend> Splice<'a, B> {
             self.show_error(len, looks, shape)?;
         }
         backend.add(Add { from: self.pass.reconstruction(), to: &mut self.delta, len })?;
-        backend.copy(&self.input, 0, value, 0, len)?;
+        backend.copy(&self.own, 0, value, 0, len)?;
         backend.add(Add { from: &self.delta, to: value, len })
     }
 
     /// Shows the error, 0 where the SAE is bypassed, and adds to `delta` how it was changed.
     fn show_error(&mut self, len: usize, looks: &mut Looks<'_, B>, shape: &[usize]) -> Result<()> {
-        let (backend, d_in) = (self.sae.backend(), self.sae.config().d_in);
+        let (backend, d_out) = (self.sae.backend(), self.sae.config().d_out());
         let (mut x, mut minus_clean) = (vec![0.0; len], vec![0.0; len]);
-        backend.read(&self.input, 0, &mut x)?;
+        backend.read(&self.own, 0, &mut x)?;
         backend.read(&self.delta, 0, &mut minus_clean)?;
         let mut error: Vec<f32> = x.iter().zip(&minus_clean).map(|(x, minus_clean)| x + minus_clean).collect();
         for (row, _) in self.excluded.iter().enumerate().filter(|(_, &excluded)| excluded) {
-            error[row * d_in..(row + 1) * d_in].fill(0.0);
+            error[row * d_out..(row + 1) * d_out].fill(0.0);
         }
         let mut shown = backend.upload(&error)?;
         looks.at("hook_sae_error", &mut shown, shape)?;
@@ -196,9 +228,9 @@ impl<'a, B: Backend> Splice<'a, B> {
     }
 
     fn bypass_excluded(&self, value: &mut B::Buffer<f32>, rows: usize) -> Result<()> {
-        let (backend, d_in) = (self.sae.backend(), self.sae.config().d_in);
+        let (backend, d_out) = (self.sae.backend(), self.sae.config().d_out());
         let excluded = self.excluded.iter().take(rows).enumerate().filter(|(_, &excluded)| excluded);
-        excluded.into_iter().try_for_each(|(row, _)| backend.copy(&self.input, row * d_in, value, row * d_in, d_in))
+        excluded.into_iter().try_for_each(|(row, _)| backend.copy(&self.own, row * d_out, value, row * d_out, d_out))
     }
 }
 
@@ -235,17 +267,21 @@ pub struct Splices<'s, 'a, B: Backend> {
 
 impl<B: Backend> Visitor<B> for Splices<'_, '_, B> {
     fn wants(&self, hook: &str) -> bool {
-        self.visitor.wants(hook) || self.splices.iter().any(|splice| splice.hook == hook)
+        self.visitor.wants(hook) || self.splices.iter().any(|splice| splice.is_at(hook))
     }
 
     fn visit(&mut self, backend: &B, hook: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
         if self.visitor.wants(hook) {
             self.visitor.visit(backend, hook, value, shape)?;
         }
-        let here = self.splices.iter_mut().filter(|splice| splice.hook == hook);
-        for splice in here {
+        let rows = shape[0] * shape[1];
+        for splice in self.splices.iter_mut().filter(|splice| splice.hooks.output == hook) {
+            if splice.hooks.input == hook {
+                splice.read(value, rows)?;
+            }
             splice.run(value, shape, self.visitor)?;
         }
-        Ok(())
+        let only_read = |splice: &&mut Splice<B>| splice.hooks.input == hook && splice.hooks.output != hook;
+        self.splices.iter_mut().filter(only_read).try_for_each(|splice| splice.read(value, rows))
     }
 }

@@ -5,7 +5,6 @@ use super::index::{Place, TokenFeatures};
 use crate::random::{Random, Stream};
 use rayon::prelude::*;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Shares of a feature's activations that [`FeatureStatistics::quantiles`] stands for.
 pub const QUANTILES: [f64; 5] = [0.25, 0.5, 0.75, 0.9, 0.99];
@@ -56,18 +55,55 @@ pub struct FeatureStatistics {
     /// Features that fire on the same tokens: which, and the share of the tokens where either fires on
     /// which both do (Jaccard).
     pub together: Vec<(u32, f32)>,
+    /// Features whose activations correlate most with its own, over all tokens.
+    pub correlated: Vec<Correlated>,
+}
+
+/// How the activations of another feature go along, over all tokens, those where it is 0 too.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Correlated {
+    /// Which.
+    pub feature: u32,
+    /// Pearson's correlation.
+    pub pearson: f32,
+    /// The cosine of the two.
+    pub cosine: f32,
 }
 
 /// Statistics of every feature.
 pub fn statistics(text: &TokenFeatures, settings: &StatisticsSettings) -> Vec<FeatureStatistics> {
-    (0..text.d_sae()).into_par_iter().map(|feature| of_feature(text, feature, settings)).collect()
+    let sums: Vec<Sums> =
+        (0..text.d_sae()).into_par_iter().map(|feature| Sums::of(text.of_feature(feature).1)).collect();
+    let of_feature = |both: &mut Both, feature| of_feature(text, feature, &sums, both, settings);
+    (0..text.d_sae()).into_par_iter().map_init(|| Both::new(text.d_sae()), of_feature).collect()
 }
 
-fn of_feature(text: &TokenFeatures, feature: usize, settings: &StatisticsSettings) -> FeatureStatistics {
+/// Of the activations of one feature.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    sum: f64,
+    squares: f64,
+}
+
+impl Sums {
+    fn of(values: &[f32]) -> Self {
+        values
+            .iter()
+            .map(|&x| f64::from(x))
+            .fold(Sums::default(), |it, x| Sums { sum: it.sum + x, squares: it.squares + x * x })
+    }
+}
+
+fn of_feature(
+    text: &TokenFeatures,
+    feature: usize,
+    sums: &[Sums],
+    both: &mut Both,
+    settings: &StatisticsSettings,
+) -> FeatureStatistics {
     let (places, values) = text.of_feature(feature);
     let (count, tokens) = (values.len(), text.tokens.len());
     let max = values.iter().copied().fold(0.0, f32::max);
-    let sum: f64 = values.iter().map(|&x| f64::from(x)).sum();
     let mut sorted = values.to_vec();
     sorted.sort_by(f32::total_cmp);
     let quantile = |share: f64| match count {
@@ -79,10 +115,11 @@ fn of_feature(text: &TokenFeatures, feature: usize, settings: &StatisticsSetting
         position: places[entry] as usize % text.context,
         activation: values[entry],
     };
+    both.count(text, feature);
     FeatureStatistics {
         count,
         density: count as f64 / tokens.max(1) as f64,
-        mean: if count == 0 { 0.0 } else { sum / count as f64 },
+        mean: if count == 0 { 0.0 } else { sums[feature].sum / count as f64 },
         max,
         quantiles: QUANTILES.map(quantile),
         histogram: histogram(values, max, settings.bins),
@@ -91,7 +128,8 @@ fn of_feature(text: &TokenFeatures, feature: usize, settings: &StatisticsSetting
             .into_iter()
             .map(|it| it.into_iter().map(place).collect())
             .collect(),
-        together: together(text, feature, settings.neighbours),
+        together: both.together(text, feature, settings.neighbours),
+        correlated: both.correlated(tokens, sums, feature, settings.neighbours),
     }
 }
 
@@ -136,29 +174,87 @@ fn examples(feature: usize, values: &[f32], max: f32, settings: &StatisticsSetti
     of_interval
 }
 
-fn together(text: &TokenFeatures, feature: usize, n: usize) -> Vec<(u32, f32)> {
-    let (places, _) = text.of_feature(feature);
-    let mut both: BTreeMap<u32, usize> = BTreeMap::new();
-    for &token in places {
-        for &other in text.of_token(token as usize) {
-            *both.entry(other).or_default() += 1;
+/// What the tokens of one feature say of the others: on how many each fires too, and the sum of the
+/// products of the two activations.
+struct Both {
+    counts: Vec<u32>,
+    products: Vec<f64>,
+    seen: Vec<u32>,
+}
+
+impl Both {
+    fn new(d_sae: usize) -> Self {
+        Both { counts: vec![0; d_sae], products: vec![0.0; d_sae], seen: Vec::new() }
+    }
+
+    /// Forgets the feature before and goes through the tokens of this one.
+    fn count(&mut self, text: &TokenFeatures, feature: usize) {
+        for other in self.seen.drain(..) {
+            self.counts[other as usize] = 0;
+            self.products[other as usize] = 0.0;
+        }
+        let (places, values) = text.of_feature(feature);
+        for (&token, &value) in places.iter().zip(values) {
+            let (others, activations) = text.of_token(token as usize);
+            for (&other, &activation) in others.iter().zip(activations) {
+                let at = other as usize;
+                if self.counts[at] == 0 {
+                    self.seen.push(other);
+                }
+                self.counts[at] += 1;
+                self.products[at] += f64::from(value) * f64::from(activation);
+            }
         }
     }
-    both.remove(&(feature as u32));
-    let share = |(other, both): (u32, usize)| {
-        let either = places.len() + text.of_feature(other as usize).0.len() - both;
-        (other, both as f32 / either as f32)
+
+    fn others(&self, feature: usize) -> impl Iterator<Item = u32> + '_ {
+        self.seen.iter().copied().filter(move |&other| other as usize != feature)
+    }
+
+    fn together(&self, text: &TokenFeatures, feature: usize, n: usize) -> Vec<(u32, f32)> {
+        let count = |feature: usize| text.of_feature(feature).0.len();
+        let share = |other: u32| {
+            let both = self.counts[other as usize] as usize;
+            (other, both as f32 / (count(feature) + count(other as usize) - both) as f32)
+        };
+        first_n(self.others(feature).map(share).collect(), n, |it| (it.1, it.0))
+    }
+
+    fn correlated(&self, tokens: usize, sums: &[Sums], feature: usize, n: usize) -> Vec<Correlated> {
+        let (tokens, own) = (tokens as f64, sums[feature]);
+        let spread = |it: Sums| (tokens * it.squares - it.sum * it.sum).max(0.0);
+        let correlated = |other: u32| {
+            let (its, product) = (sums[other as usize], self.products[other as usize]);
+            let ratio = |a: f64, b: f64| if b > 0.0 { (a / b.sqrt()) as f32 } else { 0.0 };
+            Correlated {
+                feature: other,
+                pearson: ratio(tokens * product - own.sum * its.sum, spread(own) * spread(its)),
+                cosine: ratio(product, own.squares * its.squares),
+            }
+        };
+        first_n(self.others(feature).map(correlated).collect(), n, |it| (it.pearson, it.feature))
+    }
+}
+
+/// The `n` largest by a value, ties to the smaller feature.
+fn first_n<T>(mut all: Vec<T>, n: usize, key: impl Fn(&T) -> (f32, u32)) -> Vec<T> {
+    let order = |a: &T, b: &T| {
+        let ((x, a), (y, b)) = (key(a), key(b));
+        y.total_cmp(&x).then(a.cmp(&b))
     };
-    let mut shares: Vec<(u32, f32)> = both.into_iter().map(share).collect();
-    shares.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    shares.truncate(n);
-    shares
+    if n < all.len() {
+        all.select_nth_unstable_by(n, order);
+        all.truncate(n);
+    }
+    all.sort_unstable_by(order);
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::index::{FeatureIndex, IndexWriter};
     use super::*;
+    use crate::formats::tensors;
     use crate::sae::features::SparseFeatures;
 
     /// Two rows of three tokens, four features; feature 3 is dead, the first token is excluded.
@@ -194,6 +290,13 @@ mod tests {
         assert_eq!(first.examples, [vec![place(0, 2, 4.0), place(1, 1, 4.0)], vec![place(0, 1, 1.0)]]);
         // Feature 2 shares two of the four tokens where either fires, feature 1 one of three.
         assert_eq!(first.together, [(2, 0.5), (1, 1.0 / 3.0)]);
+        // By hand: over six tokens, feature 0 is 0 1 4 0 4 0 and feature 2 is 0 2 0 1 3 0.
+        let [Correlated { feature: 2, pearson, cosine }, Correlated { feature: 1, .. }] = first.correlated[..] else {
+            panic!("{:?}", first.correlated)
+        };
+        let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
+        close(pearson, (6.0 * 14.0 - 9.0 * 6.0) / ((6.0f64 * 33.0 - 81.0) * (6.0 * 14.0 - 36.0)).sqrt());
+        close(cosine, 14.0 / (33.0f64 * 14.0).sqrt());
         let dead = &found[3];
         assert_eq!((dead.count, dead.max, &dead.top[..], dead.histogram.iter().sum::<u32>()), (0, 0.0, &[][..], 0));
     }
@@ -202,7 +305,7 @@ mod tests {
     fn an_index_file_answers_where_a_feature_is_above_a_value() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index.safetensors");
-        text(folder.path()).save(&path).unwrap();
+        tensors::save(&path, text(folder.path()).tensors()).unwrap();
         let index = FeatureIndex::open(&path).unwrap();
         assert_eq!(index.above(2, 1.0).unwrap(), [place(0, 1, 2.0), place(1, 1, 3.0)]);
         assert_eq!(index.above(3, 0.0).unwrap(), []);

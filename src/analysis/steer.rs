@@ -72,17 +72,26 @@ struct Steer<'s, 'a, B: Backend> {
 
 impl<B: Backend> Visitor<B> for Steer<'_, '_, B> {
     fn wants(&self, hook: &str) -> bool {
-        hook == self.splice[0].hook()
+        self.splice[0].is_at(hook)
     }
 
     fn visit(&mut self, backend: &B, hook: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
-        let (steering, prompt, past) = (self.steering, self.prompt, self.past);
+        if hook == self.splice[0].hook() {
+            self.splice[0].edits = self.edits(shape[1]);
+            self.past += shape[1];
+        }
+        Splices { splices: &mut self.splice, visitor: &mut () }.visit(backend, hook, value, shape)
+    }
+}
+
+impl<B: Backend> Steer<'_, '_, B> {
+    /// The changes at the next `rows` positions.
+    fn edits(&self, rows: usize) -> Vec<FeatureEdit> {
+        let Steer { steering, prompt, past, .. } = self;
         let excluded =
             |position: usize| prompt.get(position).is_some_and(|token| steering.exclude_tokens.contains(token));
         let changed = |&row: &usize| steering.positions.holds(past + row, prompt.len()) && !excluded(past + row);
         let edits = |row| steering.changes.iter().map(move |&(feature, change)| FeatureEdit { row, feature, change });
-        self.splice[0].edits = (0..shape[1]).filter(changed).flat_map(edits).collect();
-        self.past += shape[1];
-        Splices { splices: &mut self.splice, visitor: &mut () }.visit(backend, hook, value, shape)
+        (0..rows).filter(changed).flat_map(edits).collect()
     }
 }

@@ -1,14 +1,19 @@
 //! What a feature is by its weights alone: the tokens that its decoder row makes likely, the features
 //! that point the same way, and how far encoder and decoder agree.
 
-use crate::backend::{ActivationFunction, Backend, Linear};
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::lm::LanguageModel;
 use crate::sae::inference::Sae;
+use crate::sae::similarity::cosines;
 use rayon::prelude::*;
+use serde::Serialize;
 
 /// Features at a time: the logits of so many are in memory together.
 const CHUNK: usize = 256;
+
+/// Bins of a histogram of logits.
+const BINS: usize = 50;
 
 /// Every feature by its weights.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,12 +24,35 @@ pub struct WeightStatistics {
     pub top_tokens: Vec<Vec<(u32, f32)>>,
     /// Tokens that it makes less likely, the strongest first.
     pub bottom_tokens: Vec<Vec<(u32, f32)>>,
+    /// The change of the logits of the whole vocabulary; empty as above.
+    pub logit_histogram: Vec<LogitHistogram>,
     /// Features with the most similar decoder rows, by cosine.
     pub decoder_neighbours: Vec<Vec<(u32, f32)>>,
     /// Length of the decoder row.
     pub decoder_norm: Vec<f32>,
-    /// Cosine of the feature's encoder column and decoder row.
+    /// Cosine of the feature's encoder column and decoder row; empty where their widths differ.
     pub encoder_decoder_cosine: Vec<f32>,
+}
+
+/// Logits in bins of equal width.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LogitHistogram {
+    /// The smallest.
+    pub from: f32,
+    /// The largest.
+    pub to: f32,
+    /// How many are in each bin.
+    pub counts: Vec<u32>,
+}
+
+impl LogitHistogram {
+    fn of(logits: &[f32]) -> Self {
+        let (from, to) = logits.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &x| (a.min(x), b.max(x)));
+        let mut counts = vec![0; BINS];
+        let per_unit = BINS as f32 / (to - from).max(f32::MIN_POSITIVE);
+        logits.iter().for_each(|x| counts[(((x - from) * per_unit) as usize).min(BINS - 1)] += 1);
+        LogitHistogram { from, to, counts }
+    }
 }
 
 /// Computes them: `tokens` tokens at each end, `neighbours` neighbours.
@@ -34,54 +62,31 @@ pub fn weight_statistics<B: Backend>(
     tokens: usize,
     neighbours: usize,
 ) -> Result<WeightStatistics> {
-    let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
+    let (d_in, d_out, d_sae) = (sae.config().d_in, sae.config().d_out(), sae.config().d_sae);
     let weights = sae.weights()?;
     let (w_enc, w_dec) = (&weights.get("W_enc").values, &weights.get("W_dec").values);
-    let decoder_norm: Vec<f32> = w_dec.par_chunks_exact(d_in).map(norm).collect();
-    let encoder_decoder_cosine = (0..d_sae)
+    let decoder_norm: Vec<f32> = w_dec.par_chunks_exact(d_out).map(norm).collect();
+    let comparable = if d_in == d_out { d_sae } else { 0 };
+    let encoder_decoder_cosine = (0..comparable)
         .into_par_iter()
         .map(|feature| {
             let column: Vec<f32> = (0..d_in).map(|i| w_enc[i * d_sae + feature]).collect();
-            cosine(&column, &w_dec[feature * d_in..][..d_in])
+            cosine(&column, &w_dec[feature * d_out..][..d_out])
         })
         .collect();
-    let unit: Vec<f32> = w_dec
-        .par_chunks_exact(d_in)
-        .zip(&decoder_norm)
-        .flat_map_iter(|(row, &norm)| row.iter().map(move |x| if norm > 0.0 { x / norm } else { 0.0 }))
-        .collect();
     let mut found = WeightStatistics { decoder_norm, encoder_decoder_cosine, ..WeightStatistics::default() };
-
-    let backend = sae.backend();
-    let all = backend.upload(&unit)?;
-    let in_stream = super::attribute::reaches_the_end(crate::eval::hook_of(model, sae)?);
-    for (number, chunk) in unit.chunks(CHUNK * d_in).enumerate() {
-        let rows = chunk.len() / d_in;
-        let mut cosines = backend.zeros(rows * d_sae)?;
-        backend.linear(Linear {
-            x: &backend.upload(chunk)?,
-            w: &all,
-            w_is_transposed: true,
-            bias: None,
-            function: ActivationFunction::Identity,
-            residual: None,
-            rows,
-            d_input: d_in,
-            d_output: d_sae,
-            out: &mut cosines,
-        })?;
-        let mut cosines = backend.download(&cosines)?;
-        for (row, of_row) in cosines.chunks_exact_mut(d_sae).enumerate() {
-            of_row[number * CHUNK + row] = f32::NEG_INFINITY;
-        }
-        let wanted = neighbours.min(d_sae - 1);
+    let wanted = neighbours.min(d_sae - 1);
+    cosines(sae.backend(), w_dec, d_out, &mut |_, cosines| {
         found.decoder_neighbours.par_extend(cosines.par_chunks_exact(d_sae).map(|row| largest(row, wanted, 1.0)));
-        if in_stream {
-            let first = number * CHUNK * d_in;
-            let logits = model.logit_lens(&w_dec[first..first + chunk.len()])?;
-            let d_vocab = model.config().d_vocab;
-            let (of_row, tokens) = (logits.par_chunks_exact(d_vocab), tokens.min(d_vocab));
+        Ok(())
+    })?;
+    if super::attribute::reaches_the_end(crate::eval::hooks_of(model, sae)?.output) {
+        let (d_vocab, tokens) = (model.config().d_vocab, tokens.min(model.config().d_vocab));
+        for rows in w_dec.chunks(CHUNK * d_out) {
+            let logits = model.logit_lens(rows)?;
+            let of_row = logits.par_chunks_exact(d_vocab);
             found.top_tokens.par_extend(of_row.clone().map(|row| largest(row, tokens, 1.0)));
+            found.logit_histogram.par_extend(of_row.clone().map(LogitHistogram::of));
             found.bottom_tokens.par_extend(of_row.map(|row| largest(row, tokens, -1.0)));
         }
     }
@@ -103,7 +108,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The `n` largest of `sign * values`, the largest first, of equal ones the earlier.
-fn largest(values: &[f32], n: usize, sign: f32) -> Vec<(u32, f32)> {
+pub(super) fn largest(values: &[f32], n: usize, sign: f32) -> Vec<(u32, f32)> {
     let mut order: Vec<u32> = (0..values.len() as u32).collect();
     let by_size = |&a: &u32, &b: &u32| {
         let (x, y) = (sign * values[a as usize], sign * values[b as usize]);

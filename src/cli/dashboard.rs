@@ -4,7 +4,7 @@ use super::inputs::Notes;
 use super::look::{Look, LookArgs};
 use super::Common;
 use cusae::analysis::{
-    statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, StatisticsSettings, TokenFeatures,
+    save, statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, StatisticsSettings, TokenFeatures,
 };
 use cusae::backend::Backend;
 use cusae::data::{Documents, Packing, TokenRows};
@@ -12,8 +12,12 @@ use cusae::error::{Error, Result};
 use cusae::formats::{arrays, write};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// What is beside the page: see [`cusae::analysis::save`].
+pub const FEATURES_FILE: &str = "features.safetensors";
 
 /// Tokens shown at each end of the logit lens, and features of each kind of neighbour.
 const SHOWN: usize = 10;
@@ -29,15 +33,25 @@ const CURVES: [&str; 4] = ["metrics/l0", "metrics/explained_variance", "losses/m
 pub struct Args {
     #[command(flatten)]
     look: LookArgs,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Folder for the page.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Write the files that Neuronpedia takes, batch-0.json and so on, into this folder, too.
+    #[arg(long, value_name = "DIR")]
+    neuronpedia: Option<PathBuf>,
+}
+
+/// The text that is read for a page.
+#[derive(clap::Args)]
+pub struct ReadArgs {
     /// Text files, or a data set of the Hub [default for the embedded model: its held-out text].
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tokens")]
     text: Vec<PathBuf>,
     /// Token file: FILE or FILE:TENSOR.
     #[arg(long, value_name = "FILE[:TENSOR]")]
     tokens: Option<String>,
-    /// Folder for the page.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
     /// Read at most so many tokens.
     #[arg(long, alias = "max_tokens", value_name = "N", default_value_t = 1_000_000)]
     max_tokens: usize,
@@ -52,42 +66,70 @@ pub struct Args {
 
 /// What is printed.
 #[derive(Serialize)]
-struct Summary {
+pub struct Summary {
     out: PathBuf,
     tokens: usize,
     features: usize,
     dead: usize,
 }
 
-/// Reads the text and writes the page, with the index of where each feature fires beside it.
+/// Reads the text, writes the page and says what it holds.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
-    let mut rows = args.rows(&look)?;
-    write::folder(&args.out)?;
+    common.print(&draw(&look, args.look.sae(), &args.read, &args.out, args.neuronpedia.as_deref(), common)?)
+}
+
+/// Reads a text and writes the page of an SAE, with a file of all that is known of its features beside it.
+pub fn draw<B: Backend>(
+    look: &Look<B>,
+    sae: &str,
+    read: &ReadArgs,
+    out: &Path,
+    neuronpedia: Option<&Path>,
+    common: &Common,
+) -> anyhow::Result<Summary> {
+    let mut rows = read.rows(look)?;
+    write::folder(out)?;
     common.say_device();
-    let text = args.read(&look, &mut rows, common)?;
+    let text = read.features(look, &mut rows, out, common)?;
     let statistics = statistics(&text, &StatisticsSettings { seed: common.seed()?, ..Default::default() });
     let weights = weight_statistics(&look.model, &look.sae, SHOWN, SHOWN)?;
-    text.save(&args.out.join("index.safetensors"))?;
     let vocabulary: Vec<String> =
         (0..look.model.config().d_vocab as u32).map(|id| look.text(id).unwrap_or_else(|_| format!("#{id}"))).collect();
+    let notes = HashMap::from([("vocabulary".to_string(), serde_json::to_string(&vocabulary)?)]);
+    save(&out.join(FEATURES_FILE), &text, &statistics, &weights, notes)?;
     let bar = common.bar(statistics.len());
-    Dashboard {
+    let dashboard = Dashboard {
         config: look.sae.config(),
         vocabulary: &vocabulary,
         text: &text,
         statistics: &statistics,
         weights: &weights,
-        curves: curves(args.look.sae()),
+        curves: curves(sae),
         rows: ROWS_SHOWN,
-    }
-    .write(&args.out, &mut |done| bar.set_position(done as u64))?;
+        text_name: &read.name(look.is_embedded),
+    };
+    dashboard.write(out, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
+    if let Some(folder) = neuronpedia {
+        let name = Path::new(sae).file_name().unwrap_or_default().to_string_lossy();
+        dashboard.write_neuronpedia(folder, &look.sae.weights()?.get("W_dec").values, &name)?;
+    }
     let dead = statistics.iter().filter(|it| it.count == 0).count();
-    common.print(&Summary { out: args.out, tokens: text.tokens.len(), features: statistics.len(), dead })
+    Ok(Summary { out: out.to_path_buf(), tokens: text.tokens.len(), features: statistics.len(), dead })
 }
 
-impl Args {
+impl ReadArgs {
+    /// The names of the files.
+    fn name(&self, is_embedded: bool) -> String {
+        let files: Vec<String> = self.text.iter().map(|path| path.display().to_string()).collect();
+        match &self.tokens {
+            Some(tokens) => tokens.clone(),
+            None if files.is_empty() && is_embedded => "the embedded held-out text".to_string(),
+            None => files.join(", "),
+        }
+    }
+
     fn rows<B: Backend>(&self, look: &Look<B>) -> Result<TokenRows> {
         let documents = match &self.tokens {
             Some(tokens) => {
@@ -109,11 +151,17 @@ impl Args {
     }
 
     /// The features of the text; special tokens, on which SAEs are seldom trained, have none.
-    fn read<B: Backend>(&self, look: &Look<B>, rows: &mut TokenRows, common: &Common) -> Result<TokenFeatures> {
+    fn features<B: Backend>(
+        &self,
+        look: &Look<B>,
+        rows: &mut TokenRows,
+        folder: &Path,
+        common: &Common,
+    ) -> Result<TokenFeatures> {
         let (context, most) = (rows.context_size(), self.store_batch_size_prompts);
         let wanted = rows.count((self.max_tokens / context).max(1))?;
         let mut reader = FeatureReader::new(&look.model, &look.sae, most, context)?;
-        let mut index = IndexWriter::new(&self.out, context, look.sae.config().d_sae)?;
+        let mut index = IndexWriter::new(folder, context, look.sae.config().d_sae)?;
         let special = look.tokenizer.special_ids();
         let bar = common.bar(wanted);
         let mut done = 0;
@@ -126,7 +174,7 @@ impl Args {
             bar.set_position(done as u64);
         }
         bar.finish_and_clear();
-        index.finish(&self.out)
+        index.finish(folder)
     }
 }
 

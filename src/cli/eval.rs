@@ -7,7 +7,7 @@ use cusae::config::{ExcludeSpecialTokens, Setting};
 use cusae::data::tokenizer::excluded_ids;
 use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
 use cusae::error::{Error, Result};
-use cusae::eval::{evaluate, EvalConfig, Report};
+use cusae::eval::{evaluate, sae_bench, EvalConfig, Report};
 use cusae::formats::{arrays, write};
 use cusae::lm::{LanguageModel, Processing};
 use cusae::sae::inference::Sae;
@@ -52,6 +52,9 @@ pub struct Args {
     /// Write the report, as JSON, to this file too.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write the metrics to this file in SAEBench's layout, too.
+    #[arg(long, alias = "sae_bench", value_name = "FILE")]
+    sae_bench: Option<PathBuf>,
 }
 
 fn parse_exclude(text: &str) -> std::result::Result<ExcludeSpecialTokens, String> {
@@ -98,6 +101,12 @@ pub fn report<B: Backend>(args: &Args, common: &Common, backend: &B, sae: &Sae<B
         Repeating { rows, bar: common.bar(batches.saturating_mul(config.batch_size_prompts)), silent: common.quiet };
     let report = evaluate(&model, sae, &mut rows, &config)?;
     rows.bar.finish_and_clear();
+    if let Some(path) = &args.sae_bench {
+        let (model, dataset, context_size) = (name, &args.dataset(), packing.context_size);
+        let subject = sae_bench::Subject { name: &args.sae, model, dataset, context_size };
+        let core = sae_bench::core(&report, sae, &config, &subject)?;
+        write::text(path, &(serde_json::to_string_pretty(&core)? + "\n"))?;
+    }
     Ok(report)
 }
 
@@ -110,6 +119,12 @@ impl Args {
     /// Whether a model was named.
     pub fn names_model(&self) -> bool {
         self.model.is_some()
+    }
+
+    /// The names of the texts.
+    fn dataset(&self) -> String {
+        let texts: Vec<String> = self.text.iter().map(|path| path.display().to_string()).collect();
+        self.tokens.clone().unwrap_or_else(|| if texts.is_empty() { "embedded".into() } else { texts.join(", ") })
     }
 
     fn documents(&self, model: &str) -> Result<Documents> {

@@ -4,7 +4,7 @@ use super::inputs::{open_sae, Notes};
 use cusae::backend::Backend;
 use cusae::data::{open_model, ModelAndTokenizer, Tokenizer};
 use cusae::error::{Error, Result};
-use cusae::eval::hook_of;
+use cusae::eval::hooks_of;
 use cusae::lm::{LanguageModel, Processing};
 use cusae::sae::inference::Sae;
 use serde::Serialize;
@@ -67,7 +67,7 @@ impl LookArgs {
             )
         })?;
         tokenizer.check_model(model.config().d_vocab)?;
-        hook_of(&model, &sae)?;
+        hooks_of(&model, &sae)?;
         let is_embedded = name == "embedded";
         Ok(Look { model, tokenizer, sae, prepend_bos, is_embedded })
     }
@@ -146,5 +146,29 @@ impl<B: Backend> Look<B> {
         let logits = forward.logits_of_rows(&self.model, &[position])?;
         let best = (0..logits.len()).reduce(|best, id| if logits[id] > logits[best] { id } else { best });
         Ok(best.unwrap_or(0) as u32)
+    }
+}
+
+/// The text of tokens that come one after another; a character of several tokens comes with its last.
+pub struct GrowingText<'a> {
+    tokenizer: &'a Tokenizer,
+    tokens: Vec<u32>,
+    given: usize,
+}
+
+impl<'a> GrowingText<'a> {
+    /// No tokens yet.
+    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+        GrowingText { tokenizer, tokens: Vec::new(), given: 0 }
+    }
+
+    /// What is new with this token.
+    pub fn add(&mut self, token: u32) -> String {
+        self.tokens.push(token);
+        let text = self.tokenizer.decode(&self.tokens).unwrap_or_default();
+        let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
+        let new = text.get(self.given..whole).unwrap_or_default().to_string();
+        self.given = self.given.max(whole);
+        new
     }
 }

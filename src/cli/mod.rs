@@ -12,6 +12,7 @@ mod decode;
 mod encode;
 mod eval;
 mod features;
+mod find;
 mod flags;
 mod info;
 mod inputs;
@@ -21,6 +22,7 @@ mod look;
 mod pull;
 #[cfg(feature = "hub")]
 mod push;
+mod serve;
 mod steer;
 mod train;
 mod verify;
@@ -32,10 +34,14 @@ use cusae::error::{Error, Result};
 use cusae::hub;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::cell::OnceCell;
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 
 /// Trains, evaluates and reads sparse autoencoders on language-model activations.
 #[derive(Parser)]
@@ -61,6 +67,8 @@ enum Command {
     /// Upload an SAE to the Hugging Face Hub.
     #[cfg(feature = "hub")]
     Push(push::Args),
+    /// Show where a feature fires above a value, from the file beside a dashboard.
+    Find(find::Args),
 }
 
 /// The commands that need a device.
@@ -92,6 +100,8 @@ enum Compute {
     Verify(verify::Args),
     /// Read a text and draw a static web page for all features of an SAE.
     Dashboard(dashboard::Args),
+    /// Show the dashboard in a browser, with the features of what is typed, and steer.
+    Serve(serve::Args),
     /// Time every operation and whole training steps on this machine.
     Bench(bench::Args),
 }
@@ -104,6 +114,7 @@ fn run(command: Command, common: &Common) -> anyhow::Result<()> {
         Command::Pull(args) => pull::run(args, common),
         #[cfg(feature = "hub")]
         Command::Push(args) => push::run(args, common),
+        Command::Find(args) => find::run(args, common),
         Command::Compute(command) => match common.open_device()? {
             Device::Cpu(cpu) => compute(*command, common, &cpu),
             Device::Native(native) => compute(*command, common, &native),
@@ -126,6 +137,7 @@ fn compute<B: Backend>(command: Compute, common: &Common, backend: &B) -> anyhow
         Compute::Convert(args) => convert::run(args, common, backend),
         Compute::Verify(args) => verify::run(args, common, backend),
         Compute::Dashboard(args) => dashboard::run(args, common, backend),
+        Compute::Serve(args) => serve::run(args, common, backend),
         Compute::Bench(args) => bench::run(args, common, backend),
     }
 }
@@ -220,6 +232,17 @@ fn start_threads(common: &Common) -> anyhow::Result<()> {
     let Some(threads) = common.threads else { return Ok(()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
     pool.build_global().with_context(|| format!("--threads {threads}: cannot start them"))
+}
+
+/// Set by the first SIGINT or SIGTERM, which lets the command end as it should; the second one ends the
+/// process.
+pub fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_default(signal, stop.clone())?;
+        flag::register(signal, stop.clone())?;
+    }
+    Ok(stop)
 }
 
 /// An error and its causes in one line; what one sentence has already said is not repeated.

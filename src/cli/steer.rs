@@ -1,7 +1,7 @@
 //! `cusae steer`: text generated with features changed, beside the text without.
 
 use super::features::lines;
-use super::look::{Look, LookArgs};
+use super::look::{GrowingText, Look, LookArgs};
 use super::Common;
 use cusae::analysis::{steer, Change, FeatureReader, Positions, Steering};
 use cusae::backend::{Backend, Sampling};
@@ -52,7 +52,8 @@ pub struct Args {
     top_p: f32,
 }
 
-fn parse_change(text: &str) -> std::result::Result<(u32, Change), String> {
+/// `FEATURE=+8`, `FEATURE=-8` or `FEATURE=8`.
+pub fn parse_change(text: &str) -> std::result::Result<(u32, Change), String> {
     let wrong = || "expected FEATURE=+8, FEATURE=-8 or FEATURE=8".to_string();
     let (feature, change) = text.split_once('=').ok_or_else(wrong)?;
     let value: f32 = change.parse().map_err(|_| wrong())?;
@@ -63,7 +64,8 @@ fn parse_change(text: &str) -> std::result::Result<(u32, Change), String> {
     }
 }
 
-fn parse_positions(text: &str) -> std::result::Result<Positions, String> {
+/// `all`, `generated`, or positions such as `3,4,5`.
+pub fn parse_positions(text: &str) -> std::result::Result<Positions, String> {
     match text {
         "all" => Ok(Positions::All),
         "generated" => Ok(Positions::Generated),
@@ -125,11 +127,19 @@ impl Args {
         let Args { temperature, top_k, top_p, max_new_tokens, .. } = *self;
         let sampling = Sampling { temperature, top_k, top_p, seed: common.seed()? };
         let limits = Limits { max_new_tokens, stop_tokens: look.tokenizer.eos_token_id().into_iter().collect() };
-        let mut shown = Shown { look, tokens: Vec::new(), printed: 0, silent: common.json };
-        shown.print(&format!("{title}: {}", self.prompt));
-        let generated =
-            steer(&look.model, &look.sae, prompt, steering, sampling, &limits, &mut |token| shown.add(token))?;
-        shown.print("\n");
+        let mut text = GrowingText::new(&look.tokenizer);
+        let show = |text: &str| {
+            if !common.json {
+                print_now(text)
+            }
+        };
+        show(&format!("{title}: {}", self.prompt));
+        let mut on_token = |token| {
+            show(&text.add(token));
+            ControlFlow::Continue(())
+        };
+        let generated = steer(&look.model, &look.sae, prompt, steering, sampling, &limits, &mut on_token)?;
+        show("\n");
         Ok(Continuation { text: look.tokenizer.decode(&generated.tokens)?, tokens: generated.tokens })
     }
 
@@ -181,34 +191,10 @@ fn embedded_texts() -> Result<Vec<String>> {
     Ok(texts)
 }
 
-/// Text that is shown as its tokens come; a character of several tokens when its last one is there.
-struct Shown<'a, B: Backend> {
-    look: &'a Look<B>,
-    tokens: Vec<u32>,
-    printed: usize,
-    silent: bool,
-}
-
-impl<B: Backend> Shown<'_, B> {
-    fn add(&mut self, token: u32) -> ControlFlow<()> {
-        self.tokens.push(token);
-        if let Ok(text) = self.look.tokenizer.decode(&self.tokens) {
-            let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER).len();
-            if whole > self.printed {
-                self.print(&text[self.printed..whole]);
-                self.printed = whole;
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Whoever reads may have seen enough: that is no reason to fail.
-    fn print(&self, text: &str) {
-        if !self.silent {
-            let mut out = std::io::stdout();
-            let _ = write!(out, "{text}").and_then(|()| out.flush());
-        }
-    }
+/// Shows text at once. Whoever reads may have seen enough: that is no reason to fail.
+fn print_now(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
 }
 
 impl fmt::Display for Report {

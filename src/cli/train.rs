@@ -1,17 +1,13 @@
 //! `cusae train`: a recipe, changed by flags, to a trained SAE, or several, in a run folder.
 
 use super::flags::RecipeFlags;
-use super::Common;
+use super::{stop_on_signals, Common};
 use cusae::backend::Backend;
 use cusae::config::Sweep;
 use cusae::error::{Error, Result};
 use cusae::train::plan::{Plan, Rates};
 use cusae::train::{self, progress, Options};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
 
 /// What to train on, what with, and where to.
 #[derive(clap::Args)]
@@ -69,16 +65,6 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
         return common.print(&train::run_sweep(backend, &sweep, &options, &mut *reporter)?);
     }
     common.print(&train::run(backend, &sweep.common, &options, &mut *reporter)?)
-}
-
-/// Set by the first SIGINT or SIGTERM, which lets the run save; the second one ends the process.
-fn stop_on_signals() -> std::io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, stop.clone())?;
-        flag::register(signal, stop.clone())?;
-    }
-    Ok(stop)
 }
 
 impl Args {

@@ -4,10 +4,13 @@
 
 mod activations;
 mod downstream;
+mod hooks;
 mod report;
+pub mod sae_bench;
 mod weights;
 
 pub use downstream::{Downstream, TokenLosses};
+pub use hooks::{hook_of, hooks_of, Hooks};
 pub use report::*;
 
 use crate::backend::Backend;
@@ -15,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::lm::LanguageModel;
 use crate::sae::inference::Sae;
 use activations::Activations;
-use serde_json::Value;
 
 /// What is evaluated (SAELens' `EvalConfig`; everything is computed).
 #[derive(Clone, Debug, PartialEq)]
@@ -83,28 +85,6 @@ pub fn evaluate<B: Backend>(
 
 fn no_rows(part: &str) -> Error {
     Error::config("text", format!("it ended before the first row for {part}; give more text or fewer batches"))
-}
-
-/// The hook that the SAE's metadata names, checked against the model. Errors: it names none, or one attention
-/// head's; the model has no such hook, or one of another width.
-pub fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
-    let config = sae.config();
-    if config.transcoder.is_some() {
-        let what = "a transcoder's output is no reconstruction of its input; SAELens has no metrics for it either";
-        return Err(Error::config("architecture", what));
-    }
-    let what = "the SAE's cfg.json does not name one under metadata; add it, such as blocks.8.hook_resid_pre";
-    let hook = config.hook_name().ok_or_else(|| Error::config("hook_name", what))?;
-    if !matches!(config.metadata.get("hook_head_index"), None | Some(Value::Null)) {
-        return Err(Error::config("hook_head_index", "SAEs on one attention head are not supported"));
-    }
-    let width = model.hook_width(hook)?;
-    if width != config.d_in {
-        let what =
-            format!("the SAE takes {} values, {hook} of this model has {width}; is it another model?", config.d_in);
-        return Err(Error::config("d_in", what));
-    }
-    Ok(hook)
 }
 
 fn excluded(tokens: &[u32], exclude: &[u32]) -> Vec<bool> {

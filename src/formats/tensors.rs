@@ -325,9 +325,21 @@ impl View for Tensor<'_> {
 
 /// Writes a safetensors file whole or not at all.
 pub fn save(path: &Path, tensors: Vec<(String, Tensor<'_>)>) -> Result<()> {
-    let bytes = safetensors::serialize(tensors, None)
-        .map_err(|e| Error::format(path, format!("cannot be written as safetensors: {e}")))?;
-    write::atomically(path, |out| out.write_all(&bytes))
+    save_with_metadata(path, tensors, None)
+}
+
+/// As [`save`], with texts in the header. What is borrowed from a memory map is never in memory at once.
+pub fn save_with_metadata(
+    path: &Path,
+    tensors: Vec<(String, Tensor<'_>)>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<()> {
+    write::by_name(path, |temporary| {
+        safetensors::serialize_to_file(tensors, metadata, temporary).map_err(|error| match error {
+            SafeTensorError::IoError(error) => Error::io(path, "write")(error),
+            other => Error::format(path, format!("cannot be written as safetensors: {other}")),
+        })
+    })
 }
 
 /// SAELens' and torch's name of a dtype ("float32", "bfloat16", …; a "torch." prefix is allowed).

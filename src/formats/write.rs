@@ -9,15 +9,20 @@ use std::path::{Path, PathBuf};
 
 /// Writes `path` whole, or leaves what was there: `write` fills a temporary file first.
 pub fn atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let temporary = temporary_name(path);
-    let result = (|| {
-        let file = File::create(&temporary).map_err(Error::io(path, "create"))?;
+    by_name(path, |temporary| {
+        let file = File::create(temporary).map_err(Error::io(path, "create"))?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
-        write(&mut writer).map_err(Error::io(path, "write"))?;
-        let file = writer.into_inner().map_err(|e| e.into_error()).map_err(Error::io(path, "write"))?;
-        file.sync_all().map_err(Error::io(path, "sync"))?;
+        write(&mut writer).and_then(|()| writer.flush()).map_err(Error::io(path, "write"))
+    })
+}
+
+/// As [`atomically`], for who makes the temporary file himself, by its name.
+pub(crate) fn by_name(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let temporary = temporary_name(path);
+    let result = write(&temporary).and_then(|()| {
+        File::open(&temporary).and_then(|file| file.sync_all()).map_err(Error::io(path, "sync"))?;
         fs::rename(&temporary, path).map_err(Error::io(path, "rename"))
-    })();
+    });
     if result.is_err() {
         // The temporary file may not exist; the first error is the one to report.
         let _ = fs::remove_file(&temporary);

@@ -452,8 +452,9 @@ impl<B: Backend> Pass<B> {
         sae.backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k, lists: &mut self.lists })
     }
 
-    /// `reconstruction += x W_skipᵀ`, with `x` as it came, before any normalisation.
-    fn add_skip(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
+    /// `reconstruction += x W_skipᵀ` of a transcoder that skips, with `x` as it came, before any
+    /// normalisation.
+    pub fn add_skip(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
         let Some(Transcoder { d_out, skip: true }) = sae.config.transcoder else { return Ok(()) };
         sae.backend.linear(Linear {
             x,

@@ -15,6 +15,7 @@ pub mod kind;
 pub mod matryoshka;
 pub mod parameters;
 pub mod report;
+pub mod similarity;
 pub mod standard;
 pub mod step;
 pub mod topk;

@@ -2,7 +2,7 @@
 //! training, `sparsity.safetensors` and `runner_cfg.json`. Source: SAELens 6.54, `saes/sae.py`,
 //! `loading/pretrained_sae_loaders.py`.
 
-mod cfg;
+pub(crate) mod cfg;
 mod legacy;
 
 pub use cfg::{to_json as cfg_json, SAELENS_VERSION};

@@ -41,7 +41,7 @@ def sae(name):
 
 
 def spliced(tl, sae, tokens, error, exclude, out, key, gradient):
-    hook = sae.cfg.metadata.hook_name
+    hook = sae.cfg.metadata.hook_name_out or sae.cfg.metadata.hook_name
     with tl.saes(saes=[sae], use_error_term=error, exclude_special_tokens=exclude):
         logits, cache = tl.run_with_cache(tokens)
         for part in PARTS:

@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""Compares what cusae sees inside a model with SAELens, TransformerLens and PyTorch, in float64, on a GPT-2 folder
+of Hugging Face: features, attribution (and finite differences), ablation, steering and comparison; and lets
+SAEBench read the file that is made for it.
+
+parity_analysis.py --cusae PROGRAM   (sae-lens, transformers; sae-bench with --no-deps)
+"""
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from transformers import GPT2LMHeadModel
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests/data"
+sys.path.insert(0, str(DATA / "analysis"))
+import make_analysis  # noqa: E402
+from sae_lens import SAE  # noqa: E402
+
+TARGET, OTHER, BOS = 17, 1234, 0
+PROMPTS = ["The king went to the castle and", "A ship came over the sea", "Our king spoke to the people"]
+AGAINST = ["It was the best of times", "He gave them bread", "In the beginning was the word"]
+SAES = {name: f"evals/{name}/sae" for name in ("trained-topk-resid", "random-standard-resid", "random-standard-hook_z")}
+SAES["transcoder"] = "analysis/transcoder"
+
+
+class Checks:
+    """Counts comparisons and remembers the largest deviation of each kind."""
+
+    def __init__(self):
+        self.worst = {}
+
+    def close(self, what: str, found, expected, tolerance: float = 2e-5) -> None:
+        found, expected = torch.as_tensor(found).double(), torch.as_tensor(expected).double()
+        assert found.shape == expected.shape, f"{what}: {tuple(found.shape)}, expected {tuple(expected.shape)}"
+        scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
+        error = (found - expected).abs().max().item() / scale if expected.numel() else 0.0
+        assert error <= tolerance, f"{what}: {error:.2e} of the largest, at most {tolerance:.0e}"
+        count, worst = self.worst.get(what, (0, 0.0))
+        self.worst[what] = (count + expected.numel(), max(worst, error))
+
+    def report(self) -> None:
+        for what, (count, worst) in self.worst.items():
+            print(f"{what:44} {count:>9,} numbers, at most {worst:.1e} apart")
+
+
+class Case:
+    def __init__(self, cusae: str, folder: Path, checks: Checks):
+        self.cusae, self.folder, self.checks = cusae, folder, checks
+        self.gpt2 = folder / "gpt2"
+        shutil.copytree(DATA / "gpt2-rand-tiny", self.gpt2)
+        shutil.copy(ROOT / "assets/tinygpt2/tokenizer.json", self.gpt2)
+        hf = GPT2LMHeadModel.from_pretrained(self.gpt2, attn_implementation="eager").double().eval()
+        self.model = make_analysis.model(hf, False)
+
+    def run(self, command: str, sae: str, *flags: str) -> dict:
+        line = [self.cusae, command, "--sae", str(DATA / SAES[sae]), "--model", str(self.gpt2), "--json", "--quiet",
+                "--device", "cpu", *flags]
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(line)}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    def sae(self, name: str):
+        sae = SAE.load_from_disk(DATA / SAES[name], dtype="float64")
+        metadata = sae.cfg.metadata
+        return sae, metadata.hook_name, metadata.hook_name_out or metadata.hook_name
+
+    def acts(self, name: str, tokens):
+        sae, hook, _ = self.sae(name)
+        _, cache = self.model.run_with_cache(tokens, names_filter=[hook])
+        return sae.encode(cache[hook])[0]
+
+    def tokens(self, prompt: str, sae="trained-topk-resid"):
+        report = self.run("features", sae, "--prompt", prompt, "--top", "1")
+        return torch.tensor([[it["id"] for it in report["prompts"][0]["tokens"]]])
+
+
+def features(case: Case) -> None:
+    for name, prompt in itertools.product(SAES, PROMPTS):
+        report = case.run("features", name, "--prompt", prompt, "--top", "100000")["prompts"][0]["tokens"]
+        expected = case.acts(name, torch.tensor([[it["id"] for it in report]]))
+        found = torch.zeros_like(expected)
+        for row, token in enumerate(report):
+            for it in token["features"]:
+                found[row, it["feature"]] = it["activation"]
+        case.checks.close("features of tokens", found, expected)
+
+
+def logit_difference(logits):
+    return logits[0, -1, TARGET] - logits[0, -1, OTHER]
+
+
+def attribution(case: Case) -> None:
+    for name in SAES:
+        tokens = case.tokens(PROMPTS[0])
+        flags = ["--prompt", PROMPTS[0], "--target", f"#{TARGET}", "--versus", f"#{OTHER}", "--top", "1000000"]
+        report = case.run("attribute", name, *flags)["features"]
+        sae, _, at = case.sae(name)
+        kept = {}
+
+        def keep(value, hook):
+            value.retain_grad()
+            kept["acts"] = value
+            return value
+
+        with torch.enable_grad(), case.model.saes(saes=[sae], use_error_term=True):
+            logits = case.model.run_with_hooks(tokens, fwd_hooks=[(f"{at}.hook_sae_acts_post", keep)])
+            logit_difference(logits).backward()
+        acts = kept["acts"].detach()[0]
+        expected = kept["acts"].grad[0] * acts
+        found, direct, at_last = torch.zeros_like(acts), torch.zeros(acts.shape[1]), acts.shape[0] - 1
+        for it in report:
+            found[it["position"], it["feature"]] = it["gradient"]
+            if it["position"] == at_last and it["direct"] is not None:
+                direct[it["feature"]] = it["direct"]
+        case.checks.close("gradient attribution", found, expected)
+        finite_differences(case, sae, at, tokens, acts, report)
+        if at.split(".")[-1] != "hook_z":
+            _, cache = case.model.run_with_cache(tokens, names_filter=["ln_final.hook_scale"])
+            unembed = case.model.ln_final.w * (case.model.W_U[:, TARGET] - case.model.W_U[:, OTHER])
+            toward = (unembed - unembed.mean()) / cache["ln_final.hook_scale"][0, -1]
+            case.checks.close("direct attribution", direct, acts[-1] * (sae.W_dec @ toward))
+
+
+def finite_differences(case: Case, sae, at: str, tokens, acts, report) -> None:
+    """The largest of them by a small change of the activation to both sides, in float64."""
+    for it in report[:5]:
+        step = 1e-4 * it["activation"]
+
+        def logits(change: float):
+            def edit(value, hook):
+                value[0, it["position"], it["feature"]] += change
+                return value
+
+            with case.model.saes(saes=[sae], use_error_term=True):
+                return case.model.run_with_hooks(tokens, fwd_hooks=[(f"{at}.hook_sae_acts_post", edit)])
+
+        slope = (logit_difference(logits(step)) - logit_difference(logits(-step))) / (2 * step)
+        case.checks.close("attribution by finite differences", it["gradient"], slope * it["activation"])
+
+
+def outcome(logits, tokens):
+    logs = logits[0].log_softmax(-1)
+    loss = -logs[:-1].gather(1, tokens[0, 1:, None]).mean()
+    return torch.stack([logits[0, -1, TARGET], logs[-1, TARGET].exp(), loss])
+
+
+def ablation(case: Case) -> None:
+    for name, error in itertools.product(SAES, (True, False)):
+        tokens = case.tokens(PROMPTS[0])
+        sae, _, at = case.sae(name)
+        wanted = case.acts(name, tokens)[1:].amax(0).topk(6).indices.tolist()
+        for position in (None, 3):
+            def without(features):
+                def edit(value, hook):
+                    value[:, slice(None) if position is None else position, features] = 0.0
+                    return value
+
+                with case.model.saes(saes=[sae], use_error_term=error):
+                    hooks = [(f"{at}.hook_sae_acts_post", edit)]
+                    return outcome(case.model.run_with_hooks(tokens, fwd_hooks=hooks), tokens)
+
+            flags = ["--prompt", PROMPTS[0], "--target", f"#{TARGET}", "--feature", *map(str, wanted)]
+            flags += ["--position", "all" if position is None else str(position)]
+            report = case.run("ablate", name, *flags, *([] if error else ["--no-error-term"]))
+            values = lambda it: torch.tensor([it["logit"], it["probability"], it["loss"]], dtype=torch.float64)
+            case.checks.close("ablation: the model", values(report["model"]), outcome(case.model(tokens), tokens))
+            case.checks.close("ablation: with the SAE", values(report["sae"]), without([]))
+            case.checks.close("ablation: all together", values(report["together"]), without(wanted))
+            for it in report["features"]:
+                case.checks.close("ablation: each alone", values(it), without([it["feature"]]) - without([]))
+
+
+def steering(case: Case) -> None:
+    for name, changes in itertools.product(SAES, [{3: 12.0}, {3: 30.0, 100: -8.0}]):
+        flags = [f"--feature={feature}={amount:+}" for feature, amount in changes.items()]
+        report = case.run("steer", name, "--prompt", PROMPTS[0], "--max-new-tokens", "12", *flags)
+        sae, _, at = case.sae(name)
+
+        def more(value, hook):
+            for feature, amount in changes.items():
+                value[0, 1:, feature] += amount  # not at the beginning-of-sequence token
+            return value
+
+        for of, hooks in [("without", []), ("steered", [(f"{at}.hook_sae_acts_post", more)])]:
+            tokens = case.tokens(PROMPTS[0])
+            for _ in range(12):
+                with case.model.saes(saes=[sae], use_error_term=True):
+                    logits = case.model.run_with_hooks(tokens, fwd_hooks=hooks)
+                tokens = torch.cat([tokens, logits[:, -1].argmax(-1, keepdim=True)], 1)
+                if tokens[0, -1] == BOS:
+                    break
+            found = report[of]["tokens"]
+            case.checks.close(f"tokens {of}", found, tokens[0, -len(found):], 0.0)
+
+
+def comparison(case: Case) -> None:
+    flags = [f"--prompt={it}" for it in PROMPTS] + [f"--against={it}" for it in AGAINST]
+    for name in ("trained-topk-resid", "random-standard-resid"):
+        report = case.run("compare", name, *flags, "--top", "100000")["features"]
+        most = torch.stack([case.acts(name, case.tokens(prompt))[1:].amax(0) for prompt in PROMPTS + AGAINST])
+        divisions = [list(it) for it in itertools.combinations(range(6), 3)]
+        means = torch.stack([most[it].mean(0) - most[[i for i in range(6) if i not in it]].mean(0) for it in divisions])
+        p = (means.abs() >= means[0].abs() * (1 - 1e-5)).double().mean(0)
+        which = [it["feature"] for it in report]
+        assert set(which) == set(most.amax(0).nonzero().flatten().tolist())
+        case.checks.close("comparison: means", [it["mean"] - it["mean_against"] for it in report], means[0][which])
+        case.checks.close("comparison: p", [it["p_value"] for it in report], p[which])
+
+
+def cosines(rows):
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    return unit @ unit.T - 2 * torch.eye(len(rows), dtype=rows.dtype)
+
+
+def sae_bench(case: Case) -> None:
+    from sae_bench.evals.core.eval_output import CoreEvalOutput
+
+    for name in ("trained-topk-resid", "random-standard-resid"):
+        path = case.folder / "core.json"
+        tokens = f"{DATA}/evals/trained-topk-resid/tokens.safetensors:sparsity_tokens"
+        case.run("eval", name, "--tokens", tokens, "--context-size", "64", "--batch-size-prompts", "4",
+                 "--n-eval-reconstruction-batches", "1", "--sae-bench", str(path))
+        written = json.loads(path.read_text())
+        read = TypeAdapter(CoreEvalOutput).validate_python(written, strict=False)
+        again = json.loads(read.to_json())
+        assert again == {**again, **written}, "SAEBench writes again what it has read"
+        sae, _, _ = case.sae(name)
+        details = written["eval_result_details"]
+        for key, rows in [("max_decoder_cosine_sim", sae.W_dec), ("max_encoder_cosine_sim", sae.W_enc.T)]:
+            case.checks.close(f"SAEBench: {key}", [it[key] for it in details], cosines(rows).amax(1))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cusae", required=True)
+    args = parser.parse_args()
+    torch.set_grad_enabled(False)
+    checks = Checks()
+    with tempfile.TemporaryDirectory() as folder:
+        case = Case(args.cusae, Path(folder), checks)
+        for check in (features, attribution, ablation, steering, comparison, sae_bench):
+            check(case)
+            print(f"{check.__name__}: as SAELens", flush=True)
+    checks.report()
+    print("analysis: as SAELens, TransformerLens and PyTorch; SAEBench reads its file")
+
+
+if __name__ == "__main__":
+    main()
