@@ -208,9 +208,10 @@ fn what_cannot_be_encoded_is_refused_in_one_line_and_nothing_is_written() {
     let missing = folder.path().join("none.safetensors");
     let (code, message) = refusal(&["encode", "--sae", &sae, "--activations", text(&missing), "--out", text(&out)]);
     assert_eq!((code, message.contains("none.safetensors: cannot open")), (1, true), "{message}");
-    let (code, message) = refusal(&["encode", "--sae", "gpt2:x", "--activations", "a", "--out", text(&out)]);
+    let (code, message) =
+        refusal(&["encode", "--sae", "gpt2-smal-res-jb:x", "--activations", "a", "--out", text(&out)]);
     assert_eq!(
-        (code, message.starts_with("error: --sae: there is no release gpt2; did you mean ")),
+        (code, message.starts_with("error: --sae: there is no release gpt2-smal-res-jb; did you mean ")),
         (2, true),
         "{message}"
     );

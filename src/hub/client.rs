@@ -29,7 +29,7 @@ impl Hub {
             .or_else(|| Some(home.as_ref()?.join("hub")))
             .ok_or_else(|| Error::hub("Hub", "there is no home folder to keep a cache in; set HF_HOME"))?;
         let token_file = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home?.join("token")));
-        let token = variable("HF_TOKEN").or_else(|| {
+        let token = variable("HF_TOKEN").map(|token| token.trim().to_string()).or_else(|| {
             let text = std::fs::read_to_string(token_file?).ok()?;
             Some(text.trim().to_string()).filter(|token| !token.is_empty())
         });
@@ -122,7 +122,7 @@ fn agent() -> Agent {
         // Sizes are those of the files.
         .accept_encoding("identity")
         .timeout_connect(Some(Duration::from_secs(15)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(Duration::from_secs(120)))
         .build()
         .into()
 }

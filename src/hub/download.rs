@@ -16,6 +16,13 @@ use std::path::Path;
 /// How often a download that does not get on is begun again.
 const ATTEMPTS: u32 = 5;
 
+/// Where a file is not.
+enum Missing {
+    FromRepository,
+    /// And why the repository could not be asked.
+    FromCache(String),
+}
+
 /// What the Hub says of a file.
 struct Facts {
     commit: String,
@@ -30,22 +37,43 @@ impl Hub {
     /// where there is no network. Errors: no such repository or revision, no access, no network; what
     /// comes is of another size or hash than the Hub says.
     pub fn find(&self, repository: &Repository, path: &str) -> Result<Option<Cached>> {
+        Ok(self.look(repository, path)?.ok())
+    }
+
+    /// A file that a repository must have. Errors: as [`Hub::find`]; there is no such file.
+    pub fn get(&self, repository: &Repository, path: &str) -> Result<Cached> {
+        self.look(repository, path)?.map_err(|missing| {
+            let what = match missing {
+                Missing::FromRepository => format!("it has no file {path}"),
+                Missing::FromCache(why) => format!("the cache does not have {path}, and {why}"),
+            };
+            Error::hub(repository.to_string(), what)
+        })
+    }
+
+    /// A file, or where it is missing from.
+    fn look(&self, repository: &Repository, path: &str) -> Result<Result<Cached, Missing>> {
         check_inside(repository, path)?;
         let cached = self.cached(repository, path);
         if self.offline || (is_commit(&repository.revision) && cached.is_some()) {
             return match cached {
                 None if !self.has_snapshot(repository) => Err(self.not_cached(repository)),
-                cached => Ok(cached),
+                cached => {
+                    Ok(cached.ok_or_else(|| Missing::FromCache("HF_HUB_OFFLINE is set; unset it to fetch it".into())))
+                }
             };
         }
         if self.is_absent(repository, path) {
-            return Ok(None);
+            return Ok(Err(Missing::FromRepository));
         }
         let facts = match self.facts(repository, path) {
             Ok(Some(facts)) => facts,
-            Ok(None) => return Ok(None),
-            // Without a network, what was fetched before must do: all of it, or nothing.
-            Err(Failure::Unreachable(_)) if self.has_snapshot(repository) => return Ok(cached),
+            Ok(None) => return Ok(Err(Missing::FromRepository)),
+            // Without a network, what was fetched before must do.
+            Err(Failure::Unreachable(why)) if self.has_snapshot(repository) => {
+                let why = || Missing::FromCache(format!("{} cannot be reached ({why})", self.host()));
+                return Ok(cached.ok_or_else(why));
+            }
             Err(failure) => return Err(self.error(repository, failure)),
         };
         let blob = self.blob(repository, &facts.hash);
@@ -57,18 +85,7 @@ impl Hub {
         }
         let file = self.link(repository, &facts.commit, path, &blob)?;
         self.remember_commit(repository, &facts.commit)?;
-        Ok(Some(Cached { path: file, commit: facts.commit }))
-    }
-
-    /// A file that a repository must have. Errors: as [`Hub::find`]; there is no such file.
-    pub fn get(&self, repository: &Repository, path: &str) -> Result<Cached> {
-        self.find(repository, path)?.ok_or_else(|| match self.offline {
-            true => Error::hub(
-                repository.to_string(),
-                format!("the cache does not have {path}, and HF_HUB_OFFLINE is set; unset it to fetch it"),
-            ),
-            false => Error::hub(repository.to_string(), format!("it has no file {path}")),
-        })
+        Ok(Ok(Cached { path: file, commit: facts.commit }))
     }
 
     pub(super) fn not_cached(&self, repository: &Repository) -> Error {

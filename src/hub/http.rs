@@ -165,15 +165,17 @@ impl Hub {
             ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
                 Failure::Unreachable(error.to_string())
             }
-            ureq::Error::Io(ref io) if unreachable(io.kind()) => Failure::Unreachable(io.to_string()),
+            ureq::Error::Io(ref io) if unreachable(io) => Failure::Unreachable(io.to_string()),
             error => broken(&error),
         })
     }
 }
 
-fn unreachable(kind: io::ErrorKind) -> bool {
+/// Whether there was no server. The standard library has no kind for names that are not found.
+fn unreachable(error: &io::Error) -> bool {
     use io::ErrorKind::*;
-    matches!(kind, ConnectionRefused | HostUnreachable | NetworkUnreachable | NetworkDown | AddrNotAvailable | NotFound)
+    let kinds = [ConnectionRefused, HostUnreachable, NetworkUnreachable, NetworkDown, AddrNotAvailable, NotFound];
+    kinds.contains(&error.kind()) || error.to_string().contains("failed to lookup address")
 }
 
 fn open_part(path: &Path, start: u64, length: u64) -> io::Result<io::Take<File>> {

@@ -197,6 +197,17 @@ fn without_a_network_the_cache_is_enough_or_says_that_it_is_not() {
     let output = client.command(&PULL).env("HF_ENDPOINT", nobody).arg("--json").output().unwrap();
     assert_eq!(succeeded(output)["path"], path.to_str().unwrap());
 
+    // The repository is known, this file of it is not.
+    let mut model = client.command(&["pull", "--model", "org/saes"]);
+    fs::remove_file(path.with_file_name("config.json")).unwrap();
+    let message = refused(model.env("HF_ENDPOINT", nobody).output().unwrap());
+    assert!(
+        message.starts_with("org/saes: the cache does not have config.json, and 127.0.0.1:9 cannot be"),
+        "{message}"
+    );
+    let message = refused(model.env("HF_HUB_OFFLINE", "1").output().unwrap());
+    assert!(message.contains("the cache does not have config.json, and HF_HUB_OFFLINE is set"), "{message}");
+
     let mut other = client.command(&["pull", "--sae", "org/others:ae.pt"]);
     let message = refused(other.env("HF_HUB_OFFLINE", "1").output().unwrap());
     let expected =
