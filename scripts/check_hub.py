@@ -63,7 +63,7 @@ def check(folder: Path, cusae: str, endpoint: str) -> None:
     print(f"SAELens loads it by SAE.from_pretrained: {loaded}")
 
     # Theirs is enough for ours, without a network.
-    run("verify", "--sae", f"me/saes:{HOOK}", HF_HUB_OFFLINE="1")
+    run("convert", "--from", f"me/saes:{HOOK}", "--to", "saelens", "--out", str(folder / "copy"), HF_HUB_OFFLINE="1")
     print("cusae reads the cache of huggingface_hub offline")
 
     # And ours for theirs.
