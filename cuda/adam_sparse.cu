@@ -10,7 +10,7 @@
 //   adam_sparse: parameters, exp_avg, exp_avg_sq of both  in and out [F, D] f32
 //   decoder_norm  in and out [F] f32      clip [1] f32      scalars: step_size, root_correction
 //
-//   needs   D >= 1; B·S <= 2^32 - 1; by_latent is the transpose of lists
+//   needs   D >= 1; B·S <= 2^32 - 1
 //   work    a block per latent: see gradient_sparse.cuh. What Adam reads is asked for before the entries
 //           are walked
 //   moves   gradient_squares: 8·D bytes an entry, from L2 when the batch fits. adam_sparse: the same, and

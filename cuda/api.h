@@ -10,6 +10,11 @@
  * where a comment says so. A matrix is row-major, its last dimension contiguous. Outputs do not
  * overlap inputs unless a field is marked "in and out".
  *
+ * What lies in buffers is checked where it may come from outside: tokens and rows, in the kernels. Lists
+ * of latents are not: by row they are what an encode_* operation has left, or what the host has checked as
+ * it wrote them (counts at most S, latents below F and ascending); by latent what transpose_lists has made
+ * of them; dead latents what find_dead has found. To check each entry again would cost every training step.
+ *
  * Dimensions in comments:
  *   B rows (tokens) of a batch   D width of an activation (d_in, d_model)   F latents (d_sae)
  *   k entries of a row           T positions of a sequence (context)        H heads

@@ -6,7 +6,7 @@
 //   n_dead [1] u32 or NULL: AuxK's factor on the gradient, min(n_dead / full_dead, 1), is 1
 //   squared_error out [B] f32      value_gradient out [B, S] f32 or NULL: the listed places are written
 //
-//   needs   D >= 1; full_dead >= 1 with n_dead; counts[b] <= S; indices < F
+//   needs   D >= 1; full_dead >= 1 with n_dead
 //   work    a block owns a row: a thread owns columns and adds the listed rows of w_dec to them in
 //           registers; then a warp owns an entry's dot product
 //   moves   4·D bytes an entry, once: the rows wait for their dot products in shared memory, as many
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) decode_sparse_kernel(cusae_decode_sp
     squares = block_sum(squares, s.partial);
     if (threadIdx.x == 0) a.decoder.squared_error[row] = float(squares);
     if (!a.value_gradient) return;
-    __syncthreads();  // the whole row of the gradient and all cached rows are there
+    // Since the barriers of block_sum the whole row of the gradient and all cached rows are there.
     const float* const gradient = a.decoder.gradient + row * width;
     for (uint32_t j = warp_index(); j < count; j += blockDim.x / 32) {
         const uint64_t entry = row * a.lists.stride + j;

@@ -35,7 +35,6 @@ struct Digit {
 
 __global__ void __launch_bounds__(kThreads) start_search_kernel(Search* search, uint32_t wanted, bool after_maxima) {
     const uint32_t least = after_maxima ? search->cut.least() : 1;
-    __syncthreads();  // everybody has read the last search's cut
     for (unsigned i = threadIdx.x; i < kBins; i += kThreads) search->bins[i] = 0;
     if (threadIdx.x > 0) return;
     search->prefix = 0;
@@ -107,7 +106,7 @@ __global__ void __launch_bounds__(kThreads) count_ties_kernel(Chunk<KeyOrder> a,
     const Cut cut = search->cut;
     uint32_t ties = 0, smallest = ~0u;
     walk(a, blockIdx.x, cut.least(), [&](uint64_t, float, uint32_t key) {
-        ties += cut.ties > 0 && key == cut.threshold;
+        ties += key == cut.threshold;
         if (key > 0) smallest = min(smallest, key);
     });
     ties = block_sum(ties, s.partial);

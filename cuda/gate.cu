@@ -6,7 +6,7 @@
 //   gate_gradient  value_gradient in and out [B, S] f32; b_mag_gradient, r_mag_gradient out [B, S] f32:
 //                  the listed places
 //
-//   needs   one stride for both; counts[b] <= S; indices < F
+//   needs   one stride for both
 //   work    a warp owns a row
 //   moves   28 and 40 bytes an entry
 //   exact   f32, e^r rounded from f64; the same bits on every run

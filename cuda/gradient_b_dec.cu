@@ -32,8 +32,6 @@ __global__ void __launch_bounds__(kThreads) gradient_b_dec_kernel(cusae_gradient
 CUSAE_API(gradient_b_dec)(const cusae_gradient_b_dec* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (!a->w_enc != !a->g_b_enc) return refuse("it takes both of w_enc and g_b_enc, or neither");
-    if (int error = refuse_rows(a->rows)) return error;
-    if (int error = refuse_rows(a->w_enc ? a->d_sae : 0)) return error;
     const uint64_t n_rows = column_chunks(a->rows), n_latents = a->w_enc ? column_chunks(a->d_sae) : 0;
     float* of_rows = nullptr;
     if (int error = scratch(stream, (n_rows + n_latents) * a->d_in, &of_rows)) return error;

@@ -6,7 +6,7 @@
 //   out.w_enc, out.w_dec [F, D], out.b_enc [F] f32: written, or with accumulate in and out; with
 //   only_listed rows of latents without entries stay as they were
 //
-//   needs   D >= 1; B·S <= 2^32 - 1; by_latent is the transpose of lists
+//   needs   D >= 1; B·S <= 2^32 - 1
 //   work    a block per latent: see gradient_sparse.cuh
 //   moves   8·D bytes an entry, from L2 when the batch fits; 8·D a latent out; scratch of at most
 //           1,024 pieces of 8·D

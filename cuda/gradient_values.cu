@@ -3,7 +3,7 @@
 //   lists [B, S]      w_dec [F, D] f32      gradient [B, D] f32      value_gradient out [B, S] f32: the
 //                                                                    listed places are written
 //
-//   needs   counts[b] <= S; indices < F
+//   needs   nothing
 //   work    a block owns a row, a warp an entry's dot product
 //   moves   4·D bytes an entry
 //   exact   f32, fused, 32 strided parts and a butterfly; the same bits on every run

@@ -5,7 +5,7 @@
 //   scalars: coefficient      value_gradient in and out [B, S] f32      threshold_gradient, norm_gradient out [B, S] f32
 //   active out [B] u32      loss out [B] f32      of the lists the listed places are read and written
 //
-//   needs   bandwidth > 0; counts[b] <= S; indices < F
+//   needs   bandwidth > 0; a sparsity of CUSAE_SPARSITY_...
 //   work    a warp owns a row
 //   moves   36 bytes an entry
 //   exact   the tanh sum in f64, strided parts and a butterfly; the rest f32; the same bits on every run
@@ -63,5 +63,6 @@ __global__ void __launch_bounds__(kThreads) jumprelu_gradient_kernel(cusae_jumpr
 CUSAE_API(jumprelu_gradient)(const cusae_jumprelu_gradient* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (!(a->bandwidth > 0.0f)) return refuse("the bandwidth is not greater than 0");
+    if (a->sparsity > CUSAE_SPARSITY_QUADRATIC) return refuse("there is no such sparsity");
     return launch(jumprelu_gradient_kernel, grid_of_warps(a->rows), kThreads, 0, stream, *a);
 }

@@ -5,7 +5,7 @@
 //   out.w_enc, out.w_dec [F, D], out.b_enc, threshold_gradient in and out [F] f32: added to
 //   loss out [F] f32: summed over the batch; 0 for latents that are not dead
 //
-//   needs   F <= 4,194,240; dead < F, no latent twice
+//   needs   F <= 4,194,240
 //   work    the encoder's product of the dead latents leaves ReLU(threshold - h); then a block owns a
 //           latent, and a thread columns of its rows
 //   moves   the product's, 4·B·n_dead of a scratch of 4·B·F out and in, 4·B·D for each latent from L2
@@ -61,12 +61,12 @@ __global__ void __launch_bounds__(kThreads) pre_act_loss_kernel(cusae_pre_act_lo
 
 CUSAE_API(pre_act_loss)(const cusae_pre_act_loss* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (int error = cudaMemsetAsync(a->loss, 0, a->encoder.d_sae * sizeof(float), stream->handle)) return error;
     EncoderRows encoder = rows_of(a->encoder);
     encoder.latents = a->dead;
     encoder.chosen = a->n_dead;
     float* below = nullptr;
     if (int error = scratch(stream, a->encoder.rows * a->encoder.d_sae, &below)) return error;
     if (int error = encode(encoder, KeepBelow{encoder, a->threshold, below}, stream)) return error;
+    if (int error = cudaMemsetAsync(a->loss, 0, a->encoder.d_sae * sizeof(float), stream->handle)) return error;
     return launch(pre_act_loss_kernel, dim3(unsigned(a->encoder.d_sae)), kThreads, sizeof(PreActShared), stream, *a, below);
 }

@@ -112,7 +112,7 @@ __device__ __forceinline__ Kept kept_tokens(SampleShared& s, const Scores& score
 __device__ __forceinline__ void draw(SampleShared& s, const Scores& scores, const cusae_sample_token& a, uint32_t largest,
                                      Kept kept) {
     const uint64_t share = ceil_div(a.d_vocab, kThreads);
-    const uint64_t first = min(threadIdx.x * share, a.d_vocab), end = min(first + share, a.d_vocab);
+    const uint64_t first = threadIdx.x * share, end = min(first + share, a.d_vocab);
     uint32_t tied = 0, all_tied;
     for (uint64_t token = first; token < end; token++) tied += scores.key(token) == kept.threshold;
     const uint32_t ties_before = block_exclusive_sum(tied, s.ties_partial, all_tied);

@@ -132,7 +132,7 @@ template <class Order, class Visit> __device__ __forceinline__ void walk(const C
 // Lists what the cut selects.
 template <class Order> __device__ __forceinline__ void list(SelectShared& s, const Chunk<Order>& a, uint64_t row, Cut cut) {
     const auto lanes_above = [&](uint32_t key) { return __ballot_sync(kAllLanes, key > cut.threshold); };
-    const auto lanes_tied = [&](uint32_t key) { return __ballot_sync(kAllLanes, cut.ties > 0 && key == cut.threshold); };
+    const auto lanes_tied = [&](uint32_t key) { return __ballot_sync(kAllLanes, key == cut.threshold); };
     uint32_t above = 0, ties = 0;
     walk(a, row, cut.least(), [&](uint64_t, float, uint32_t key) {
         above += unsigned(__popc(lanes_above(key)));

@@ -2,7 +2,7 @@
 //
 //   lists [B, S]      out [B, S]: latents ascending; what lies beyond a row's count stays as it was
 //
-//   needs   one stride for both; counts[b] <= S; latents ascending in every row
+//   needs   one stride for both
 //   work    a warp owns a row
 //   moves   4 bytes an entry, 12 more for one in the range
 //   exact   copies

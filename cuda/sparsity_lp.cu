@@ -8,7 +8,7 @@
 //   sparsity_lp_dense   features [B, F] f32     feature_gradient in and out [B, F] f32
 //                       norm_gradient out [F] f32, summed over the batch
 //
-//   needs   p > 0; counts[b] <= S; indices < F; dense: at most 8,388,480 rows
+//   needs   p > 0; dense: at most 8,388,480 rows
 //   work    lists: a warp owns a row; dense: a block owns a row's norm, then the gradients and their
 //           sums down the columns
 //   moves   20 bytes an entry; 16 an element where dense

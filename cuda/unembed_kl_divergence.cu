@@ -39,10 +39,10 @@ __global__ void __launch_bounds__(kGemmThreads) kl_divergence_parts_kernel(cusae
             Divergence sums = shared.sums[i][threadIdx.x];
             sums.y.add(y[i], count);
             sums.difference *= sums.x.add(x[i], count);
+            // Of tokens that do not exist both logits are 0.
 #pragma unroll
             for (unsigned j = 0; j < kMicro; j++)
-                if (j < count)
-                    sums.difference = fmaf(exponential(x[i][j] - sums.x.largest), x[i][j] - y[i][j], sums.difference);
+                sums.difference = fmaf(exponential(x[i][j] - sums.x.largest), x[i][j] - y[i][j], sums.difference);
             shared.sums[i][threadIdx.x] = sums;
         }
     });

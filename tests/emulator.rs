@@ -148,10 +148,11 @@ fn memory_that_nobody_has_written_is_not_a_number() {
 }
 
 #[test]
-fn what_is_read_behind_memory_is_not_a_number() {
+fn what_is_read_around_memory_is_not_a_number_or_ends_the_program() {
     for order in ORDERS {
         assert_eq!(unknown("read_behind_shared", order).len(), N);
-        assert_eq!(unknown("read_behind_memory", order), [N - 1]);
+        assert_eq!(unknown("read_before_memory", order), [0]);
+        assert!(aborts("read_behind_memory", order).starts_with("emu: a kernel has left its memory"));
     }
 }
 
@@ -159,8 +160,9 @@ fn what_is_read_behind_memory_is_not_a_number() {
 fn what_is_written_around_memory_is_noticed() {
     says("write_behind_shared", "emulator: a block wrote past the end of its shared memory");
     for order in ORDERS {
-        let behind = aborts("write_behind_memory", order);
-        assert_eq!(behind, "emu: memory was written 256 bytes from the start of an allocation of 256 bytes\n");
+        assert!(aborts("write_behind_memory", order).starts_with("emu: a kernel has left its memory"));
+        let close_behind = aborts("write_close_behind_memory", order);
+        assert_eq!(close_behind, "emu: memory was written 4 bytes from the start of an allocation of 4 bytes\n");
         let before = aborts("write_before_memory", order);
         assert_eq!(before, "emu: memory was written -4 bytes from the start of an allocation of 256 bytes\n");
     }

@@ -4,7 +4,9 @@ mod cases;
 mod devices;
 
 use cases::{activation, check, decoder, devices, encode, fails, listed, lm, refused, sae};
-use cusae::backend::{Backend, Buffer, StepScalars};
+use cusae::backend::{
+    Backend, Buffer, EncodeRelu, Encoder, FeatureLists, GatherRows, StepScalars, UnembedCrossEntropy,
+};
 
 #[test]
 fn embed() {
@@ -130,9 +132,37 @@ fn scatter_rows() {
 
 #[test]
 fn a_row_outside_the_matrix_is_reported() {
-    let case = |scatter| sae::RowsCase { rows: vec![0, 9, 1], available: 9, columns: 40, first: 0, scatter };
-    fails(case(false), "gather_rows: row 9 is asked for, the source has 9");
-    fails(case(true), "scatter_rows: row 9 is asked for, the source has 9");
+    let case = |rows: &[u32], scatter, last_to| {
+        let rows = rows.to_vec();
+        sae::RowsCase { rows, available: 9, columns: 40, first: 0, scatter, last_to }
+    };
+    fails(case(&[0, 9, 1], false, None), "gather_rows: row 9 is asked for, the source has 9");
+    fails(case(&[0, 9, 1], true, None), "scatter_rows: row 9 is asked for, the source has 9");
+    fails(case(&[0, 8, 1], true, Some(5)), "scatter_rows: row 5 is asked for, the destination has 5");
+}
+
+#[test]
+fn what_a_bad_index_stands_for_is_not_a_number() {
+    for device in devices() {
+        let (from, rows) = (device.upload(&[1.0f32; 9]).unwrap(), device.upload(&[2u32, 9]).unwrap());
+        let mut to = device.upload(&[0.0f32; 2]).unwrap();
+        let op = GatherRows { from: &from, rows: &rows, first: 0, n: 2, columns: 1, to: &mut to };
+        device.gather_rows(op).unwrap();
+        assert!(device.download(&to).is_err());
+        let gathered = device.download(&to).unwrap();
+        assert!(gathered[0] == 1.0 && gathered[1].is_nan(), "{gathered:?}");
+
+        let (w_u, targets) = (device.upload(&[1.0f32; 3]).unwrap(), device.upload(&[0u32, 3]).unwrap());
+        let mut loss = device.upload(&[0.0f32; 2]).unwrap();
+        let (x, loss_out) = (&from, &mut loss);
+        let (rows, d_model, d_vocab) = (2, 1, 3);
+        let targets = &targets;
+        let op = UnembedCrossEntropy { x, w_u: &w_u, b_u: None, targets, rows, d_model, d_vocab, loss: loss_out };
+        device.unembed_cross_entropy(op).unwrap();
+        assert!(device.download(&loss).is_err());
+        let loss = device.download(&loss).unwrap();
+        assert!(!loss[0].is_nan() && loss[1].is_nan(), "{loss:?}");
+    }
 }
 
 #[test]
@@ -168,6 +198,20 @@ fn encode_dead_topk_refuses_what_cannot_be_selected() {
 #[test]
 fn encode_relu() {
     check(encode::relu());
+}
+
+/// What comes after must not read beyond the lists, before the host has learnt of the longest row.
+#[test]
+fn counts_stay_within_lists_that_are_too_short() {
+    for device in devices() {
+        let ones = device.upload(&[1.0f32; 3]).unwrap();
+        let (mut lists, mut longest) = (FeatureLists::new(&device, 1, 2).unwrap(), device.zeros(1).unwrap());
+        let encoder = Encoder { input: &ones, w_enc: &ones, b_enc: &ones, rows: 1, d_in: 1, d_sae: 3 };
+        device.encode_relu(EncodeRelu { encoder, lists: &mut lists, longest: &mut longest }).unwrap();
+        assert_eq!(device.download(&longest).unwrap(), [3]);
+        assert_eq!(device.download(&lists.counts).unwrap(), [2]);
+        assert_eq!(device.download(&lists.indices).unwrap(), [0, 1]);
+    }
 }
 
 #[test]
@@ -268,7 +312,7 @@ fn clip_scale() {
 
 #[test]
 fn clip_scale_refuses_more_gradients_than_it_has_room_for() {
-    let case = sae::ClipScaleCase { lens: vec![1; 17], squares: 0, max_norm: None };
+    let case = sae::ClipScaleCase { lens: vec![1; 17], squares: 0, max_norm: None, factor: 1.0 };
     refused(case, "clip_scale: 17 gradients are given, at most 16 are possible");
 }
 

@@ -135,6 +135,22 @@ fn more_latents_than_an_encoder_has_groups() {
         a.counts = number;
     };
     refused(|table| table.encode_relu_dense, dense, sentence);
+    let jumprelu = |a: &mut cusae_encode_jumprelu| {
+        encoder(&mut a.encoder);
+        a.longest = number;
+    };
+    refused(|table| table.encode_jumprelu, jumprelu, sentence);
+    let dead = |a: &mut cusae_encode_dead_topk| {
+        encoder(&mut a.encoder);
+        (a.k, a.lists.stride) = (1, 1);
+    };
+    refused(|table| table.encode_dead_topk, dead, sentence);
+    let of_batch = |a: &mut cusae_encode_batch_topk| {
+        encoder(&mut a.encoder);
+        a.n = 1;
+    };
+    refused(|table| table.encode_batch_topk, of_batch, sentence);
+    refused(|table| table.pre_act_loss, |a: &mut cusae_pre_act_loss| encoder(&mut a.encoder), sentence);
 }
 
 #[test]
@@ -248,6 +264,14 @@ fn a_window_without_width() {
     for bandwidth in [0.0, -1.0, f32::NAN] {
         refused(|table| table.jumprelu_gradient, |a| a.bandwidth = bandwidth, "the bandwidth is not greater than 0");
     }
+}
+
+#[test]
+fn a_sparsity_that_there_is_not() {
+    let unknown = |a: &mut cusae_jumprelu_gradient| {
+        (a.bandwidth, a.sparsity) = (1.0, CUSAE_SPARSITY_QUADRATIC + 1);
+    };
+    refused(|table| table.jumprelu_gradient, unknown, "there is no such sparsity");
 }
 
 #[test]

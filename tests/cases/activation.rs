@@ -14,19 +14,31 @@ pub struct JumpReluGradientCase {
     pub lists: Lists,
     pub sparsity: JumpReluSparsity,
     pub ste_to_input: bool,
+    /// Whether h and thresholds are multiples of a quarter, so that many h lie on a window's border or
+    /// on its threshold.
+    pub quarters: bool,
 }
 
-/// See [`Lists::cases`]; every sparsity term, with and without the estimators' way to the input.
+/// See [`Lists::cases`]; every sparsity term, with and without the estimators' way to the input; h on the
+/// borders of the window.
 pub fn jumprelu_gradient() -> Vec<JumpReluGradientCase> {
     use JumpReluSparsity::*;
     let terms = [Step, Tanh { scale: 4.0 }, Quadratic { target: 2.5 }];
     let each = |lists: Lists| {
         terms.into_iter().flat_map(move |sparsity| {
             let lists = lists.clone();
-            [false, true].map(|ste_to_input| JumpReluGradientCase { lists: lists.clone(), sparsity, ste_to_input })
+            let case = move |ste_to_input| JumpReluGradientCase {
+                lists: lists.clone(),
+                sparsity,
+                ste_to_input,
+                quarters: false,
+            };
+            [false, true].map(case)
         })
     };
-    small_lists().into_iter().flat_map(each).collect()
+    let cases = small_lists().into_iter().flat_map(each);
+    let lists = Lists::random(1, 33, 7, 40);
+    cases.chain([JumpReluGradientCase { lists, sparsity: Step, ste_to_input: true, quarters: true }]).collect()
 }
 
 impl Case for JumpReluGradientCase {
@@ -35,12 +47,14 @@ impl Case for JumpReluGradientCase {
         let n = rows * self.lists.stride;
         let lists = self.lists.upload(backend)?;
         // Thresholds are not negative, norms positive; h lies around the window.
-        let threshold: Vec<f32> = values(2, d_sae).iter().map(|x| x.abs().min(1.0)).collect();
+        let quarters = |seed, n| -> Vec<f32> { indices(seed, n, 7).iter().map(|&i| i as f32 * 0.25).collect() };
+        let numbers = |seed, n| if self.quarters { quarters(seed, n) } else { values(seed, n) };
+        let threshold: Vec<f32> = numbers(2, d_sae).iter().map(|x| x.abs().min(1.0)).collect();
         let norms: Vec<f32> = values(3, d_sae).iter().map(|x| x.abs().min(2.0) + 0.1).collect();
         let before = values(5, n);
         let (threshold, decoder_norm) = (backend.upload(&threshold)?, backend.upload(&norms)?);
         let scalars = backend.upload(&[StepScalars { coefficient, ..StepScalars::default() }])?;
-        let pre_activations = backend.upload(&values(4, n))?;
+        let pre_activations = backend.upload(&numbers(4, n))?;
         let mut value_gradient = backend.upload(&before)?;
         let (mut threshold_gradient, mut norm_gradient) = (unwritten(backend, n)?, unwritten(backend, n)?);
         let (mut active, mut loss) = (unwritten(backend, rows)?, unwritten(backend, rows)?);

@@ -75,7 +75,8 @@ pub fn decode_sparse() -> Vec<DecodeCase> {
         .collect();
     cases.push(decode_case(Lists::random(3, 3, 12, 20), 1023));
     cases.push(decode_case(Lists::random(4, 3, 12, 20), 1028));
-    cases.push(decode_case(Lists { rows: vec![(0..9).collect(), vec![5]], stride: 9, d_sae: 9 }, 4096));
+    let wide = |d_in| decode_case(Lists { rows: vec![(0..15).collect(), vec![5]], stride: 15, d_sae: 15 }, d_in);
+    cases.extend([4096, 4100].map(wide));
     let plain = decode_case(Lists::random(5, 6, 9, 20), 36);
     cases.push(DecodeCase { denormalize: true, ..plain.clone() });
     cases.push(DecodeCase { b_dec: false, reconstruction: false, ..plain.clone() });
@@ -91,7 +92,10 @@ pub fn decode_dense() -> Vec<DecodeCase> {
         dense: true,
         ..decode_case(Lists::random(6, rows, 6.min(d_sae), d_sae), d_in)
     };
-    let mut cases = [(1, 1, 1), (3, 40, 33), (127, 15, 64), (129, 65, 68), (2, 129, 16), (0, 5, 3)].map(case).to_vec();
+    let mut cases =
+        [(1, 1, 1), (3, 40, 33), (127, 15, 64), (129, 65, 68), (2, 129, 16), (2, 3, 300), (2, 3, 1028), (0, 5, 3)]
+            .map(case)
+            .to_vec();
     cases.push(DecodeCase { denormalize: true, b_dec: false, reconstruction: false, ..case((5, 17, 31)) });
     cases
 }
@@ -229,23 +233,29 @@ pub struct SparsityCase {
     pub lists: Lists,
     pub p: f32,
     pub dense: bool,
+    /// Whether all features are 0.
+    pub zeros: bool,
 }
 
 /// See [`Lists::cases`]; p = 1, where the derivative is 1, and p on both sides of it; dense rows
-/// beyond a chunk of 128 and latents beyond a warp's 32.
+/// beyond a chunk of 128 and latents beyond a warp's 32; features that are all 0.
 pub fn sparsity() -> Vec<SparsityCase> {
     let lists = Lists::cases().into_iter().filter(|lists| lists.rows.len() < 1000);
     let all = lists.chain([Lists::random(7, 131, 5, 33)]).flat_map(|lists| [1.0, 2.0, 0.5].map(|p| (lists.clone(), p)));
-    all.flat_map(|(lists, p)| [false, true].map(|dense| SparsityCase { lists: lists.clone(), p, dense })).collect()
+    let case = |lists: &Lists, p, dense, zeros| SparsityCase { lists: lists.clone(), p, dense, zeros };
+    let cases = all.flat_map(|(lists, p)| [false, true].map(|dense| case(&lists, p, dense, false)));
+    let zeros = [1.0, 2.0].map(|p| case(&Lists::random(1, 33, 7, 40), p, false, true));
+    cases.chain(zeros).collect()
 }
 
 impl Case for SparsityCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let SparsityCase { ref lists, p, dense: is_dense } = *self;
+        let SparsityCase { ref lists, p, dense: is_dense, zeros } = *self;
         let (rows, d_sae, coefficient, gradient_scale) = (lists.rows.len(), lists.d_sae, 1.7, 0.4);
         // Features are positive where they are listed, norms everywhere.
         let positive = |seed, n| values(seed, n).iter().map(|x| x.abs().max(1e-20)).collect::<Vec<f32>>();
-        let features = positive(9, rows * lists.stride);
+        let places_of_lists = rows * lists.stride;
+        let features = if zeros { vec![0.0; places_of_lists] } else { positive(9, places_of_lists) };
         let norms = positive(2, d_sae).iter().map(|n| n + 0.1).collect::<Vec<f32>>();
         let places = rows * if is_dense { d_sae } else { lists.stride };
         let before = values(3, places);
@@ -294,7 +304,7 @@ impl Case for SparsityCase {
         let mut bounds = vec![0.0; places];
         for (row, place, latent, f) in entries(lists, &features) {
             let n = f64::from(norms[latent]);
-            let u = f * n / norm[row].powf(1.0 / f64::from(p));
+            let u = if norm[row] > 0.0 { f * n / norm[row].powf(1.0 / f64::from(p)) } else { 0.0 };
             let added = f64::from(coefficient * gradient_scale) * u.powf(f64::from(p) - 1.0) * n;
             let at = if is_dense { row * d_sae + latent } else { place };
             bounds[at] = of_derivative * added + 2.0 * ROUNDING * (added + f64::from(before[at].abs()));
@@ -321,7 +331,8 @@ pub struct GradientCase {
 }
 
 /// See [`Lists::cases`], at widths that are and are not a multiple of 4. Of the entries 128 make a
-/// piece: latents of many pieces, of exactly one, and of parts of two only.
+/// piece, more where there is room for more than 131,072: latents of many pieces, of exactly one, and of
+/// parts of two only.
 pub fn gradient_sparse() -> Vec<GradientCase> {
     let case = |lists, d_in, norm, accumulate| GradientCase {
         lists,
@@ -345,18 +356,17 @@ pub fn gradient_sparse() -> Vec<GradientCase> {
     cases.push(case(everywhere(128, 3), 12, true, true));
     cases.push(case(everywhere(200, 3), 7, true, false));
     cases.push(case(everywhere(127, 4), 1028, false, true));
+    cases.push(case(Lists { rows: vec![vec![1]; 4100], stride: 33, d_sae: 3 }, 5, true, false));
     cases
 }
 
-/// As [`decode_dense`], and beyond a chunk of 128 rows.
+/// As [`decode_dense`], and beyond a chunk of 128 rows. The first row is not empty, so that it shows where
+/// it is taken for another.
 pub fn gradient_dense() -> Vec<GradientCase> {
-    let case = |((rows, d_sae, d_in), norm, accumulate)| GradientCase {
-        lists: Lists::random(6, rows, 6.min(d_sae), d_sae),
-        d_in,
-        norm,
-        accumulate,
-        only_listed: false,
-        dense: true,
+    let case = |((rows, d_sae, d_in), norm, accumulate)| {
+        let mut lists = Lists::random(6, rows, 6.min(d_sae), d_sae);
+        lists.rows.first_mut().filter(|first| first.is_empty()).into_iter().for_each(|first| first.push(0));
+        GradientCase { lists, d_in, norm, accumulate, only_listed: false, dense: true }
     };
     [
         ((1, 1, 1), false, false),
@@ -364,6 +374,8 @@ pub fn gradient_dense() -> Vec<GradientCase> {
         ((15, 127, 64), false, true),
         ((129, 129, 68), true, true),
         ((257, 20, 65), false, false),
+        ((17, 20, 64), true, false),
+        ((17, 21, 65), true, false),
         ((0, 5, 3), false, true),
     ]
     .map(case)

@@ -188,7 +188,7 @@ pub fn topk() -> Vec<TopkCase> {
 }
 
 /// As [`topk`], of every second or third latent, whatever their sign, so that every row has k entries;
-/// fewer dead latents than k, one, none.
+/// fewer dead latents than k, one, none; the last of those selected among 0 and -0.
 pub fn dead_topk() -> Vec<TopkCase> {
     use Numbers::*;
     let case = |(shape, k, dead_every)| TopkCase { shape, k, stride: k + 1, dead_every, rank: Rank::Value };
@@ -199,6 +199,7 @@ pub fn dead_topk() -> Vec<TopkCase> {
         (shape(129, 2, 70, Integers, true), 64, 71),
         (shape(130, 3, 130, Integers, true), 65, 2),
         (shape(2, 4, 200, Equal(-1.0), false), 67, 1),
+        (shape(3, 4, 200, Integers, true), 100, 1),
         (shape(2, 4, 4000, Integers, true), 20, 2),
         (shape(3, 31, 1000, Real, true), 5, 3),
     ];
@@ -320,12 +321,13 @@ pub struct BatchTopkCase {
     pub stride: usize,
 }
 
-/// One entry and all; ties over many rows; rows that are left out; too little room; nothing positive;
-/// more rows than one tile holds, more groups than a block's warps take at once.
+/// One entry and all; every border between values; ties over many rows, beyond a block's 1,024; rows that are
+/// left out; too little room; nothing positive; more rows than one tile holds, more groups than a block's
+/// warps take at once.
 pub fn batch_topk() -> Vec<BatchTopkCase> {
     use Numbers::*;
     let case = |(shape, n, stride)| BatchTopkCase { shape, n, stride };
-    [
+    let mut cases = vec![
         (shape(1, 1, 1, Equal(0.5), false), 1, 1),
         (shape(3, 2, 5, Integers, false), 4, 5),
         (shape(3, 2, 5, Integers, true), 15, 5),
@@ -336,10 +338,12 @@ pub fn batch_topk() -> Vec<BatchTopkCase> {
         (shape(4, 4, 200, Equal(-1.0), false), 20, 3),
         (shape(4, 130, 130, Extremes, true), 60, 130),
         (shape(2, 4, 20_000, Integers, false), 600, 20_000),
+        (shape(1030, 1, 1, Equal(2.0), false), 1028, 1),
         (shape(5, 31, 400, Real, false), 50, 400),
-    ]
-    .map(case)
-    .to_vec()
+        (shape(50, 31, 1, Real, false), 7, 1),
+    ];
+    cases.extend((1..15).map(|n| (shape(3, 2, 5, Integers, n % 2 == 0), n, 5)));
+    cases.into_iter().map(case).collect()
 }
 
 impl Case for BatchTopkCase {
@@ -356,15 +360,19 @@ impl Case for BatchTopkCase {
         let uploaded = self.shape.upload(backend)?;
         let (mut lists, mut threshold) = (empty_lists(backend, rows, self.stride)?, backend.upload(&[0.5])?);
         let mut longest = unwritten(backend, 1)?;
-        backend.encode_batch_topk(EncodeBatchTopk {
-            encoder: uploaded.encoder(),
-            decoder_norm: uploaded.norm(),
-            n: self.n,
-            threshold_lr: 0.25,
-            threshold: &mut threshold,
-            lists: &mut lists,
-            longest: &mut longest,
-        })?;
+        // The first time all are selected, so that the second finds the traces of that.
+        for n in [rows * d_sae, self.n] {
+            let mut lists_of_all = empty_lists(backend, rows, d_sae)?;
+            backend.encode_batch_topk(EncodeBatchTopk {
+                encoder: uploaded.encoder(),
+                decoder_norm: uploaded.norm(),
+                n,
+                threshold_lr: 0.25,
+                threshold: &mut threshold,
+                lists: if n == self.n { &mut lists } else { &mut lists_of_all },
+                longest: &mut longest,
+            })?;
+        }
         let fits = backend.read_element(&longest, 0)? as usize <= self.stride;
         let mut outputs = if fits { outputs_of_lists(backend, &lists, agree)? } else { Outputs::default() };
         outputs.u32(backend, "longest row", &longest, 1)?;
@@ -384,7 +392,8 @@ pub struct JumpReluCase {
     pub with_pre_activations: bool,
 }
 
-/// Thresholds among the values, on both sides of zero; windows that hold none, some and all; rows with
+/// Thresholds among the values, on both sides of zero; windows that hold none, some and all, and such as
+/// values are on the borders of; rows with
 /// more room than needed, just enough, and too little.
 pub fn jumprelu() -> Vec<JumpReluCase> {
     use Numbers::*;
@@ -397,7 +406,9 @@ pub fn jumprelu() -> Vec<JumpReluCase> {
     [
         (shape(3, 2, 5, Integers, false), 5, None),
         (shape(0, 2, 5, Integers, false), 5, Some(1.0)),
+        (shape(129, 3, 65, Integers, false), 65, None),
         (shape(129, 3, 65, Integers, false), 65, Some(1.0)),
+        (shape(129, 3, 65, Integers, false), 65, Some(2.0)),
         (shape(129, 3, 65, Integers, false), 65, Some(4.5)),
         (shape(2, 4, 200, Equal(1.0), false), 200, Some(0.5)),
         (shape(2, 4, 200, Equal(1.0), false), 100, Some(100.0)),
@@ -426,10 +437,10 @@ impl Case for JumpReluCase {
             longest: &mut longest,
             pre_activations: self.with_pre_activations.then_some(&mut pre_activations),
         })?;
-        let mut outputs = Outputs::default();
+        let fits = backend.read_element(&longest, 0)? as usize <= self.stride;
+        let mut outputs = if fits { outputs_of_lists(backend, &lists, Agree::Bits)? } else { Outputs::default() };
         outputs.u32(backend, "longest row", &longest, 1)?;
-        if backend.read_element(&longest, 0)? as usize <= self.stride {
-            outputs = outputs_of_lists(backend, &lists, Agree::Bits)?;
+        if fits {
             outputs.f32(backend, "pre_activations", &pre_activations, rows * self.stride, Agree::Bits)?;
         }
         Ok(outputs)
@@ -481,18 +492,18 @@ impl Case for ReluDenseCase {
 #[derive(Clone, Debug)]
 pub struct PreActLossCase {
     pub shape: Shape,
-    /// Every so many-th latent is dead.
+    /// Every so many-th latent is dead; 0: none.
     pub dead_every: usize,
 }
 
 /// Integers and powers of two, so that every sum is exact; around a tile's 128 rows and 64 latents and
-/// a block's 256 columns; all dead, some, one.
+/// a block's 256 columns; all dead, some, one, none.
 pub fn pre_act_loss() -> Vec<PreActLossCase> {
     let case = |(rows, d_in, d_sae, dead_every)| PreActLossCase {
         shape: shape(rows, d_in, d_sae, Numbers::Integers, true),
         dead_every,
     };
-    [(1, 1, 1, 1), (129, 3, 130, 2), (5, 257, 65, 1), (300, 4, 7, 7), (0, 2, 3, 1)].map(case).to_vec()
+    [(1, 1, 1, 1), (129, 3, 130, 2), (5, 257, 65, 1), (300, 4, 7, 7), (0, 2, 3, 1), (3, 2, 5, 0)].map(case).to_vec()
 }
 
 impl Case for PreActLossCase {
@@ -507,7 +518,8 @@ impl Case for PreActLossCase {
         let (mut w_dec_gradient, mut threshold_gradient) = (upload(15, d_sae * d_in)?, upload(16, d_sae)?);
         let mut loss = unwritten(backend, d_sae)?;
         let mut latents = vec![u32::MAX; d_sae];
-        let dead = (0..d_sae as u32).step_by(self.dead_every).zip(&mut latents);
+        let candidates = if self.dead_every > 0 { 0..d_sae as u32 } else { 0..0 };
+        let dead = candidates.step_by(self.dead_every.max(1)).zip(&mut latents);
         let n_dead = dead.map(|(dead, to)| *to = dead).count() as u32;
         let dead = DeadLatents { count: backend.upload(&[n_dead])?, latents: backend.upload(&latents)? };
         backend.pre_act_loss(PreActLoss {

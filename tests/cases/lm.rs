@@ -85,12 +85,22 @@ pub struct LayerNormCase {
     pub from: LayerNormFrom,
     /// Added to every input: a mean that is large beside the spread.
     pub offset: f32,
+    /// Factor on every input.
+    pub factor: f32,
 }
 
-/// Widths around a warp's 32, one and zero rows, a constant row, a large mean, edited parts.
+/// Widths around a warp's 32, one and zero rows, a constant row, a large mean, huge and tiny values, one
+/// that is not a number, edited parts.
 pub fn layer_norm() -> Vec<LayerNormCase> {
-    let plain =
-        LayerNormCase { rows: 9, d_model: 33, affine: true, parts: true, from: LayerNormFrom::Input, offset: 0.0 };
+    let plain = LayerNormCase {
+        rows: 9,
+        d_model: 33,
+        affine: true,
+        parts: true,
+        from: LayerNormFrom::Input,
+        offset: 0.0,
+        factor: 1.0,
+    };
     vec![
         plain.clone(),
         LayerNormCase { rows: 1, d_model: 1, ..plain.clone() },
@@ -99,6 +109,9 @@ pub fn layer_norm() -> Vec<LayerNormCase> {
         LayerNormCase { rows: 7, d_model: 32, parts: false, ..plain.clone() },
         LayerNormCase { rows: 3, d_model: 768, ..plain.clone() },
         LayerNormCase { offset: 1000.0, ..plain.clone() },
+        LayerNormCase { factor: 1e15, ..plain.clone() },
+        LayerNormCase { factor: 1e-15, ..plain.clone() },
+        LayerNormCase { factor: f32::NAN, ..plain.clone() },
         LayerNormCase { from: LayerNormFrom::Scale, ..plain.clone() },
         LayerNormCase { from: LayerNormFrom::Normalized, ..plain.clone() },
         LayerNormCase { from: LayerNormFrom::Normalized, affine: false, ..plain },
@@ -108,7 +121,7 @@ pub fn layer_norm() -> Vec<LayerNormCase> {
 impl Case for LayerNormCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let (rows, width, n) = (self.rows, self.d_model, self.rows * self.d_model);
-        let mut host: Vec<f32> = values(1, n).iter().map(|x| x + self.offset).collect();
+        let mut host: Vec<f32> = values(1, n).iter().map(|x| x * self.factor + self.offset).collect();
         if rows > 1 {
             host[width..2 * width].fill(0.5);
         }
@@ -225,7 +238,9 @@ pub fn activate() -> Vec<ActivateCase> {
 
 impl Case for ActivateCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let mut host = values(1, self.len);
+        // What lies behind the elements must stay as it is.
+        let all = self.len + 3;
+        let mut host = values(1, all);
         let rare = [f32::NAN, 1e30, -1e30, f32::INFINITY, f32::NEG_INFINITY, -0.0];
         host.iter_mut().zip(rare).for_each(|(x, rare)| *x = rare);
         host.iter_mut().skip(rare.len()).for_each(|x| *x *= 4.0);
@@ -233,7 +248,7 @@ impl Case for ActivateCase {
         let mut to = backend.upload(&host)?;
         backend.activate(Activate { function: self.function, to: &mut to, len: self.len })?;
         let mut outputs = Outputs::default();
-        outputs.f32(backend, "to", &to, self.len, Agree::Within(bounds))?;
+        outputs.f32(backend, "to", &to, all, Agree::Within(bounds))?;
         Ok(outputs)
     }
 }
@@ -259,11 +274,13 @@ pub struct LinearCase {
     pub adds: bool,
     /// Factor on `x`.
     pub factor: f32,
+    /// Whether the first of `x` is not a number.
+    pub nan: bool,
 }
 
 /// Both layouts of the weights. Just below, at and above a tile's 128 rows x 64 columns x 16 products
 /// and the three steps in flight; widths that are no multiples of 4, which are not loaded 16 bytes at a
-/// time; one, none; huge and tiny values; every function.
+/// time; one, none; huge and tiny values, one that is not a number; every function.
 pub fn linear() -> Vec<LinearCase> {
     let plain = LinearCase {
         rows: 5,
@@ -273,6 +290,7 @@ pub fn linear() -> Vec<LinearCase> {
         function: ActivationFunction::Identity,
         adds: true,
         factor: 1.0,
+        nan: false,
     };
     let sizes = [
         [1, 1, 1],
@@ -293,6 +311,8 @@ pub fn linear() -> Vec<LinearCase> {
         LinearCase { adds: false, ..plain.clone() },
         LinearCase { factor: 1e30, ..plain.clone() },
         LinearCase { factor: 1e-30, ..plain.clone() },
+        LinearCase { nan: true, ..plain.clone() },
+        LinearCase { nan: true, rows: 2, d_input: 13, ..plain.clone() },
     ];
     let cases = sized.into_iter().chain(functions).chain(others);
     cases.flat_map(|case| [false, true].map(|w_is_transposed| LinearCase { w_is_transposed, ..case.clone() })).collect()
@@ -301,7 +321,10 @@ pub fn linear() -> Vec<LinearCase> {
 impl Case for LinearCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let &LinearCase { rows, d_input, d_output, w_is_transposed, function, .. } = self;
-        let x: Vec<f32> = values(1, rows * d_input).iter().map(|x| x * self.factor).collect();
+        let mut x: Vec<f32> = values(1, rows * d_input).iter().map(|x| x * self.factor).collect();
+        if self.nan {
+            x[0] = f32::NAN;
+        }
         let w = values(2, d_input * d_output);
         let (bias, residual) = (values(3, d_output), values(4, rows * d_output));
         let (x_buffer, w_buffer) = (backend.upload(&x)?, backend.upload(&w)?);
@@ -381,6 +404,8 @@ pub fn attention() -> Vec<AttentionCase> {
         (2, 31, 1, 64),
         (1, 7, 2, 65),
         (1, 70, 1, 130),
+        (2, 5, 4, 3),
+        (1, 66, 2, 66),
         (0, 4, 2, 3),
     ];
     let factors = [30.0, 1e-30].map(|factor| AttentionCase { factor, ..case((1, 70, 1, 8)) });
@@ -537,15 +562,26 @@ pub struct UnembedCase {
     pub bias: bool,
     /// Factor on the inputs.
     pub factor: f32,
+    /// Added to all biases, and to the last.
+    pub shift: f32,
+    pub last_shift: f32,
     /// Put in place of the last target.
     pub last_target: Option<u32>,
 }
 
 /// One token; around a tile's 128 rows x 64 tokens and a part's 4,096 tokens; three parts; logits so far
-/// apart that one takes all, and all alike.
+/// apart that one takes all, the last part's, all alike, all far below 0, and none a number.
 pub fn unembed() -> Vec<UnembedCase> {
-    let case =
-        |(rows, d_model, d_vocab)| UnembedCase { rows, d_model, d_vocab, bias: true, factor: 1.0, last_target: None };
+    let case = |(rows, d_model, d_vocab)| UnembedCase {
+        rows,
+        d_model,
+        d_vocab,
+        bias: true,
+        factor: 1.0,
+        shift: 0.0,
+        last_shift: 0.0,
+        last_target: None,
+    };
     let sizes = [
         (1, 1, 1),
         (3, 5, 7),
@@ -561,7 +597,10 @@ pub fn unembed() -> Vec<UnembedCase> {
     let others = [
         UnembedCase { bias: false, ..plain.clone() },
         UnembedCase { factor: 100.0, ..plain.clone() },
-        UnembedCase { factor: 1e-30, bias: false, ..plain },
+        UnembedCase { factor: 1e-30, bias: false, ..plain.clone() },
+        UnembedCase { factor: f32::NAN, ..plain.clone() },
+        UnembedCase { shift: -300.0, ..plain.clone() },
+        UnembedCase { last_shift: 2000.0, ..case((2, 3, 4097)) },
     ];
     sizes.map(case).into_iter().chain(others).collect()
 }
@@ -576,11 +615,12 @@ impl UnembedCase {
     }
 
     fn b_u(&self) -> Vec<f32> {
-        if self.bias {
-            values(3, self.d_vocab)
-        } else {
-            vec![0.0; self.d_vocab]
+        if !self.bias {
+            return vec![0.0; self.d_vocab];
         }
+        let mut biases: Vec<f32> = values(3, self.d_vocab).iter().map(|b| b + self.shift).collect();
+        biases.iter_mut().last().into_iter().for_each(|last| *last += self.last_shift);
+        biases
     }
 
     /// The logits of one row in f64, and how far two f32 versions of one of them can be apart.
@@ -705,6 +745,7 @@ pub fn sample_token() -> Vec<SampleTokenCase> {
         Sampling { top_k: 100_000, ..plain },
         Sampling { top_p: 0.9, ..plain },
         Sampling { top_p: 1e-9, ..plain },
+        Sampling { top_p: 1e-30, ..plain },
         Sampling { top_p: 0.5, temperature: 100.0, ..plain },
         Sampling { top_k: 20, top_p: 0.7, temperature: 3.0, seed: 5 },
     ];

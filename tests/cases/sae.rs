@@ -14,10 +14,12 @@ pub struct RowsCase {
     /// First of the rows to gather.
     pub first: usize,
     pub scatter: bool,
+    /// Put in place of the last destination.
+    pub last_to: Option<u32>,
 }
 
 fn rows_case(n: usize, available: usize, columns: usize, scatter: bool) -> RowsCase {
-    RowsCase { rows: indices(5, n, available), available, columns, first: 0, scatter }
+    RowsCase { rows: indices(5, n, available), available, columns, first: 0, scatter, last_to: None }
 }
 
 /// Widths around a warp's 32, repeated rows, none, and from the middle of the list on.
@@ -44,7 +46,11 @@ impl Case for RowsCase {
         let rows = backend.upload(&self.rows)?;
         let mut outputs = Outputs::default();
         if self.scatter {
-            let to_rows = backend.upload(&(0..n as u32).rev().collect::<Vec<_>>())?;
+            let mut to_rows: Vec<u32> = (0..n as u32).rev().collect();
+            if let (Some(to), Some(last)) = (self.last_to, to_rows.last_mut()) {
+                *last = to;
+            }
+            let to_rows = backend.upload(&to_rows)?;
             let mut to = backend.upload(&values(2, (n + 2) * columns))?;
             let op = ScatterRows { from: &from, from_rows: &rows, to_rows: &to_rows, n, columns, to: &mut to };
             backend.scatter_rows(op)?;
@@ -68,18 +74,33 @@ pub struct PrepareInputCase {
     pub scale: f32,
 }
 
-/// Each normalisation with and without b_dec, odd widths, one row, none.
+/// Each normalisation with and without b_dec, odd widths, one column, one row, none; the last two of many
+/// rows are constant and zero; huge and tiny values, none that is a number.
 pub fn prepare_input() -> Vec<PrepareInputCase> {
     let kinds = [RowNormalization::None, RowNormalization::LayerNorm, RowNormalization::ConstantNorm];
-    let shapes = [(1, 2, true), (9, 31, false), (8, 33, true), (3, 768, true), (0, 5, false)];
-    let case = |normalization, (rows, d_in, b_dec)| PrepareInputCase { rows, d_in, normalization, b_dec, scale: 1.7 };
+    let shapes = [
+        (1, 2, true, 1.7),
+        (2, 1, true, 1.7),
+        (9, 31, false, 1.7),
+        (8, 33, true, 1.7),
+        (3, 768, true, 1.7),
+        (0, 5, false, 1.7),
+        (9, 31, true, 1e30),
+        (9, 31, true, 1e-30),
+        (2, 5, true, f32::NAN),
+    ];
+    let case = |normalization, (rows, d_in, b_dec, scale)| PrepareInputCase { rows, d_in, normalization, b_dec, scale };
     kinds.into_iter().flat_map(|kind| shapes.map(|shape| case(kind, shape))).collect()
 }
 
 impl Case for PrepareInputCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let (rows, width, n) = (self.rows, self.d_in, self.rows * self.d_in);
-        let x = values(1, n);
+        let mut x = values(1, n);
+        if rows > 3 {
+            x[(rows - 2) * width..(rows - 1) * width].fill(0.5);
+            x[(rows - 1) * width..].fill(0.0);
+        }
         let b = values(2, width);
         let (x_buffer, b_buffer) = (backend.upload(&x)?, backend.upload(&b)?);
         let (mut target, mut input) = (unwritten(backend, n)?, unwritten(backend, n)?);
@@ -323,25 +344,32 @@ pub struct ClipScaleCase {
     /// Sums of squares of other gradients.
     pub squares: usize,
     pub max_norm: Option<f32>,
+    /// Factor on the gradients.
+    pub factor: f32,
 }
 
-/// No limit, one that bites, one that does not; empty gradients; more than one part of 65,536; squares of
-/// others, more than a block's threads.
+/// No limit, one that bites, one that does not, one near 1e-6; empty gradients; more than one part of 65,536;
+/// squares of others, more than a block's threads; huge and tiny gradients, infinite ones, none that is a
+/// number.
 pub fn clip_scale() -> Vec<ClipScaleCase> {
-    let case = |lens: &[usize], max_norm| ClipScaleCase { lens: lens.to_vec(), squares: 0, max_norm };
-    vec![
-        case(&[1], None),
-        case(&[255, 257, 1], Some(1.0)),
-        case(&[100, 0, 3], Some(1e9)),
-        case(&[], Some(1.0)),
-        case(&[65_537, 1000], Some(0.5)),
-        ClipScaleCase { squares: 300, ..case(&[20, 3], Some(0.5)) },
-    ]
+    let case = |lens: &[usize], max_norm, factor| ClipScaleCase { lens: lens.to_vec(), squares: 0, max_norm, factor };
+    let mut cases = vec![
+        case(&[1], None, 1.0),
+        case(&[255, 257, 1], Some(1.0), 1.0),
+        case(&[100, 0, 3], Some(1e9), 1.0),
+        case(&[], Some(1.0), 1.0),
+        case(&[65_537, 1000], Some(0.5), 1.0),
+        case(&[10], Some(1e-7), 1e-7),
+        ClipScaleCase { squares: 300, ..case(&[20, 3], Some(0.5), 1.0) },
+    ];
+    cases.extend([1e35, 1e-30, f32::INFINITY, f32::NAN].map(|factor| case(&[100, 7], Some(1.0), factor)));
+    cases
 }
 
 impl Case for ClipScaleCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let upload = |(i, &len): (usize, &usize)| backend.upload(&values(i as u64, len));
+        let gradient = |seed, len| values(seed, len).iter().map(|g| g * self.factor).collect::<Vec<_>>();
+        let upload = |(i, &len): (usize, &usize)| backend.upload(&gradient(i as u64, len));
         let gradients = self.lens.iter().enumerate().map(upload).collect::<Result<Vec<_>>>()?;
         let gradients: Vec<&B::Buffer<f32>> = gradients.iter().collect();
         let mut out = unwritten(backend, 2)?;
@@ -362,19 +390,34 @@ pub struct AdamCase {
     pub len: usize,
     pub step: u64,
     pub clip: f32,
+    /// Factor on the gradient.
+    pub factor: f32,
 }
 
-/// The first step, a late one, one beyond 32 bits; around a block's 256.
+/// The first step, a late one, one beyond 32 bits; around a block's 256; gradients whose squares are
+/// infinite or 0, none that is a number.
 pub fn adam() -> Vec<AdamCase> {
-    let case = |(len, step, clip)| AdamCase { len, step, clip };
-    [(1, 1, 1.0), (255, 2, 0.3), (257, 1000, 1.0), (1000, 1 << 40, 0.01), (0, 1, 1.0)].map(case).to_vec()
+    let case = |(len, step, clip, factor)| AdamCase { len, step, clip, factor };
+    [
+        (1, 1, 1.0, 1.0),
+        (255, 2, 0.3, 1.0),
+        (257, 1000, 1.0, 1.0),
+        (1000, 1 << 40, 0.01, 1.0),
+        (0, 1, 1.0, 1.0),
+        (40, 1, 1.0, 1e30),
+        (40, 1, 1.0, 1e-30),
+        (3, 1, 1.0, f32::NAN),
+    ]
+    .map(case)
+    .to_vec()
 }
 
 impl Case for AdamCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let squares: Vec<f32> = values(4, self.len).iter().map(|x| x * x).collect();
         let mut parameter = backend.upload(&values(1, self.len))?;
-        let gradient = backend.upload(&values(2, self.len))?;
+        let gradient: Vec<f32> = values(2, self.len).iter().map(|g| g * self.factor).collect();
+        let gradient = backend.upload(&gradient)?;
         let mut exp_avg = backend.upload(&values(3, self.len))?;
         let mut exp_avg_sq = backend.upload(&squares)?;
         let clip = backend.upload(&[self.clip, 0.0])?;
@@ -404,14 +447,34 @@ pub struct RowsOfMatrixCase {
     pub columns: usize,
     /// Added to every value.
     pub offset: f32,
+    /// Factor on every value.
+    pub factor: f32,
 }
 
-/// Around a warp's 32 columns, a block's 8 rows, a chunk's 128 rows; a mean far above the spread.
+impl RowsOfMatrixCase {
+    fn matrix(&self) -> Vec<f32> {
+        values(1, self.rows * self.columns).iter().map(|x| x * self.factor + self.offset).collect()
+    }
+}
+
+/// Around a warp's 32 columns, a block's 8 rows, a chunk's 128 rows; a mean far above the spread; huge and
+/// tiny values, none that is a number.
 pub fn rows_of_matrix() -> Vec<RowsOfMatrixCase> {
-    let case = |(rows, columns, offset)| RowsOfMatrixCase { rows, columns, offset };
-    [(1, 1, 0.0), (8, 31, 0.0), (9, 33, 0.0), (127, 32, 0.0), (129, 65, 1e4), (300, 7, 0.0), (0, 4, 0.0)]
-        .map(case)
-        .to_vec()
+    let case = |(rows, columns, offset, factor)| RowsOfMatrixCase { rows, columns, offset, factor };
+    [
+        (1, 1, 0.0, 1.0),
+        (8, 31, 0.0, 1.0),
+        (9, 33, 0.0, 1.0),
+        (127, 32, 0.0, 1.0),
+        (129, 65, 1e4, 1.0),
+        (300, 7, 0.0, 1.0),
+        (0, 4, 0.0, 1.0),
+        (9, 33, 0.0, 1e35),
+        (9, 33, 0.0, 1e-30),
+        (9, 33, 0.0, f32::NAN),
+    ]
+    .map(case)
+    .to_vec()
 }
 
 /// The norms of rows.
@@ -420,9 +483,8 @@ pub struct RowNormsCase(pub RowsOfMatrixCase);
 
 impl Case for RowNormsCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let RowsOfMatrixCase { rows, columns, offset } = self.0;
-        let matrix = values(1, rows * columns).iter().map(|x| x + offset).collect::<Vec<_>>();
-        let (matrix, mut norms) = (backend.upload(&matrix)?, unwritten(backend, rows)?);
+        let RowsOfMatrixCase { rows, columns, .. } = self.0;
+        let (matrix, mut norms) = (backend.upload(&self.0.matrix())?, unwritten(backend, rows)?);
         backend.row_norms(RowNorms { matrix: &matrix, rows, columns, norms: &mut norms })?;
         let mut outputs = Outputs::default();
         outputs.f32(backend, "norms", &norms, rows, Agree::Relative(2.0 * ROUNDING))?;
@@ -436,9 +498,8 @@ pub struct RowVarianceCase(pub RowsOfMatrixCase);
 
 impl Case for RowVarianceCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let RowsOfMatrixCase { rows, columns, offset } = self.0;
-        let x = values(1, rows * columns).iter().map(|x| x + offset).collect::<Vec<_>>();
-        let (x, mut variance) = (backend.upload(&x)?, unwritten(backend, rows)?);
+        let RowsOfMatrixCase { rows, columns, .. } = self.0;
+        let (x, mut variance) = (backend.upload(&self.0.matrix())?, unwritten(backend, rows)?);
         backend.row_variance(RowVariance { x: &x, rows, d_in: columns, variance: &mut variance })?;
         // f64 throughout: even with a mean of 1e4 beside a spread of 1, 1e-12 of it is lost.
         let mut outputs = Outputs::default();
@@ -461,7 +522,7 @@ pub fn scale() -> Vec<ScaleCase> {
 impl Case for ScaleCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let from = backend.upload(&values(1, self.len))?;
-        let mut to = unwritten(backend, self.len + 3)?;
+        let mut to = backend.upload(&values(2, self.len + 3))?;
         backend.scale(Scale { from: &from, factor: 0.3, len: self.len, to: &mut to })?;
         let mut outputs = Outputs::default();
         outputs.f32(backend, "to", &to, self.len + 3, Agree::Bits)?;

@@ -13,6 +13,7 @@ struct Shared { alignas(16) float at[kN]; };
 struct Memory {
     const float* in;  // [2 kN]: 0, 1, 2, ...
     float* out;       // [kN], NaN
+    float* single;    // [1]
 };
 
 // ---- Barriers ------------------------------------------------------------------------------------------
@@ -94,6 +95,11 @@ __global__ void read_behind_shared(Memory m) { m.out[threadIdx.x] = shared<Share
 __global__ void unwritten_memory(Memory m) { m.out[threadIdx.x] = m.out[threadIdx.x]; }
 __global__ void write_behind_memory(Memory m) { m.out[threadIdx.x + 1] = 1; }
 __global__ void write_before_memory(Memory m) { m.out[int(threadIdx.x) - 1] = 1; }
+// Behind memory that does not end on a multiple of 16 bytes.
+__global__ void write_close_behind_memory(Memory m) {
+    if (threadIdx.x == 0) m.single[1] = 1;
+}
+__global__ void read_before_memory(Memory m) { m.out[threadIdx.x] = m.in[int(threadIdx.x) - 1]; }
 __global__ void read_behind_memory(Memory m) { m.out[threadIdx.x] = m.in[threadIdx.x + kN + 1]; }
 
 // Of two blocks, the second needs the first.
@@ -220,7 +226,8 @@ const Case kCases[] = {
     CASE(barrier), CASE(missing_barrier), CASE(missing_barrier_in_order), CASE(missing_barrier_before_reuse),
     CASE(divergent_barrier), CASE(deadlock), CASE(barrier_of_those_left),
     CASE(unwritten_shared), CASE(shared_of_another_block, 2), CASE(write_behind_shared), CASE(read_behind_shared),
-    CASE(unwritten_memory), CASE(write_behind_memory), CASE(write_before_memory), CASE(read_behind_memory),
+    CASE(unwritten_memory), CASE(write_behind_memory), CASE(write_close_behind_memory),
+    CASE(write_before_memory), CASE(read_before_memory), CASE(read_behind_memory),
     CASE(block_that_needs_another, 2),
     CASE(copy), CASE(copy_without_wait), CASE(copy_without_commit), CASE(copy_without_barrier),
     CASE(copy_of_the_newer_group, 1, kN, sizeof(TwoShared)), CASE(copy_of_nothing), CASE(copy_to_odd_places),
@@ -239,12 +246,13 @@ int run(const Case& it, int order, cusae_stream& stream) {
     float in[2 * kN], out[kN];
     for (unsigned i = 0; i < 2 * kN; i++) in[i] = float(i);
     stream.ordinal = order;
-    void *device_in, *device_out;
+    void *device_in, *device_out, *device_single;
     cudaSetDevice(order);
     cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
     cudaMalloc(&device_in, sizeof in);
     cudaMalloc(&device_out, sizeof out);
-    m = {static_cast<float*>(device_in), static_cast<float*>(device_out)};
+    cudaMalloc(&device_single, sizeof(float));
+    m = {static_cast<float*>(device_in), static_cast<float*>(device_out), static_cast<float*>(device_single)};
     cudaMemcpyAsync(device_in, in, sizeof in, cudaMemcpyHostToDevice, stream.handle);
     if (int error = launch(it.kernel, it.grid, it.block, it.shared_bytes, &stream, m)) return error;
     cudaMemcpyAsync(out, device_out, sizeof out, cudaMemcpyDeviceToHost, stream.handle);
@@ -254,6 +262,7 @@ int run(const Case& it, int order, cusae_stream& stream) {
     std::fflush(stdout);
     cudaFree(device_in);
     cudaFree(device_out);
+    cudaFree(device_single);
     return 0;
 }
 

@@ -5,8 +5,11 @@
 #pragma once
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <functional>
 #include <map>
+
+#include <unistd.h>
 
 #include "emu.h"
 
@@ -127,8 +130,12 @@ struct Event {
     Stream* stream = nullptr;
 };
 
+struct Allocation {
+    void* pages;
+    size_t mapped_bytes, bytes, padded;  // padded to whole 16 bytes
+};
 inline std::mutex memory_mutex;
-inline std::map<void*, size_t> memory;              // every allocation, by its start
+inline std::map<void*, Allocation> memory;          // by its start
 inline std::map<const void*, size_t> shared_asked;  // bytes of shared memory that cudaFuncSetAttribute allows a kernel
 inline thread_local int device = 0;
 inline std::mutex failure_mutex;
@@ -205,22 +212,63 @@ inline cudaError_t cudaDriverGetVersion(int* out) { return *out = 13000, cudaSuc
 inline cudaError_t cudaRuntimeGetVersion(int* out) { return *out = 13000, cudaSuccess; }
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) { return *free = *total = size_t(1) << 30, cudaSuccess; }
 
-// Device memory starts as NaN and is fenced on both sides.
+namespace emu {
+
+// Device memory starts as NaN and is fenced on both sides: before it lies a guard, behind it, after up to
+// 15 bytes of one, a page that nobody may touch.
+constexpr size_t kPage = 4096, kGuardBefore = 256;
+
+inline unsigned char* fenced_memory(size_t bytes, Allocation& out) {
+    const size_t padded = (bytes + 15) / 16 * 16, used = (kGuardBefore + padded + kPage - 1) / kPage * kPage;
+    void* const pages = mmap(nullptr, used + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) return nullptr;
+    unsigned char *end = static_cast<unsigned char*>(pages) + used, *start = end - padded;
+    mprotect(end, kPage, PROT_NONE);
+    guard(start - kGuardBefore, kGuardBefore);
+    std::memset(start, 0xff, bytes);
+    guard(start + bytes, padded - bytes);
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(start - kGuardBefore, kGuardBefore);
+    __asan_poison_memory_region(start + bytes, padded - bytes + kPage);
+#endif
+    out = {pages, used + kPage, bytes, padded};
+    return start;
+}
+
+inline void free_fenced(unsigned char* start, const Allocation& it) {
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(it.pages, it.mapped_bytes);
+#endif
+    const size_t before = first_unguarded(start - kGuardBefore, kGuardBefore);
+    const size_t after = first_unguarded(start + it.bytes, it.padded - it.bytes);
+    if (before < kGuardBefore || after < it.padded - it.bytes) {
+        const ptrdiff_t first = before < kGuardBefore ? ptrdiff_t(before) - ptrdiff_t(kGuardBefore) : ptrdiff_t(it.bytes + after);
+        std::fprintf(stderr, "emu: memory was written %td bytes from the start of an allocation of %zu bytes\n", first, it.bytes);
+        std::abort();
+    }
+    munmap(it.pages, it.mapped_bytes);
+}
+
+// Says what a segmentation fault is likely to be, then lets it happen.
+inline void explain_segmentation_faults() {
+    static const auto before = std::signal(SIGSEGV, [](int) {
+        constexpr char kText[] = "emu: a kernel has left its memory, or a thread its stack; scripts/test_sanitized.sh says where\n";
+        if (write(2, kText, sizeof kText - 1) >= 0) std::signal(SIGSEGV, SIG_DFL);
+    });
+    (void)before;
+}
+
+}  // namespace emu
+
 inline cudaError_t cudaMalloc(void** out, size_t bytes) {
     emu::calls.allocations++;
-    const size_t whole = (bytes + 2 * 256 + 255) / 256 * 256;
-    unsigned char* start = static_cast<unsigned char*>(std::aligned_alloc(256, whole));
-    if (!start) return cudaErrorMemoryAllocation;
-    emu::guard(start, 256);
-    std::memset(start + 256, 0xff, bytes);
-    emu::guard(start + 256 + bytes, whole - 256 - bytes);
-    *out = start + 256;
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_poison_memory_region(start, 256);
-    __asan_poison_memory_region(start + 256 + bytes, whole - 256 - bytes);
+#if !defined(__SANITIZE_ADDRESS__)
+    emu::explain_segmentation_faults();
 #endif
+    emu::Allocation allocation;
+    if (!(*out = emu::fenced_memory(bytes, allocation))) return cudaErrorMemoryAllocation;
     std::lock_guard<std::mutex> lock(emu::memory_mutex);
-    emu::memory[*out] = bytes;
+    emu::memory[*out] = allocation;
     return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* at) {
@@ -229,20 +277,8 @@ inline cudaError_t cudaFree(void* at) {
     std::lock_guard<std::mutex> lock(emu::memory_mutex);
     const auto found = emu::memory.find(at);
     if (found == emu::memory.end()) return cudaErrorInvalidValue;
-    const size_t bytes = found->second, whole = (bytes + 2 * 256 + 255) / 256 * 256;
-    unsigned char* start = static_cast<unsigned char*>(at) - 256;
+    emu::free_fenced(static_cast<unsigned char*>(at), found->second);
     emu::memory.erase(found);
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(start, whole);
-#endif
-    const size_t before = emu::first_unguarded(start, 256), behind = whole - 256 - bytes;
-    const size_t after = emu::first_unguarded(start + 256 + bytes, behind);
-    if (before < 256 || after < behind) {
-        const ptrdiff_t first = before < 256 ? ptrdiff_t(before) - 256 : ptrdiff_t(bytes + after);
-        std::fprintf(stderr, "emu: memory was written %td bytes from the start of an allocation of %zu bytes\n", first, bytes);
-        std::abort();
-    }
-    std::free(start);
     return cudaSuccess;
 }
 inline cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) {

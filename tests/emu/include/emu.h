@@ -1,7 +1,8 @@
 // emu.h: runs CUDA kernels on the CPU, for tests only.
 //
 // A block is a set of fibers on one OS thread; a fiber runs until it must wait. What a GPU leaves
-// open is decided against the kernel: threads run in an order drawn from a seed, shared memory
+// open is decided against the kernel: threads run in an order drawn from a seed, all alike where it is
+// odd and one warp far ahead of the others where it is even; shared memory
 // starts as NaN, an asynchronous copy poisons its destination and arrives as late as it may. So a
 // missing barrier or wait gives wrong numbers or a reported deadlock here, not luck.
 //
@@ -69,8 +70,9 @@ inline void prepare(Context& context, char* stack, size_t size, void (*entry)())
 
 constexpr size_t kStackBytes = 128 << 10;
 constexpr size_t kGuardBytes = 64;
-// What lies around memory: NaN as a float, and large as an index, so that reading it shows, too.
-inline unsigned char guard_byte(size_t i) { return (0x7fcbadbdu >> (8 * (i % 4))) & 0xff; }
+// What lies around memory: as a float a signalling NaN, which arithmetic makes a quiet one, and large as an
+// index, so that reading it shows, too.
+inline unsigned char guard_byte(size_t i) { return (0x7f8badbdu >> (8 * (i % 4))) & 0xff; }
 inline void guard(unsigned char* from, size_t bytes) {
     for (size_t i = 0; i < bytes; i++) from[i] = guard_byte(i);
 }
@@ -148,7 +150,8 @@ struct Machine {
     std::vector<unsigned char> shared;
     Barrier cluster_barrier;
     size_t alive = 0;
-    uint64_t random = 0;  // 0: threads in order
+    uint64_t random = 0;      // 0: threads in order
+    bool runs_ahead = false;  // who was woken last goes on, so that a warp leaves the others behind
     std::string failure;
 
     size_t below(size_t n) {
@@ -339,6 +342,18 @@ inline void resume(Machine& m, Fiber& fiber) {
     }
 }
 
+// Takes one of the threads that can run, which are those from `head` on.
+inline Fiber* take_ready(Machine& m, size_t& head) {
+    const size_t last = m.ready.size() - 1;
+    if (m.runs_ahead && m.below(16) > 0) {
+        Fiber* fiber = m.ready[last];
+        m.ready.pop_back();
+        return fiber;
+    }
+    if (m.random) std::swap(m.ready[head], m.ready[head + m.below(last + 1 - head)]);
+    return m.ready[head++];
+}
+
 inline void run_fibers(Machine& m) {
     for (size_t head = 0; m.alive && m.failure.empty();) {
         if (m.random && m.below(4) == 0) poll_all();
@@ -349,8 +364,7 @@ inline void run_fibers(Machine& m) {
             if (m.ready.empty() && !deliver_any()) m.failure = deadlock_report(m);
             continue;
         }
-        if (m.random) std::swap(m.ready[head], m.ready[head + m.below(m.ready.size() - head)]);
-        resume(m, *m.ready[head++]);
+        resume(m, *take_ready(m, head));
     }
     for (Fiber& fiber : m.fibers)
         if (fiber.stack) {  // abandoned after a failure
@@ -434,6 +448,7 @@ inline std::string run(const Launch& launch, uint64_t order) {
             // Blocks too come in an order of the seed's: forwards, backwards.
             const unsigned cluster = order % 2 ? clusters - 1 - i : i;
             machine->random = order ? order * 0x9E3779B97F4A7C15ull + cluster + 1 : 0;
+            machine->runs_ahead = order && order % 2 == 0;
             run_cluster(*machine, cluster * launch.cluster);
             if (!machine->failure.empty()) {
                 next = clusters;

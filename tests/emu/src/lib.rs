@@ -1,17 +1,41 @@
 //! The kernels of cuda/ on the CPU, for tests: see include/emu.h.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_int, c_void, CString};
+use std::sync::OnceLock;
+
+type Table = unsafe extern "C" fn() -> *const c_void;
 
 unsafe extern "C" {
     fn cusae_emu_table() -> *const c_void;
     fn cusae_emu_calls() -> Calls;
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
+
+const RTLD_NOW: c_int = 2;
 
 /// The emulator's `cusae_table` of cuda/api.h. Its devices are the same CPU with threads run in
 /// another order: number 0 in order, the others shuffled.
+///
+/// The environment variable `CUSAE_EMU_LIBRARY` names a library whose table it is instead:
+/// scripts/mutations.py compiles one with faults planted.
 pub fn table() -> *const c_void {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    let table = TABLE.get_or_init(|| match std::env::var("CUSAE_EMU_LIBRARY") {
+        Ok(path) => table_of_library(&path),
+        Err(_) => cusae_emu_table,
+    });
     // SAFETY: the function takes nothing and returns a constant.
-    unsafe { cusae_emu_table() }
+    unsafe { table() }
+}
+
+fn table_of_library(path: &str) -> Table {
+    let file = CString::new(path).unwrap();
+    // SAFETY: both strings end in 0, and the library is one of the emulator.
+    let function = unsafe { dlsym(dlopen(file.as_ptr(), RTLD_NOW), c"cusae_emu_table".as_ptr()) };
+    assert!(!function.is_null(), "{path} has no cusae_emu_table");
+    // SAFETY: that is the type of the function with this name.
+    unsafe { std::mem::transmute::<*mut c_void, Table>(function) }
 }
 
 /// How often this thread has called the emulator's runtime.

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Plants one fault at a time in the kernels and demands that a test notices each.
+
+    scripts/mutations.py                  every fault
+    scripts/mutations.py gemm.cuh adam.cu faults in these files of cuda/ only
+    scripts/mutations.py --list           names them, compiles and runs nothing
+
+Faults are those of tests/mutations.toml, and three kinds that are found in the files themselves: each
+barrier and each wait for a copy is left out, each refusal and each call of a function that refuses
+passes. A fault that nothing notices is printed, and the exit code is 1.
+
+All faults are compiled into one library of the emulator, a file's in one program text: what a fault
+changes is repeated in a namespace of its own, and CUSAE_MUTANT says at run time which of them an
+operation takes. The test programs load that library instead of what they are linked with.
+"""
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CUDA = ROOT / "cuda"
+INCLUDE = ROOT / "tests" / "emu" / "include"
+WORK = ROOT / "target" / "mutations"
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off", f"-I{INCLUDE}", f"-I{CUDA}", f"-I{WORK}"]
+# What these hold is no kernel, and tests/emulator.rs is about the emulator itself.
+WITHOUT_KERNELS = {"device.cuh", "runtime.cu"}
+SECONDS = 120  # that a test may take: one that hangs has noticed, too
+
+# Statements whose absence a test must notice.
+WAITS = re.compile(r"\b(__syncthreads|__syncwarp|cp_async_wait<[^;]*>|cp_async_commit|(?:mbar|wgmma_|fence_|tma_)\w*wait\w*)\([^;]*\);")
+REFUSALS = re.compile(r'refuse\("[^"]*"\)')
+REFUSING_CALLS = re.compile(r"if \(int error = refuse_\w+\([^;]*\)\) return error;")
+
+
+@dataclasses.dataclass
+class Mutant:
+    number: int
+    file: str
+    line: int
+    old: str
+    new: str
+    text: str  # the whole file with the fault
+    compile: list  # files of cuda/ that show it
+    program: str
+    tests: list  # [] for all of the program
+
+    def __str__(self):
+        old, new = (" ".join(text.split()) for text in (self.old, self.new))
+        return f"{self.file}:{self.line}: {old}  ->  {new or 'nothing'}"
+
+
+def read_list(chosen):
+    """All mutants, numbered from 1."""
+    groups = tomllib.loads((ROOT / "tests" / "mutations.toml").read_text())["group"]
+    files = {path.name for path in CUDA.iterdir() if path.suffix in (".cu", ".cuh")} - WITHOUT_KERNELS
+    if missing := files - {group["file"] for group in groups}:
+        sys.exit(f"tests/mutations.toml has no faults for {', '.join(sorted(missing))}")
+    mutants, seen = [], set()
+    for group in groups:
+        name = group["file"]
+        source = (CUDA / name).read_text()
+
+        def add(start, old, new, program="kernels"):
+            text = source[:start] + new + source[start + len(old):]
+            where = group.get("compile", [name]), program, group["tests"] if program == "kernels" else []
+            mutants.append(Mutant(len(mutants) + 1, name, source[:start].count("\n") + 1, old, new, text, *where))
+
+        for old, new in group.get("faults", []):
+            if source.count(old) != 1:
+                sys.exit(f"tests/mutations.toml, {name}: it has {source.count(old)} times, expected once: {old!r}")
+            add(source.index(old), old, new)
+        if name in seen:
+            continue
+        seen.add(name)
+        left_out = group.get("not", [])
+        for found in WAITS.finditer(source):
+            if found[0] not in left_out:
+                add(found.start(), found[0], "{}")
+        for found in REFUSALS.finditer(source):
+            add(found.start(), found[0], "CUSAE_OK", "refusals")
+        for found in REFUSING_CALLS.finditer(source):
+            if found[0] not in left_out:
+                add(found.start(), found[0], "", "refusals")
+    return [mutant for mutant in mutants if not chosen or mutant.file in chosen]
+
+
+def includes(name):
+    """A file of cuda/ and all it includes, what is included first."""
+    order = []
+    for inner in re.findall(r'^#include "(\w+\.cuh)"', (CUDA / name).read_text(), re.M):
+        order += [file for file in includes(inner) if file not in order]
+    return [file for file in order if file != "device.cuh"] + [name]
+
+
+def body(name, text):
+    """A file's text without what it includes and what makes it be included once."""
+    text = re.sub(r'^(#pragma once|#include "\w+\.cuh")$', "", text, flags=re.M)
+    return f'#line 1 "{name}"\n{text}\n'
+
+
+def program_text(unit, changed, mutants):
+    """`unit`.cu with these mutants of `changed`, which is the file itself or one it includes."""
+    order = includes(unit)
+    at = order.index(changed)
+    unchanged = {file: (CUDA / file).read_text() for file in order}
+    text = ['#include "device.cuh"\n'] + [body(file, unchanged[file]) for file in order[:at]]
+    versions = [(mutant.number, mutant.text) for mutant in mutants]
+    if changed == unit:
+        versions.insert(0, (0, unchanged[unit]))
+    for number, of_changed in versions:
+        text.append(f"""
+#undef CUSAE_NS
+#undef CUSAE_NAME
+#define CUSAE_NS cusae_emu::mutant_{number}
+#define CUSAE_NAME(name) mutant_{number}_##name
+namespace cusae_emu::mutant_{number} {{ using namespace cusae_emu; }}
+""")
+        for file in order[at:]:
+            text.append(body(f"{file} with fault {number}", of_changed if file == changed else unchanged[file]))
+    return "".join(text)
+
+
+def operations(unit):
+    return re.findall(r"^CUSAE_API\((\w+)\)", (CUDA / unit).read_text(), re.M)
+
+
+def choice(units, mutants):
+    """The functions of api.h, which take the chosen version."""
+    text = ['#include <cstdlib>\n#include "api.h"\n', "static int chosen() { return std::atoi(std::getenv(\"CUSAE_MUTANT\")); }\n"]
+    for unit in units:
+        numbers = [mutant.number for mutant in mutants if unit in mutant.compile]
+        for name in operations(unit):
+            declared = "".join(f'extern "C" int mutant_{n}_{name}(const cusae_{name}*, cusae_stream*);\n' for n in [0, *numbers])
+            cases = "".join(f"        case {n}: return mutant_{n}_{name}(a, stream);\n" for n in numbers)
+            text.append(
+                f'{declared}extern "C" int cusae_emu_{name}(const cusae_{name}* a, cusae_stream* stream) {{\n'
+                f"    switch (chosen()) {{\n{cases}        default: return mutant_0_{name}(a, stream);\n    }}\n}}\n"
+            )
+    return "".join(text)
+
+
+def compiler(*arguments):
+    done = subprocess.run([os.environ.get("CXX", "c++"), *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit("\n".join(done.stderr.splitlines()[:20]))
+
+
+def build(mutants, jobs):
+    """The emulator's library with all mutants."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    flags = FLAGS + (["-mfma"] if " fma " in pathlib.Path("/proc/cpuinfo").read_text() else [])
+    (WORK / "emulator.h").write_text("#include <cstdint>\n#include <cuda_bf16.h>\n#include <cuda_runtime.h>\n")
+    compiler(*flags, "-x", "c++-header", WORK / "emulator.h", "-o", WORK / "emulator.h.gch")
+    units = sorted(path.name for path in CUDA.glob("*.cu") if path.name not in WITHOUT_KERNELS)
+    texts = {"choice.cpp": choice(units, mutants), "runtime.cpp": (CUDA / "runtime.cu").read_text()}
+    for unit in units:
+        for changed in includes(unit):
+            of_both = [mutant for mutant in mutants if mutant.file == changed and unit in mutant.compile]
+            if of_both or changed == unit:
+                texts[f"{unit}-{changed}.cpp"] = program_text(unit, changed, of_both)
+
+    def compile_text(name):
+        (WORK / name).write_text(texts[name])
+        compiler(*flags, "-include", "emulator.h", "-c", WORK / name, "-o", WORK / f"{name}.o")
+        return WORK / f"{name}.o"
+
+    longest_first = sorted(texts, key=lambda name: -len(texts[name]))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        objects = list(pool.map(compile_text, longest_first))
+    compiler("-shared", "-o", WORK / "emulator.so", *objects, "-pthread")
+    return WORK / "emulator.so"
+
+
+def test_programs():
+    command = ["cargo", "test", "--quiet", "--no-run", "--message-format", "json", "--test", "kernels", "--test", "refusals"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    artifacts = [m for m in messages if m.get("reason") == "compiler-artifact" and m["executable"]]
+    return {m["target"]["name"]: m["executable"] for m in artifacts}
+
+
+def passes(program, tests, library, number):
+    """Whether all these tests pass with a mutant; those after one that fails are not run."""
+    environment = {**os.environ, "CUSAE_EMU_LIBRARY": str(library), "CUSAE_MUTANT": str(number), "CUSAE_TEST_DEVICE": "emulated"}
+    for test in tests or [None]:
+        command = [program, "--test-threads=1"] + (["--exact", test] if test else [])
+        try:
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return False
+        if done.returncode:
+            return False
+        if "running 0 tests" in done.stdout:
+            sys.exit(f"tests/mutations.toml: there is no test {test}")
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", help="files of cuda/; all where none is named")
+    parser.add_argument("--list", action="store_true", help="name the faults only")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once; the number of cores")
+    arguments = parser.parse_args()
+    mutants = read_list(arguments.files)
+    if arguments.list:
+        print(*mutants, sep="\n")
+        return
+    start = time.time()
+    programs = test_programs()
+    library = build(mutants, arguments.jobs)
+    print(f"{len(mutants)} faults compiled in {time.time() - start:.0f} s", flush=True)
+    tests = sorted({(mutant.program, test) for mutant in mutants for test in mutant.tests})
+    tests += [(program, None) for program in {mutant.program for mutant in mutants if not mutant.tests}]
+
+    def unchanged(of):
+        program, test = of
+        return of if not passes(programs[program], [test], library, 0) else None
+
+    def survives(mutant):
+        return mutant if passes(programs[mutant.program], mutant.tests, library, mutant.number) else None
+
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        if failing := [of for of in pool.map(unchanged, tests) if of]:
+            sys.exit(f"without any fault fails: {failing}")
+        survivors = []
+        for survivor in filter(None, pool.map(survives, mutants)):
+            survivors.append(survivor)
+            print(f"nothing notices {survivor}", flush=True)
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} faults are noticed, {time.time() - start:.0f} s")
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
