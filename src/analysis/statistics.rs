@@ -290,11 +290,14 @@ mod tests {
         assert_eq!(first.examples, [vec![place(0, 2, 4.0), place(1, 1, 4.0)], vec![place(0, 1, 1.0)]]);
         // Feature 2 shares two of the four tokens where either fires, feature 1 one of three.
         assert_eq!(first.together, [(2, 0.5), (1, 1.0 / 3.0)]);
-        // By hand: over six tokens, feature 0 is 0 1 4 0 4 0 and feature 2 is 0 2 0 1 3 0.
-        let [Correlated { feature: 2, pearson, cosine }, Correlated { feature: 1, .. }] = first.correlated[..] else {
+        // By hand: over six tokens, feature 0 is 0 1 4 0 4 0, feature 1 is 0 0 0.5 0 0 0 and feature 2 is 0 2 0 1 3 0.
+        let [Correlated { feature: 1, pearson: nearest, .. }, Correlated { feature: 2, pearson, cosine }] =
+            first.correlated[..]
+        else {
             panic!("{:?}", first.correlated)
         };
         let close = |a: f32, b: f64| assert!((f64::from(a) - b).abs() < 1e-6, "{a} {b}");
+        close(nearest, (6.0 * 2.0 - 9.0 * 0.5) / ((6.0f64 * 33.0 - 81.0) * (6.0 * 0.25 - 0.25)).sqrt());
         close(pearson, (6.0 * 14.0 - 9.0 * 6.0) / ((6.0f64 * 33.0 - 81.0) * (6.0 * 14.0 - 36.0)).sqrt());
         close(cosine, 14.0 / (33.0f64 * 14.0).sqrt());
         let dead = &found[3];
