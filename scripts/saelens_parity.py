@@ -99,6 +99,10 @@ def cusae(binary, folder, x, scratch):
 def differences(binary, folder, training, scratch):
     """What differs between SAELens' results and ours, one line each."""
     sae = (TrainingSAE if training else SAE).load_from_disk(folder).eval()
+    if training and sae.cfg.normalize_activations == "expected_average_only_in":
+        # What commands make of a checkpoint: SAELens does the same at the end of training.
+        scale = load_file(Path(folder) / "statistics.safetensors")["input_scale"].item()
+        sae.fold_activation_norm_scaling_factor(scale)
     if training and sae.cfg.architecture() in ("batchtopk", "matryoshka_batchtopk"):
         # In training a row's features depend on the other rows: compared is what SAELens saves of it.
         sae.save_inference_model(scratch / "inference")
