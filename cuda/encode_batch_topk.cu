@@ -1,7 +1,7 @@
 // encode_batch_topk: of the pre-activations h of a whole batch the n largest, as lists by row, and the
 // running mean of the smallest key selected. Source: SAELens batchtopk_sae.py.
 //
-//   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
+//   input [B, D], w_enc [F, D] f32 or bf16      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
 //   lists  out [B, S]: latents ascending, values h; what lies beyond a row's count stays as it was
 //   threshold  in and out [1] f64      longest  out [1] u32: entries of the longest row, listed or not
 //
@@ -187,6 +187,6 @@ CUSAE_API(encode_batch_topk)(const cusae_encode_batch_topk* a, cusae_stream* str
     Search* const search = reinterpret_cast<Search*>(memory);
     const KeyOrder order{a->decoder_norm, 0.0f, false};
     const Chunk<KeyOrder> chunk{encoder, order, h, maxima, groups, a->lists, nullptr, &search->longest, 0};
-    if (int error = encode(encoder, KeepGroupMaxima<KeyOrder>{chunk}, stream)) return error;
+    if (int error = encode_chunk(chunk, stream)) return error;
     return select_in_batch(*a, chunk, search, ties, stream);
 }

@@ -3,8 +3,8 @@
 mod cases;
 mod devices;
 
-use cases::{activation, check, decoder, devices, encode, fails, listed, lm, refused, sae};
-use cusae::backend::{Backend, Buffer, StepScalars};
+use cases::{activation, check, check_both_paths, decoder, devices, encode, fails, listed, lm, refused, sae};
+use cusae::backend::{bf16, ActivationFunction, Backend, Buffer, Cpu, Linear, Matrix, StepScalars};
 
 #[test]
 fn embed() {
@@ -36,6 +36,33 @@ fn linear() {
 fn linear_refuses_more_columns_than_its_grid_has_room_for() {
     let case = lm::LinearCase { rows: 0, d_input: 0, d_output: 4_194_241, ..lm::linear().swap_remove(0) };
     refused(case, "linear: a product has more than 4194240 columns");
+}
+
+#[test]
+fn linear_in_bf16() {
+    check_both_paths(lm::linear_in_bf16());
+}
+
+#[test]
+fn products_refuse_operands_of_two_types_and_weights_laid_out_for_another() {
+    let case = || lm::LinearCase { bf16: true, ..lm::linear().swap_remove(0) };
+    assert!(!case().w_is_transposed);
+    fails(case(), "linear: bf16 weights are not transposed");
+    let (x, w, mut out) = (vec![1.0f32], vec![bf16::ONE], vec![0.0]);
+    let error = Cpu.linear(Linear {
+        x: Matrix::F32(&x),
+        w: Matrix::Bf16(&w),
+        w_is_transposed: true,
+        bias: None,
+        function: ActivationFunction::Identity,
+        residual: None,
+        rows: 1,
+        d_input: 1,
+        d_output: 1,
+        out: &mut out,
+    });
+    let sentence = "linear: x is f32, w is bf16; a product takes two of one type";
+    assert_eq!(error.unwrap_err().to_string(), sentence);
 }
 
 #[test]
@@ -176,6 +203,41 @@ fn encode_relu_dense() {
 }
 
 #[test]
+fn encode_topk_in_bf16() {
+    check_both_paths(encode::topk_in_bf16());
+}
+
+#[test]
+fn encode_dead_topk_in_bf16() {
+    check_both_paths(encode::dead_topk_in_bf16());
+}
+
+#[test]
+fn encode_relu_in_bf16() {
+    check_both_paths(encode::relu_in_bf16());
+}
+
+#[test]
+fn encode_relu_dense_in_bf16() {
+    check_both_paths(encode::relu_dense_in_bf16());
+}
+
+#[test]
+fn encode_batch_topk_in_bf16() {
+    check_both_paths(encode::batch_topk_in_bf16());
+}
+
+#[test]
+fn encode_jumprelu_in_bf16() {
+    check_both_paths(encode::jumprelu_in_bf16());
+}
+
+#[test]
+fn pre_act_loss_refuses_bf16() {
+    fails(encode::pre_act_loss().swap_remove(1).in_bf16(), "pre_act_loss: the operands are bf16, expected f32");
+}
+
+#[test]
 fn transpose_lists() {
     check(sae::transpose_lists());
 }
@@ -293,6 +355,11 @@ fn scale() {
 }
 
 #[test]
+fn round_bf16() {
+    check(sae::round_bf16());
+}
+
+#[test]
 fn sum() {
     check(sae::sum());
 }
@@ -325,6 +392,9 @@ fn buffers_are_filled_with_any_value() {
         let mut floats = device.zeros::<f32>(257).unwrap();
         device.fill(&mut floats, -1.5).unwrap();
         assert_eq!(device.download(&floats).unwrap(), [-1.5f32; 257]);
+        let mut halves = device.zeros::<bf16>(5).unwrap();
+        device.fill(&mut halves, bf16::ONE).unwrap();
+        assert_eq!(device.download(&halves).unwrap(), [bf16::ONE; 5]);
         let mut doubles = device.zeros::<f64>(3).unwrap();
         device.fill(&mut doubles, 0.1).unwrap();
         assert_eq!(device.download(&doubles).unwrap(), [0.1f64; 3]);

@@ -224,6 +224,10 @@ recipe! {
         max_grad_norm: Option<f64> = Some(1.0),
         /// Batches over which expected_average_only_in measures the norm of activations.
         n_batches_for_norm_estimate: usize = 100,
+        /// Whether the encoder's product takes bf16 operands, with f32 sums; parameters and all else stay f32.
+        autocast: bool = false,
+        /// Whether the products of the language model's linear maps do; its attention and the rest stay f32.
+        autocast_lm: bool = false,
         /// Steps without firing after which a latent counts as dead.
         dead_feature_window: usize = 200,
         /// Steps over which firing frequencies are counted.

@@ -8,7 +8,7 @@
 //!    the squares of the others; they are summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
-//! 7. The decoder's new row norms.
+//! 7. The decoder's new row norms; with `autocast`, W_enc in bf16.
 //! 8. Was everything finite?
 //!
 //! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
@@ -17,6 +17,7 @@
 //! do them as one piece of recorded work.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
+use super::autocast::Rounded;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::weights::Weights;
@@ -48,6 +49,8 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Limit on the global gradient norm.
     pub max_grad_norm: Option<f32>,
+    /// Whether the encoder's product takes bf16 operands.
+    pub autocast: bool,
     /// A latent is dead after so many steps without firing.
     pub dead_feature_window: u32,
 }
@@ -83,6 +86,8 @@ pub struct TrainingSae<B: Backend> {
     /// Factor on the activations (`expected_average_only_in`); 1 without.
     pub input_scale: f32,
     decoder_norm: B::Buffer<f32>,
+    /// With `autocast`.
+    rounded: Option<Rounded<B>>,
     measurements: Measurements<B>,
     work: WorkSpace<B>,
     recording: B::Recording,
@@ -126,6 +131,7 @@ impl<B: Backend> TrainingSae<B> {
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
+            rounded: config.autocast.then(|| Rounded::new(backend, Dims { rows, d_in, d_sae })).transpose()?,
             measurements: Measurements::none(backend, architecture.terms())?,
             config,
             architecture,
@@ -133,7 +139,7 @@ impl<B: Backend> TrainingSae<B> {
             work,
             recording: B::Recording::default(),
         };
-        sae.refresh_decoder_norm()?;
+        sae.parameters_changed()?;
         Ok(sae)
     }
 
@@ -228,6 +234,7 @@ impl<B: Backend> TrainingSae<B> {
             values: &self.values,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
+            rounded: self.rounded.as_ref(),
             target: &self.work.target,
             denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
@@ -296,7 +303,9 @@ impl<B: Backend> TrainingSae<B> {
             input: &mut self.work.input,
             row_scale: &mut self.work.row_scale,
             row_shift: &mut self.work.row_shift,
-        })
+        })?;
+        let rounded = self.rounded.as_mut();
+        rounded.map_or(Ok(()), |rounded| rounded.take_input(&self.backend, &self.work.input))
     }
 
     /// b_dec's gradient needs the encoder's; the clip needs all.
@@ -350,9 +359,10 @@ impl<B: Backend> TrainingSae<B> {
             self.backend.adam(Adam { parameter, gradient, exp_avg, exp_avg_sq, clip, scalars, constants })?;
         }
         match listed {
-            true => self.update_matrices(constants),
-            false => self.refresh_decoder_norm(),
+            true => self.update_matrices(constants)?,
+            false => self.refresh_decoder_norm()?,
         }
+        self.refresh_rounded()
     }
 
     /// Adam where the gradients are not written, and the decoder's new row norms.
@@ -375,7 +385,18 @@ impl<B: Backend> TrainingSae<B> {
     }
 
     /// To be called after the parameters were changed from outside.
-    pub fn refresh_decoder_norm(&mut self) -> Result<()> {
+    pub fn parameters_changed(&mut self) -> Result<()> {
+        self.refresh_decoder_norm()?;
+        self.refresh_rounded()
+    }
+
+    /// The copy of W_enc that the encoder's product takes.
+    fn refresh_rounded(&mut self) -> Result<()> {
+        let rounded = self.rounded.as_mut();
+        rounded.map_or(Ok(()), |rounded| rounded.take_w_enc(&self.backend, self.values.get("W_enc")))
+    }
+
+    fn refresh_decoder_norm(&mut self) -> Result<()> {
         self.backend.row_norms(RowNorms {
             matrix: self.values.get("W_dec"),
             rows: self.config.d_sae,

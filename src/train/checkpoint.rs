@@ -199,7 +199,7 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
     sae.input_scale = statistics.f32_shaped(INPUT_SCALE, &[1])?[0];
     let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
-    sae.refresh_decoder_norm()
+    sae.parameters_changed()
 }
 
 /// Makes the SAE of a checkpoint whose activations were scaled in training one for activations as they

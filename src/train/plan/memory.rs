@@ -15,6 +15,14 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         },
         work_space(sizes),
     ];
+    if sizes.recipe.autocast {
+        let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
+        parts.push(Part {
+            what: "encoder's operands in bf16",
+            bytes: 2 * (batch + d_sae) * d_in,
+            formula: format!("2 bytes * (batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
+        });
+    }
     if let Source::Model { config, .. } = sizes.source {
         let rows = sizes.buffer_rows();
         parts.push(Part {
