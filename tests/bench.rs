@@ -30,13 +30,14 @@ fn every_operation_has_a_row() {
     assert!(operations().len() > 30, "the list was not found");
     assert_eq!(operations().difference(&timed).collect::<Vec<_>>(), Vec::<&&str>::new());
     let whole: Vec<_> = timed.difference(&operations()).copied().collect();
-    assert_eq!(whole, ["forward", "step standard", "step standard dense", "step topk"]);
+    let steps = ["step standard", "step standard dense", "step topk"];
+    assert_eq!(whole, [&["encode_topk_bf16", "forward", "linear_bf16"], &steps[..]].concat());
 }
 
 fn every_row_runs_on<B: Backend>(backend: &B) {
     let mut bench = Bench::new(backend, ONCE).unwrap();
     let ceilings = Ceilings::measure(&mut bench, &TINY).unwrap();
-    assert!(ceilings.copy > 0.0 && ceilings.product > 0.0, "{ceilings:?}");
+    assert!(ceilings.copy > 0.0 && ceilings.product > 0.0 && ceilings.bf16_product > 0.0, "{ceilings:?}");
     for row in table(&TINY) {
         let outcome = bench.measure(&row, &ceilings).unwrap();
         let measured = outcome.measured.unwrap_or_else(|| panic!("{}: {:?}", row.operation, outcome.skipped));
