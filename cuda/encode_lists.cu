@@ -52,9 +52,9 @@ int encode_lists(const EncoderRows& all, const Order& order, const cusae_lists& 
                  float* pre_activations, cusae_stream* stream) {
     const uint64_t groups = ceil_div(all.n_latents, kGroup);
     const uint64_t n = chunk_rows(all.rows, (all.n_latents + groups) * sizeof(float));
-    uint32_t* maxima = nullptr;
-    if (int error = scratch(stream, n * (groups + all.n_latents), &maxima)) return error;
-    float* h = reinterpret_cast<float*>(maxima + n * groups);
+    float* h = nullptr;  // first, since products are stored 16 bytes at a time
+    if (int error = scratch(stream, n * (all.n_latents + groups), &h)) return error;
+    uint32_t* const maxima = reinterpret_cast<uint32_t*>(h + n * all.n_latents);
     for (uint64_t first = 0; first < all.rows; first += n) {
         const EncoderRows encoder = all.part(first, min(n, all.rows - first));
         const uint64_t entry = first * lists.stride;

@@ -62,8 +62,10 @@ fn shape(rows: usize, d_in: usize, d_sae: usize, numbers: Numbers, norms: bool) 
 }
 
 impl Shape {
+    /// With bf16 operands. Rounded sums are those of a D that Hopper's kernel takes, a multiple of 8.
     fn in_bf16(self) -> Shape {
-        Shape { bf16: true, ..self }
+        let d_in = if self.numbers == Numbers::Real { 40 } else { self.d_in };
+        Shape { d_in, bf16: true, ..self }
     }
 
     fn weights(&self) -> Weights {
