@@ -86,6 +86,12 @@ fn memory_of_other_architectures_counts_their_lists() {
 }
 
 #[test]
+fn memory_counts_the_activations_that_b_dec_is_found_from() {
+    assert_eq!(memory(&plan("", &model(1)), "b_dec"), None);
+    assert_eq!(memory(&plan("b_dec_init_method = \"mean\"", &model(1)), "b_dec"), Some(4 * 200 * 8));
+}
+
+#[test]
 fn parameters_count_the_vectors_of_an_architecture() {
     assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).parameters, PARAMETERS + 64);
     assert_eq!(plan("architecture = \"gated\"", &model(1)).parameters, PARAMETERS + 2 * 64);

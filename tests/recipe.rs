@@ -173,6 +173,14 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
             "architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [64, 513]\nd_sae = 512",
             "matryoshka_widths: found [64, 513], expected at most d_sae = 512",
         ),
+        (
+            "b_dec_init_method = \"mean\"\narchitecture = \"standard\"\nnormalize_activations = \"layer_norm\"",
+            "b_dec_init_method: found mean, expected zeros with normalize_activations = layer_norm",
+        ),
+        (
+            "b_dec_init_method = \"mean\"\nfrom_pretrained_path = \"sae\"",
+            "b_dec_init_method: found mean, expected zeros with from_pretrained_path",
+        ),
         ("topk_threshold_lr = 1.5", "topk_threshold_lr: found 1.5, expected from 0 to 1"),
         (
             "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"",

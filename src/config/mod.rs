@@ -10,8 +10,8 @@ mod values;
 
 pub use setting::{Auto, Setting};
 pub use values::{
-    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode, LrSchedulerName,
-    NormalizeActivations, SeqposSlice, SpecialToken,
+    Architecture, BDecInitMethod, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode,
+    LrSchedulerName, NormalizeActivations, SeqposSlice, SpecialToken,
 };
 
 pub use foreign::{foreign_keys, foreign_reason};
@@ -144,6 +144,8 @@ recipe! {
         normalize_activations: NormalizeActivations = NormalizeActivations::None,
         /// Norm of every decoder row at the start; none leaves the random one.
         decoder_init_norm: Option<f64> = Some(0.1),
+        /// Where b_dec starts; mean and geometric_median are those of buffer_tokens activations, not trained on.
+        b_dec_init_method: BDecInitMethod = BDecInitMethod::Zeros,
         /// Number format of weights and activations.
         dtype: Dtype = Dtype::Float32,
         /// Folder or name of an SAE to start from instead of random weights (--init).
