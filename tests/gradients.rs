@@ -330,6 +330,7 @@ impl Case {
             dead_feature_window: 5,
         };
         let mut sae = TrainingSae::new(&Cpu, config, &p.weights()).unwrap();
+        sae.keep_gradients();
         DEAD.iter().for_each(|&latent| sae.firing.since_fired[latent] = 6);
         let x: Vec<f32> = self.x.iter().flatten().map(|&x| x as f32).collect();
         sae.step(&Cpu.upload(&x).unwrap(), &StepSettings { lr: 1e-3, coefficient: COEFFICIENT }).unwrap();
