@@ -42,7 +42,7 @@ impl Parameters {
         values.insert("b_dec", uniform(D_IN, 0.3));
         match architecture {
             ArchitectureConfig::Gated => {
-                ["b_gate", "b_mag", "r_mag"].map(|name| values.insert(name, uniform(D_SAE, 0.3)));
+                values.extend(["b_gate", "b_mag", "r_mag"].map(|name| (name, uniform(D_SAE, 0.3))));
             }
             _ => {
                 values.insert("b_enc", uniform(D_SAE, 0.3));
@@ -406,17 +406,19 @@ fn jumprelu_with_each_sparsity_term() {
 
 #[test]
 fn topk_with_auxk() {
-    [true, false].map(|rescales| Case::new(topk(Rank::Value, rescales)).agrees());
+    [true, false].into_iter().for_each(|rescales| Case::new(topk(Rank::Value, rescales)).agrees());
 }
 
 #[test]
 fn abstopk_with_auxk() {
-    [true, false].map(|rescales| Case::new(topk(Rank::Magnitude, rescales)).agrees());
+    [true, false].into_iter().for_each(|rescales| Case::new(topk(Rank::Magnitude, rescales)).agrees());
 }
 
 #[test]
 fn batchtopk_with_auxk() {
-    [true, false].map(|rescales| Case::new(ArchitectureConfig::BatchTopK(batchtopk(rescales))).agrees());
+    [true, false]
+        .into_iter()
+        .for_each(|rescales| Case::new(ArchitectureConfig::BatchTopK(batchtopk(rescales))).agrees());
 }
 
 #[test]

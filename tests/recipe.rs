@@ -140,6 +140,7 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
         ("lr_end = 2", "lr_end: found 2, expected from 0 to lr = 0.001"),
         ("lr_end = 0\nlr_scheduler_name = \"cosineannealing\"", "lr_end: found 0, but lr_decay_steps = 195"),
         ("adam_beta1 = 1", "adam_beta1: found 1, expected at least 0 and less than 1"),
+        ("ema_decay = 1", "ema_decay: found 1, expected at least 0 and less than 1, or none"),
         ("adam_epsilon = 0", "adam_epsilon: found 0, expected more than 0"),
         ("max_grad_norm = 0", "max_grad_norm: found 0, expected more than 0"),
         ("activations_mixing_fraction = 1.1", "activations_mixing_fraction: found 1.1, expected from 0 to 1"),

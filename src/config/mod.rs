@@ -218,6 +218,8 @@ recipe! {
         adam_epsilon: f64 = 1e-8,
         /// Norm to which the gradient of all weights together is clipped.
         max_grad_norm: Option<f64> = Some(1.0),
+        /// Decay of a moving average of the weights, which is evaluated and saved in their place; none keeps none.
+        ema_decay: Option<f64> = None,
         /// Batches over which expected_average_only_in measures the norm of activations.
         n_batches_for_norm_estimate: usize = 100,
         /// Steps without firing after which a latent counts as dead.

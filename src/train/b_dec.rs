@@ -43,6 +43,9 @@ pub fn initialize<B: Backend>(
     }
     let scale = f64::from(sae.input_scale);
     let b_dec: Vec<f32> = center(&points, width).into_iter().map(|x| (scale * x) as f32).collect();
+    if let Some(average) = &mut sae.average {
+        backend.write(average.values.get_mut("b_dec"), 0, &b_dec)?;
+    }
     backend.write(sae.values.get_mut("b_dec"), 0, &b_dec)
 }
 

@@ -15,6 +15,13 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         },
         work_space(sizes),
     ];
+    if sizes.recipe.ema_decay.is_some() {
+        parts.push(Part {
+            what: "average of the weights",
+            bytes: 8 * parameters,
+            formula: format!("8 bytes * {parameters} parameters"),
+        });
+    }
     if let Source::Model { config, .. } = sizes.source {
         let rows = sizes.buffer_rows();
         parts.push(Part {
