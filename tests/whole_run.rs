@@ -166,3 +166,27 @@ fn a_run_can_leave_the_sae_that_saelens_trains_on() {
     assert_eq!(file.f32("W_dec").unwrap(), checkpoint.f32("W_dec").unwrap());
     assert_eq!(file.f64("topk_threshold").unwrap(), checkpoint.f64("topk_threshold").unwrap());
 }
+
+/// Six of the sixteen rows are [10, 0, 0, 0], the others [0, 6, 0, -8]: most of the points are their
+/// median. With `expected_average_only_in`, b_dec is folded back with the rest.
+#[test]
+fn b_dec_starts_where_the_recipe_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (method, expected) in [("mean", [3.75, 3.75, 0.0, -5.0]), ("geometric_median", [0.0, 6.0, 0.0, -8.0])] {
+        for normalization in ["none", "expected_average_only_in"] {
+            let out = format!("{method}-{normalization}");
+            let flags = [
+                format!("--b-dec-init-method={method}"),
+                format!("--normalize-activations={normalization}"),
+                "--n-batches-for-norm-estimate=2".into(),
+                "--buffer-tokens=16".into(),
+                "--lr=1e-30".into(),
+            ];
+            train_on_rows(folder.path(), &out, &flags.each_ref().map(String::as_str));
+            let sae = saelens::load_folder(&folder.path().join(&out)).unwrap();
+            for (&found, expected) in sae.weights.get("b_dec").values.iter().zip(expected) {
+                assert!((f64::from(found) - expected).abs() < 1e-4, "{out}: {found}, expected {expected}");
+            }
+        }
+    }
+}

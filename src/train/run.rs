@@ -4,7 +4,7 @@ use super::export::{export, Trained};
 use super::log::Log;
 use super::progress::{Reporter, StepMetrics};
 use super::schedule::LearningRate;
-use super::{checkpoint, metrics, setup, Options, Summary};
+use super::{b_dec, checkpoint, metrics, setup, Options, Summary};
 use crate::backend::Backend;
 use crate::config::Recipe;
 use crate::data::ActivationSource;
@@ -75,6 +75,7 @@ impl<'a, B: Backend> Run<'a, B> {
             checkpoint::restore(&checkpoint, backend, &mut sae, source.as_mut())?
         } else {
             sae.input_scale = setup::input_scale(backend, &recipe, source.as_mut(), reporter)?;
+            b_dec::initialize(backend, &recipe, source.as_mut(), &mut sae, reporter)?;
             checkpoint::Progress::default()
         };
         let now = Instant::now();

@@ -1,0 +1,432 @@
+//! Gradients of every architecture agree with finite differences of its loss, which is written down here a
+//! second time, in f64 and by the definition: small shapes, every parameter.
+//!
+//! Tolerance: central differences of f64 are good to about 1e-9, the step's f32 to some 1e-6 of the
+//! largest gradient; ten times that is allowed. What a step decides (which latents are active) is the
+//! same on both sides of a difference: no number lies that close to its border.
+
+use cusae::backend::{Backend, Cpu, JumpReluSparsity, Rank};
+use cusae::config::NormalizeActivations;
+use cusae::random::{Random, Stream};
+use cusae::sae::architecture::ArchitectureConfig;
+use cusae::sae::batchtopk::BatchTopKConfig;
+use cusae::sae::jumprelu::JumpReluConfig;
+use cusae::sae::matryoshka::MatryoshkaConfig;
+use cusae::sae::standard::StandardConfig;
+use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
+use cusae::sae::topk::TopKConfig;
+use cusae::sae::weights::{HostTensor, Weights};
+use std::collections::BTreeMap;
+
+const ROWS: usize = 7;
+const D_IN: usize = 6;
+const D_SAE: usize = 14;
+const COEFFICIENT: f64 = 0.3;
+/// Of `d_in / 2` that AuxK would count in full.
+const DEAD: [usize; 2] = [3, 10];
+
+type Matrix = Vec<Vec<f64>>;
+
+/// Parameters in f64, by SAELens' names and in its shapes.
+#[derive(Clone)]
+struct Parameters(BTreeMap<&'static str, Vec<f64>>);
+
+impl Parameters {
+    fn random(architecture: &ArchitectureConfig) -> Self {
+        let mut random = Random::new(5, Stream::Weights, 0);
+        let mut uniform =
+            |n: usize, size: f32| (0..n).map(|_| f64::from(size * (2.0 * random.uniform() - 1.0))).collect::<Vec<_>>();
+        let mut values = BTreeMap::new();
+        values.insert("W_enc", uniform(D_IN * D_SAE, 0.6));
+        values.insert("W_dec", uniform(D_SAE * D_IN, 0.6));
+        values.insert("b_dec", uniform(D_IN, 0.3));
+        match architecture {
+            ArchitectureConfig::Gated => {
+                values.extend(["b_gate", "b_mag", "r_mag"].map(|name| (name, uniform(D_SAE, 0.3))));
+            }
+            _ => {
+                values.insert("b_enc", uniform(D_SAE, 0.3));
+            }
+        }
+        if let ArchitectureConfig::JumpRelu(_) = architecture {
+            values.insert("threshold", uniform(D_SAE, 0.1).iter().map(|x| x.abs() + 0.05).collect());
+        }
+        Parameters(values)
+    }
+
+    fn get(&self, name: &str) -> &[f64] {
+        &self.0[name]
+    }
+
+    fn decoder_row(&self, latent: usize) -> &[f64] {
+        &self.get("W_dec")[latent * D_IN..][..D_IN]
+    }
+
+    fn norm(&self, latent: usize) -> f64 {
+        self.decoder_row(latent).iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+
+    /// `Σ f_i W_dec_i` over some latents.
+    fn decoded(&self, features: &[f64], latents: std::ops::Range<usize>) -> Vec<f64> {
+        let of = |d: usize| latents.clone().map(|latent| features[latent] * self.decoder_row(latent)[d]).sum();
+        (0..D_IN).map(of).collect()
+    }
+
+    fn weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        for (&name, values) in &self.0 {
+            let shape = match name {
+                "W_enc" => vec![D_IN, D_SAE],
+                "W_dec" => vec![D_SAE, D_IN],
+                _ => vec![values.len()],
+            };
+            weights.insert(name, HostTensor { shape, values: values.iter().map(|&x| x as f32).collect() });
+        }
+        weights
+    }
+}
+
+/// An architecture with a batch.
+struct Case {
+    architecture: ArchitectureConfig,
+    normalize_activations: NormalizeActivations,
+    x: Matrix,
+}
+
+/// A batch on the way through the definition.
+struct Forward {
+    /// Rows, and what undoes their normalisation: scale and shift.
+    undo: Vec<[f64; 2]>,
+    /// `input · W_enc`.
+    products: Matrix,
+    /// What multiplies the decoder's rows.
+    features: Matrix,
+}
+
+fn relu(x: f64) -> f64 {
+    x.max(0.0)
+}
+
+fn squared(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+}
+
+/// Keeps the `n` entries with the largest keys.
+fn keep_largest(n: usize, entries: &mut [f64], keys: &[f64]) {
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    order.sort_by(|&a, &b| keys[b].total_cmp(&keys[a]));
+    order.into_iter().skip(n).for_each(|entry| entries[entry] = 0.0);
+}
+
+/// AuxK: there are fewer dead latents than `d_in / 2`, so that all take part, whatever their order.
+fn auxk(p: &Parameters, products: &[f64], error: &[f64], coefficient: f64) -> f64 {
+    let mut features = vec![0.0; D_SAE];
+    DEAD.iter().for_each(|&latent| features[latent] = products[latent] + p.get("b_enc")[latent]);
+    let weight = DEAD.len() as f64 / (D_IN / 2) as f64;
+    coefficient * weight * squared(&p.decoded(&features, 0..D_SAE), error)
+}
+
+impl Case {
+    fn new(architecture: ArchitectureConfig) -> Self {
+        let mut random = Random::new(9, Stream::Shuffle, 0);
+        let mut row = || (0..D_IN).map(|_| f64::from(3.0 * (2.0 * random.uniform() - 1.0))).collect();
+        let x = (0..ROWS).map(|_| row()).collect();
+        Case { architecture, normalize_activations: NormalizeActivations::None, x }
+    }
+
+    /// SAELens' normalisations, what undoes them, and the product with the encoder's weights.
+    fn products(&self, p: &Parameters) -> (Vec<[f64; 2]>, Matrix) {
+        let n = D_IN as f64;
+        let of_row = |x: &Vec<f64>| {
+            let undo @ [scale, shift] = match self.normalize_activations {
+                NormalizeActivations::LayerNorm => {
+                    let mean = x.iter().sum::<f64>() / n;
+                    let deviation = (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+                    [deviation, mean]
+                }
+                NormalizeActivations::ConstantNormRescale => [squared(x, &[0.0; D_IN]).sqrt() / n.sqrt(), 0.0],
+                _ => [1.0, 0.0],
+            };
+            let epsilon = if self.normalize_activations == NormalizeActivations::LayerNorm { 1e-5 } else { 0.0 };
+            let input: Vec<f64> =
+                x.iter().zip(p.get("b_dec")).map(|(x, b)| (x - shift) / (scale + epsilon) - b).collect();
+            let product = |latent: usize| (0..D_IN).map(|d| input[d] * p.get("W_enc")[d * D_SAE + latent]).sum();
+            (undo, (0..D_SAE).map(product).collect())
+        };
+        self.x.iter().map(of_row).unzip()
+    }
+
+    fn features(&self, p: &Parameters, products: &Matrix) -> Matrix {
+        let h = |row: &Vec<f64>| row.iter().zip(p.get("b_enc")).map(|(u, b)| u + b).collect::<Vec<f64>>();
+        let scaled = |h: &[f64], rescales: bool| -> Vec<f64> {
+            h.iter().enumerate().map(|(latent, h)| if rescales { h * p.norm(latent) } else { *h }).collect()
+        };
+        match &self.architecture {
+            ArchitectureConfig::Standard(_) => {
+                products.iter().map(|row| h(row).into_iter().map(relu).collect()).collect()
+            }
+            ArchitectureConfig::Gated => {
+                let feature = |(latent, &u): (usize, &f64)| {
+                    let magnitude = p.get("r_mag")[latent].exp() * u + p.get("b_mag")[latent];
+                    if u + p.get("b_gate")[latent] > 0.0 {
+                        relu(magnitude)
+                    } else {
+                        0.0
+                    }
+                };
+                products.iter().map(|row| row.iter().enumerate().map(feature).collect()).collect()
+            }
+            ArchitectureConfig::JumpRelu(_) => {
+                let feature = |(h, threshold): (f64, &f64)| if h > *threshold { h } else { 0.0 };
+                products.iter().map(|row| h(row).into_iter().zip(p.get("threshold")).map(feature).collect()).collect()
+            }
+            ArchitectureConfig::TopK(config) => {
+                let of_row = |row: &Vec<f64>| {
+                    let mut features = h(row);
+                    let mut keys = scaled(&features, config.rescale_acts_by_decoder_norm);
+                    match config.rank {
+                        Rank::Value => features.iter_mut().for_each(|h| *h = relu(*h)),
+                        Rank::Magnitude => keys.iter_mut().for_each(|key| *key = key.abs()),
+                    }
+                    keep_largest(config.k, &mut features, &keys);
+                    features
+                };
+                products.iter().map(of_row).collect()
+            }
+            ArchitectureConfig::BatchTopK(config)
+            | ArchitectureConfig::Matryoshka(MatryoshkaConfig { batchtopk: config, .. }) => {
+                let mut features: Vec<f64> = products.iter().flat_map(|row| h(row).into_iter().map(relu)).collect();
+                let rescales = config.rescale_acts_by_decoder_norm;
+                let keys: Vec<f64> = features.chunks(D_SAE).flat_map(|row| scaled(row, rescales)).collect();
+                keep_largest((config.k * ROWS as f64) as usize, &mut features, &keys);
+                features.chunks(D_SAE).map(<[f64]>::to_vec).collect()
+            }
+        }
+    }
+
+    fn forward(&self, p: &Parameters) -> Forward {
+        let (undo, products) = self.products(p);
+        Forward { features: self.features(p, &products), undo, products }
+    }
+
+    /// The reconstruction of a row from its first latents.
+    fn reconstruction(&self, p: &Parameters, forward: &Forward, row: usize, width: usize) -> Vec<f64> {
+        let [scale, shift] = forward.undo[row];
+        let decoded = p.decoded(&forward.features[row], 0..width);
+        decoded.iter().zip(p.get("b_dec")).map(|(x, b)| scale * (x + b) + shift).collect()
+    }
+
+    /// `x - x_hat` of every row, which AuxK does not differentiate.
+    fn errors(&self, p: &Parameters) -> Matrix {
+        let forward = self.forward(p);
+        let error = |row: usize| {
+            let reconstruction = self.reconstruction(p, &forward, row, D_SAE);
+            self.x[row].iter().zip(reconstruction).map(|(x, x_hat)| x - x_hat).collect()
+        };
+        (0..ROWS).map(error).collect()
+    }
+
+    /// SAELens' loss of the batch, with the dead latents [`DEAD`] and AuxK's target held still.
+    fn loss(&self, p: &Parameters, errors: &Matrix) -> f64 {
+        let forward = self.forward(p);
+        let of_row = |row: usize| {
+            let to = |width| squared(&self.reconstruction(p, &forward, row, width), &self.x[row]);
+            to(D_SAE) + self.own_terms(p, &forward, row, &errors[row], &to)
+        };
+        (0..ROWS).map(of_row).sum::<f64>() / ROWS as f64
+    }
+
+    fn own_terms(
+        &self,
+        p: &Parameters,
+        forward: &Forward,
+        row: usize,
+        error: &[f64],
+        squared_error: &dyn Fn(usize) -> f64,
+    ) -> f64 {
+        let (products, features) = (&forward.products[row], &forward.features[row]);
+        let aux = |coefficient| auxk(p, products, error, coefficient);
+        match &self.architecture {
+            ArchitectureConfig::Standard(StandardConfig { lp_norm }) => {
+                let powers = (0..D_SAE).map(|latent| (features[latent] * p.norm(latent)).powf(*lp_norm));
+                COEFFICIENT * powers.sum::<f64>().powf(1.0 / lp_norm)
+            }
+            ArchitectureConfig::Gated => {
+                let gates: Vec<f64> = products.iter().zip(p.get("b_gate")).map(|(u, b)| relu(u + b)).collect();
+                let penalty: f64 = (0..D_SAE).map(|latent| gates[latent] * p.norm(latent)).sum();
+                let decoded = p.decoded(&gates, 0..D_SAE);
+                let reconstruction: Vec<f64> = decoded.iter().zip(p.get("b_dec")).map(|(x, b)| x + b).collect();
+                COEFFICIENT * penalty + squared(&reconstruction, &self.x[row])
+            }
+            ArchitectureConfig::JumpRelu(config) => {
+                let below = |latent: usize| {
+                    relu(p.get("threshold")[latent] - products[latent] - p.get("b_enc")[latent]) * p.norm(latent)
+                };
+                let pull = config.pre_act_loss_coefficient.unwrap_or(0.0) * DEAD.map(below).iter().sum::<f64>();
+                let penalty: f64 = match config.sparsity {
+                    JumpReluSparsity::Tanh { scale } => {
+                        (0..D_SAE).map(|latent| (f64::from(scale) * features[latent] * p.norm(latent)).tanh()).sum()
+                    }
+                    // A number of latents does not change by a small step.
+                    JumpReluSparsity::Step | JumpReluSparsity::Quadratic { .. } => 0.0,
+                };
+                COEFFICIENT * penalty + pull
+            }
+            ArchitectureConfig::TopK(config) => aux(config.aux_loss_coefficient),
+            ArchitectureConfig::BatchTopK(config) => aux(config.aux_loss_coefficient),
+            ArchitectureConfig::Matryoshka(MatryoshkaConfig { batchtopk: config, matryoshka_widths, .. }) => {
+                let (_, inner) = matryoshka_widths.split_last().unwrap();
+                let inner: f64 = inner.iter().map(|&width| squared_error(width)).sum();
+                inner + aux(config.aux_loss_coefficient)
+            }
+        }
+    }
+
+    /// What straight-through estimators give the thresholds, by their formula.
+    fn threshold_gradient(&self, config: &JumpReluConfig, p: &Parameters) -> Vec<f64> {
+        let (forward, errors, rows) = (self.forward(p), self.errors(p), ROWS as f64);
+        let of_latent = |latent: usize| {
+            let (threshold, norm) = (p.get("threshold")[latent], p.norm(latent));
+            let of_row = |row: usize| {
+                let h = forward.products[row][latent] + p.get("b_enc")[latent];
+                if (h - threshold).abs() >= config.bandwidth / 2.0 {
+                    return 0.0;
+                }
+                let along: f64 = errors[row].iter().zip(p.decoder_row(latent)).map(|(e, w)| e * w).sum();
+                let active = forward.features[row].iter().filter(|&&f| f != 0.0).count() as f64;
+                // The gradients of the value and of whether it is active.
+                let (value, step) = match config.sparsity {
+                    JumpReluSparsity::Tanh { scale } => {
+                        let scale = f64::from(scale) * norm;
+                        let slope = 1.0 - (scale * forward.features[row][latent]).tanh().powi(2);
+                        (COEFFICIENT * scale * slope, 0.0)
+                    }
+                    JumpReluSparsity::Step => (0.0, COEFFICIENT),
+                    JumpReluSparsity::Quadratic { target } => {
+                        let target = f64::from(target);
+                        (0.0, COEFFICIENT * 4.0 * (active - target) / target)
+                    }
+                };
+                -(threshold * (value - 2.0 * along) + step) / config.bandwidth / rows
+            };
+            (0..ROWS).map(of_row).sum()
+        };
+        (0..D_SAE).map(of_latent).collect()
+    }
+
+    /// The gradients that the step computes.
+    fn of_step(&self, p: &Parameters) -> Weights {
+        let config = TrainingConfig {
+            architecture: self.architecture.clone(),
+            d_in: D_IN,
+            d_sae: D_SAE,
+            train_batch_size_tokens: ROWS,
+            apply_b_dec_to_input: true,
+            normalize_activations: self.normalize_activations,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            max_grad_norm: None,
+            dead_feature_window: 5,
+        };
+        let mut sae = TrainingSae::new(&Cpu, config, &p.weights()).unwrap();
+        sae.keep_gradients();
+        DEAD.iter().for_each(|&latent| sae.firing.since_fired[latent] = 6);
+        let x: Vec<f32> = self.x.iter().flatten().map(|&x| x as f32).collect();
+        sae.step(&Cpu.upload(&x).unwrap(), &StepSettings { lr: 1e-3, coefficient: COEFFICIENT }).unwrap();
+        sae.gradients().download(&Cpu, D_IN).unwrap()
+    }
+
+    fn agrees(&self) {
+        let p = Parameters::random(&self.architecture);
+        let (found, errors) = (self.of_step(&p), self.errors(&p));
+        for (&name, values) in &p.0 {
+            let difference = |i: usize| {
+                let step = 1e-5;
+                let at = |x: f64| {
+                    let mut moved = p.clone();
+                    moved.0.get_mut(name).unwrap()[i] = x;
+                    self.loss(&moved, &errors)
+                };
+                (at(values[i] + step) - at(values[i] - step)) / (2.0 * step)
+            };
+            let mut expected: Vec<f64> = (0..values.len()).map(difference).collect();
+            if let (ArchitectureConfig::JumpRelu(config), "threshold") = (&self.architecture, name) {
+                expected.iter_mut().zip(self.threshold_gradient(config, &p)).for_each(|(sum, x)| *sum += x);
+            }
+            let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
+            assert!(largest > 0.0, "{name} has no gradient");
+            for (i, (&found, expected)) in found.get(name).values.iter().zip(&expected).enumerate() {
+                let away = (f64::from(found) - expected).abs();
+                assert!(away <= 1e-5 * largest, "{name}[{i}]: {found}, expected {expected}");
+            }
+        }
+    }
+}
+
+fn topk(rank: Rank, rescale_acts_by_decoder_norm: bool) -> ArchitectureConfig {
+    ArchitectureConfig::TopK(TopKConfig { k: 4, rank, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm })
+}
+
+fn batchtopk(rescale_acts_by_decoder_norm: bool) -> BatchTopKConfig {
+    BatchTopKConfig { k: 3.5, topk_threshold_lr: 0.01, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm }
+}
+
+fn jumprelu(sparsity: JumpReluSparsity, pre_act_loss_coefficient: Option<f64>) -> ArchitectureConfig {
+    let (bandwidth, ste_to_input) = (0.4, false);
+    ArchitectureConfig::JumpRelu(JumpReluConfig { bandwidth, sparsity, ste_to_input, pre_act_loss_coefficient })
+}
+
+#[test]
+fn standard() {
+    for lp_norm in [1.0, 2.0] {
+        Case::new(ArchitectureConfig::Standard(StandardConfig { lp_norm })).agrees();
+    }
+}
+
+#[test]
+fn standard_on_normalised_rows() {
+    for normalize_activations in [NormalizeActivations::LayerNorm, NormalizeActivations::ConstantNormRescale] {
+        let case = Case::new(ArchitectureConfig::Standard(StandardConfig { lp_norm: 1.0 }));
+        Case { normalize_activations, ..case }.agrees();
+    }
+}
+
+#[test]
+fn gated() {
+    Case::new(ArchitectureConfig::Gated).agrees();
+}
+
+#[test]
+fn jumprelu_with_each_sparsity_term() {
+    Case::new(jumprelu(JumpReluSparsity::Step, None)).agrees();
+    Case::new(jumprelu(JumpReluSparsity::Quadratic { target: 5.0 }, None)).agrees();
+    Case::new(jumprelu(JumpReluSparsity::Tanh { scale: 2.0 }, Some(0.7))).agrees();
+}
+
+#[test]
+fn topk_with_auxk() {
+    [true, false].into_iter().for_each(|rescales| Case::new(topk(Rank::Value, rescales)).agrees());
+}
+
+#[test]
+fn abstopk_with_auxk() {
+    [true, false].into_iter().for_each(|rescales| Case::new(topk(Rank::Magnitude, rescales)).agrees());
+}
+
+#[test]
+fn batchtopk_with_auxk() {
+    [true, false]
+        .into_iter()
+        .for_each(|rescales| Case::new(ArchitectureConfig::BatchTopK(batchtopk(rescales))).agrees());
+}
+
+#[test]
+fn matryoshka_with_auxk_on_the_whole() {
+    Case::new(ArchitectureConfig::Matryoshka(MatryoshkaConfig {
+        batchtopk: batchtopk(true),
+        matryoshka_widths: vec![4, 9, D_SAE],
+        use_matryoshka_aux_loss: false,
+    }))
+    .agrees();
+}
