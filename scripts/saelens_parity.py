@@ -48,7 +48,7 @@ RECIPES = [
     ["--architecture", "jumprelu", "--jumprelu-sparsity-loss-mode", "tanh", "--pre-act-loss-coefficient", "3e-6"],
     ["--architecture", "jumprelu", "--jumprelu-sparsity-loss-mode", "quadratic", "--target-l0", "16"],
     ["--architecture", "abstopk", "--k", "8"],
-    ["--architecture", "batchtopk", "--k", "7.5"],
+    *[["--architecture", "batchtopk", "--k", "7.5", "--normalize-activations", n] for n in ("none", "expected_average_only_in")],
     ["--architecture", "batchtopk", "--k", "8", "--rescale-acts-by-decoder-norm", "false"],
     ["--architecture", "matryoshka_batchtopk", "--k", "8", "--matryoshka-widths", "[64, 256]"],
     ["--architecture", "batchtopk", "--k", "8", "--format", "saelens-checkpoint"],

@@ -105,6 +105,35 @@ fn the_norm_of_activations_is_brought_to_the_root_of_their_width() {
 }
 
 #[test]
+fn a_checkpoint_of_scaled_activations_has_the_features_of_the_sae_at_the_end() {
+    for architecture in ["topk", "gated", "batchtopk"] {
+        let folder = tempfile::tempdir().unwrap();
+        let kind = format!("--architecture={architecture}");
+        train_on_rows(folder.path(), "run", &[&kind, "--normalize-activations=expected_average_only_in"]);
+        let [last, at_the_end] = ["run/checkpoints/20", "run"].map(|sae| {
+            cusae(
+                folder.path(),
+                &[
+                    "encode",
+                    "--sae",
+                    sae,
+                    "--activations=x.safetensors",
+                    "--dense",
+                    "--reconstruct",
+                    "--out=f.safetensors",
+                ],
+            );
+            let file = TensorFile::open(folder.path().join("f.safetensors")).unwrap();
+            ["feature_acts", "reconstruction"].map(|name| file.f32(name).unwrap())
+        });
+        for (found, expected) in last.iter().flatten().zip(at_the_end.iter().flatten()) {
+            assert!((found - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{architecture}: {found} {expected}");
+        }
+        assert!(at_the_end[0].iter().any(|&x| x > 0.0), "{architecture}: nothing fires");
+    }
+}
+
+#[test]
 fn a_run_begins_with_the_weights_that_it_is_given() {
     let folder = tempfile::tempdir().unwrap();
     train_on_rows(folder.path(), "first", &["--rescale-acts-by-decoder-norm=false"]);

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::formats::saelens::{self, SavedSae, TrainingNotes};
 use crate::formats::tensors::{self, Tensor, TensorFile};
 use crate::formats::write;
+use crate::sae::config::InferenceArchitecture;
 use crate::sae::kind;
 use crate::sae::parameters::Named;
 use crate::sae::weights::{HostTensor, Weights};
@@ -209,6 +210,11 @@ pub fn fold_input_scale(folder: &Path, saved: &mut SavedSae) -> Result<()> {
     if saved.config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn && path.exists() {
         let scale = TensorFile::open(path)?.f32_shaped(INPUT_SCALE, &[1])?[0];
         saved.weights.fold_activation_norm_scaling_factor(&mut saved.config, scale);
+        // A BatchTopK's features are in units of the decoder's norms, which the scale has just changed.
+        let rescales = saved.config.training_settings.get("rescale_acts_by_decoder_norm") == Some(&true.into());
+        if rescales && saved.config.architecture == InferenceArchitecture::JumpRelu {
+            saved.weights.fold_w_dec_norm();
+        }
     }
     Ok(())
 }

@@ -17,7 +17,6 @@ use crate::sae::weights::{HostTensor, Weights};
 use safetensors::Dtype;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::mem::take;
 use std::path::Path;
 
 const CFG: &str = "cfg.json";
@@ -136,7 +135,7 @@ fn read_batchtopk(file: &TensorFile, config: &mut SaeConfig) -> Result<Weights> 
     let scalar = (TOPK_THRESHOLD, Vec::new());
     let mut weights = read_weights(file, config, &parameters.chain([scalar]).collect::<Vec<_>>())?;
     let threshold = weights.remove(TOPK_THRESHOLD).map_or(0.0, |tensor| tensor.values[0]);
-    let rescales = take(&mut config.training_settings).get("rescale_acts_by_decoder_norm") != Some(&false.into());
+    let rescales = config.training_settings.get("rescale_acts_by_decoder_norm") != Some(&false.into());
     to_jumprelu(&mut weights, threshold.into(), rescales);
     Ok(weights)
 }
