@@ -282,8 +282,8 @@ fn jumprelu_with_a_target() {
 }
 
 #[test]
-fn abstopk() {
-    let log = on_stored_activations("architecture = \"abstopk\"\nk = 4");
+fn abstopk_with_an_average_of_its_weights() {
+    let log = on_stored_activations("architecture = \"abstopk\"\nk = 4\nema_decay = 0.9");
     assert_eq!(log[39]["metrics/l0"], 4.0);
 }
 

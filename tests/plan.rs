@@ -87,6 +87,19 @@ fn memory_of_other_architectures_counts_their_lists() {
 }
 
 #[test]
+fn memory_counts_the_activations_that_b_dec_is_found_from() {
+    assert_eq!(memory(&plan("", &model(1)), "b_dec"), None);
+    assert_eq!(memory(&plan("b_dec_init_method = \"mean\"", &model(1)), "b_dec"), Some(4 * 200 * 8));
+}
+
+#[test]
+fn an_average_of_the_weights_needs_room_beside_them() {
+    let plan = plan("ema_decay = 0.9", &model(1));
+    assert_eq!(memory(&plan, "average"), Some(8 * PARAMETERS));
+    assert_eq!(disk(&plan, "checkpoints"), 2 * (16 * PARAMETERS + 8 * 64));
+}
+
+#[test]
 fn parameters_count_the_vectors_of_an_architecture() {
     assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).saes[0].parameters, PARAMETERS + 64);
     assert_eq!(plan("architecture = \"gated\"", &model(1)).saes[0].parameters, PARAMETERS + 2 * 64);

@@ -140,6 +140,7 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
         ("lr_end = 2", "lr_end: found 2, expected from 0 to lr = 0.001"),
         ("lr_end = 0\nlr_scheduler_name = \"cosineannealing\"", "lr_end: found 0, but lr_decay_steps = 195"),
         ("adam_beta1 = 1", "adam_beta1: found 1, expected at least 0 and less than 1"),
+        ("ema_decay = 1", "ema_decay: found 1, expected at least 0 and less than 1, or none"),
         ("adam_epsilon = 0", "adam_epsilon: found 0, expected more than 0"),
         ("max_grad_norm = 0", "max_grad_norm: found 0, expected more than 0"),
         ("activations_mixing_fraction = 1.1", "activations_mixing_fraction: found 1.1, expected from 0 to 1"),
@@ -172,6 +173,14 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
         (
             "architecture = \"matryoshka_batchtopk\"\nmatryoshka_widths = [64, 513]\nd_sae = 512",
             "matryoshka_widths: found [64, 513], expected at most d_sae = 512",
+        ),
+        (
+            "b_dec_init_method = \"mean\"\narchitecture = \"standard\"\nnormalize_activations = \"layer_norm\"",
+            "b_dec_init_method: found mean, expected zeros with normalize_activations = layer_norm",
+        ),
+        (
+            "b_dec_init_method = \"mean\"\nfrom_pretrained_path = \"sae\"",
+            "b_dec_init_method: found mean, expected zeros with from_pretrained_path",
         ),
         ("topk_threshold_lr = 1.5", "topk_threshold_lr: found 1.5, expected from 0 to 1"),
         (

@@ -115,8 +115,8 @@ fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_topk_run_resumes_bit_for_bit_with_dead_latents() {
-    resumes_bit_for_bit(&["--k=8"], 0);
+fn a_topk_run_resumes_bit_for_bit_with_dead_latents_and_an_average_of_its_weights() {
+    resumes_bit_for_bit(&["--k=8", "--ema-decay=0.99", "--b-dec-init-method=mean"], 0);
 }
 
 #[test]

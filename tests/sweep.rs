@@ -98,6 +98,7 @@ fn lists_that_cannot_be_are_refused() {
     for (text, message) in [
         ("buffer_tokens = [1, 2]", "my.toml, key buffer_tokens: found a list, expected one value: all SAEs that are"),
         ("normalize_activations = [\"none\", \"layer_norm\"]", "my.toml, key normalize_activations: found a list"),
+        ("b_dec_init_method = [\"zeros\", \"mean\"]", "my.toml, key b_dec_init_method: found a list"),
         ("model_name = [\"a\", \"b\"]", "my.toml, key model_name: found a list"),
         ("k = [16, 16]", "my.toml, key k: 16.0 is in the list twice"),
         ("k = [16, \"x\"]", "my.toml, key k: found the text \"x\", expected a number"),
@@ -195,7 +196,8 @@ fn so_is_that_of_another_architecture_width_or_hook_and_of_scaled_activations() 
     let text = SMALL.replace("d_sae = 64\n", "");
     let lists = "architecture = [\"topk\", \"standard\"]\nd_sae = [32, 96]\nsweep = \"zip\"\n\
                  hook_name = [\"blocks.1.mlp.hook_pre\", \"blocks.2.hook_attn_out\"]\n\
-                 normalize_activations = \"expected_average_only_in\"\nn_batches_for_norm_estimate = 3\n";
+                 normalize_activations = \"expected_average_only_in\"\nn_batches_for_norm_estimate = 3\n\
+                 b_dec_init_method = \"geometric_median\"\nema_decay = [0.9, \"none\"]\n";
     each_is_that_of_its_own_run(&format!("{text}{lists}"));
 }
 

@@ -200,3 +200,57 @@ fn a_run_can_leave_the_sae_that_saelens_trains_on() {
     assert_eq!(file.f32("W_dec").unwrap(), checkpoint.f32("W_dec").unwrap());
     assert_eq!(file.f64("topk_threshold").unwrap(), checkpoint.f64("topk_threshold").unwrap());
 }
+
+/// Six of the sixteen rows are [10, 0, 0, 0], the others [0, 6, 0, -8]: most of the points are their
+/// median. With `expected_average_only_in`, b_dec is folded back with the rest.
+#[test]
+fn b_dec_starts_where_the_recipe_says() {
+    let folder = tempfile::tempdir().unwrap();
+    for (method, expected) in [("mean", [3.75, 3.75, 0.0, -5.0]), ("geometric_median", [0.0, 6.0, 0.0, -8.0])] {
+        for normalization in ["none", "expected_average_only_in"] {
+            let out = format!("{method}-{normalization}");
+            let flags = [
+                format!("--b-dec-init-method={method}"),
+                format!("--normalize-activations={normalization}"),
+                "--n-batches-for-norm-estimate=2".into(),
+                "--buffer-tokens=16".into(),
+                "--lr=1e-30".into(),
+            ];
+            train_on_rows(folder.path(), &out, &flags.each_ref().map(String::as_str));
+            let sae = saelens::load_folder(&folder.path().join(&out)).unwrap();
+            for (&found, expected) in sae.weights.get("b_dec").values.iter().zip(expected) {
+                assert!((f64::from(found) - expected).abs() < 1e-4, "{out}: {found}, expected {expected}");
+            }
+        }
+    }
+}
+
+/// What is saved is the average, worked out again in f64 from the weights of every step's checkpoint; the
+/// step's own sums are in f32.
+#[test]
+fn the_average_of_the_weights_is_that_of_the_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    train_on_rows(
+        folder.path(),
+        "run",
+        &["--rescale-acts-by-decoder-norm=false", "--ema-decay=0.75", "--n-checkpoints=19", "--lr=0.05"],
+    );
+    let of_step = |step: u64, file: &str, name: &str| {
+        let path = folder.path().join(format!("run/checkpoints/{step}/{file}.safetensors"));
+        TensorFile::open(path).unwrap().f32(name).unwrap()
+    };
+    let saved = saelens::load_folder(&folder.path().join("run")).unwrap();
+    for name in ["W_dec", "b_enc", "b_dec"] {
+        let mut average: Vec<f64> =
+            of_step(1, "optimizer", &format!("average.{name}")).into_iter().map(f64::from).collect();
+        for step in 2..=20 {
+            let weights = of_step(step, "sae_weights", name);
+            average.iter_mut().zip(&weights).for_each(|(mean, &x)| *mean = 0.75 * *mean + 0.25 * f64::from(x));
+        }
+        let (found, last) = (&saved.weights.get(name).values, of_step(20, "sae_weights", name));
+        for (&found, &expected) in found.iter().zip(&average) {
+            assert!((f64::from(found) - expected).abs() < 1e-6, "{name}: {found}, expected {expected}");
+        }
+        assert_ne!(found, &last, "{name} has moved");
+    }
+}

@@ -12,8 +12,8 @@ mod values;
 pub use setting::{Auto, Setting};
 pub use sweep::{Member, Sweep};
 pub use values::{
-    Architecture, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode, LrSchedulerName,
-    NormalizeActivations, SeqposSlice, SpecialToken, SweepOrder,
+    Architecture, BDecInitMethod, DatasetPath, Dtype, ExcludeSpecialTokens, Format, JumpReluSparsityLossMode,
+    LrSchedulerName, NormalizeActivations, SeqposSlice, SpecialToken, SweepOrder,
 };
 
 pub use foreign::{foreign_keys, foreign_reason};
@@ -146,6 +146,8 @@ recipe! {
         normalize_activations: NormalizeActivations = NormalizeActivations::None,
         /// Norm of every decoder row at the start; none leaves the random one.
         decoder_init_norm: Option<f64> = Some(0.1),
+        /// Where b_dec starts; mean and geometric_median are those of buffer_tokens activations, not trained on.
+        b_dec_init_method: BDecInitMethod = BDecInitMethod::Zeros,
         /// Number format of weights and activations.
         dtype: Dtype = Dtype::Float32,
         /// Folder or name of an SAE to start from instead of random weights (--init).
@@ -222,6 +224,8 @@ recipe! {
         adam_epsilon: f64 = 1e-8,
         /// Norm to which the gradient of all weights together is clipped.
         max_grad_norm: Option<f64> = Some(1.0),
+        /// Decay of a moving average of the weights, which is evaluated and saved in their place; none keeps none.
+        ema_decay: Option<f64> = None,
         /// Batches over which expected_average_only_in measures the norm of activations.
         n_batches_for_norm_estimate: usize = 100,
         /// Steps without firing after which a latent counts as dead.

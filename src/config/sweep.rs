@@ -16,6 +16,7 @@ const SHARED: &[&str] = &[
     "d_in",
     "normalize_activations",
     "n_batches_for_norm_estimate",
+    "b_dec_init_method",
     "training_tokens",
     "train_batch_size_tokens",
     "feature_sampling_window",

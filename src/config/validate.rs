@@ -185,6 +185,10 @@ impl Recipe {
         for (key, beta) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
             require(key, (0.0..1.0).contains(&beta), || format!("found {beta}, expected at least 0 and less than 1"))?;
         }
+        let decay = self.ema_decay.unwrap_or(0.0);
+        require("ema_decay", (0.0..1.0).contains(&decay), || {
+            format!("found {decay}, expected at least 0 and less than 1, or none")
+        })?;
         positive("adam_epsilon", self.adam_epsilon)?;
         positive("max_grad_norm", self.max_grad_norm.unwrap_or(1.0))
     }

@@ -1,7 +1,7 @@
 //! Settings of the sparse autoencoder that cannot work, by architecture.
 
 use super::validate::{at_least_one, fits_in_32_bits, not_negative, positive, require};
-use super::{Architecture, Auto, JumpReluSparsityLossMode, NormalizeActivations, Recipe};
+use super::{Architecture, Auto, BDecInitMethod, JumpReluSparsityLossMode, NormalizeActivations, Recipe};
 use crate::error::Result;
 
 impl Recipe {
@@ -16,6 +16,7 @@ impl Recipe {
         self.validate_auxk()?;
         self.validate_matryoshka()?;
         self.validate_jumprelu()?;
+        self.validate_b_dec()?;
         not_negative("l1_coefficient", self.l1_coefficient)?;
         positive("lp_norm", self.lp_norm)?;
         positive("decoder_init_norm", self.decoder_init_norm.unwrap_or(1.0))
@@ -52,16 +53,29 @@ impl Recipe {
     /// As SAELens, which finds out when the first latent has died.
     fn validate_auxk(&self) -> Result<()> {
         not_negative("aux_loss_coefficient", self.aux_loss_coefficient)?;
-        let by_row = matches!(
-            self.normalize_activations,
-            NormalizeActivations::LayerNorm | NormalizeActivations::ConstantNormRescale
-        );
         let aux = self.architecture.has_auxk() && self.aux_loss_coefficient > 0.0;
-        require("aux_loss_coefficient", !(aux && by_row), || {
+        require("aux_loss_coefficient", !(aux && self.normalizes_by_row()), || {
             format!(
                 "found {}, expected 0 with normalize_activations = {}: AuxK is not defined for it",
                 self.aux_loss_coefficient, self.normalize_activations
             )
+        })
+    }
+
+    fn normalizes_by_row(&self) -> bool {
+        use NormalizeActivations::{ConstantNormRescale, LayerNorm};
+        matches!(self.normalize_activations, LayerNorm | ConstantNormRescale)
+    }
+
+    fn validate_b_dec(&self) -> Result<()> {
+        let (key, method) = ("b_dec_init_method", self.b_dec_init_method);
+        let zeros = method == BDecInitMethod::Zeros;
+        require(key, zeros || !self.normalizes_by_row(), || {
+            let normalization = self.normalize_activations;
+            format!("found {method}, expected zeros with normalize_activations = {normalization}, which centers rows")
+        })?;
+        require(key, zeros || self.from_pretrained_path.is_none(), || {
+            format!("found {method}, expected zeros with from_pretrained_path (--init), whose b_dec is taken")
         })
     }
 

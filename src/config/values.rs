@@ -50,6 +50,18 @@ choice! {
 }
 
 choice! {
+    /// Where b_dec starts (`b_dec_init_method` of SAELens before version 6).
+    BDecInitMethod {
+        /// At 0.
+        Zeros = "zeros",
+        /// At the mean of the first activations.
+        Mean = "mean",
+        /// At the point with the smallest sum of distances to them.
+        GeometricMedian = "geometric_median",
+    }
+}
+
+choice! {
     /// What of the SAE the run folder holds at the end.
     Format {
         /// Weights for inference, as SAELens' `SAE.load_from_disk` reads them.

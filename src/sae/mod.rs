@@ -2,6 +2,7 @@
 
 pub mod architecture;
 pub mod auxk;
+pub mod average;
 pub mod batchtopk;
 pub mod config;
 pub mod features;

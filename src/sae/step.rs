@@ -8,7 +8,7 @@
 //!    the squares of the others; they are summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
-//! 7. The decoder's new row norms.
+//! 7. The decoder's new row norms; the average of the parameters, where one is kept.
 //! 8. Was everything finite?
 //!
 //! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
@@ -17,6 +17,7 @@
 //! do them as one piece of recorded work.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
+use super::average::Average;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::weights::Weights;
@@ -76,6 +77,8 @@ pub struct TrainingSae<B: Backend> {
     pub exp_avg: Named<B>,
     /// Adam's second moments.
     pub exp_avg_sq: Named<B>,
+    /// The moving average of the parameters, where one is kept.
+    pub average: Option<Average<B>>,
     /// Firing statistics.
     pub firing: Firing<B>,
     /// Steps done so far.
@@ -123,6 +126,7 @@ impl<B: Backend> TrainingSae<B> {
             exp_avg: Named::zeros_like(backend, &values)?,
             exp_avg_sq: Named::zeros_like(backend, &values)?,
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
+            average: None,
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
@@ -135,6 +139,17 @@ impl<B: Backend> TrainingSae<B> {
         };
         sae.refresh_decoder_norm()?;
         Ok(sae)
+    }
+
+    /// Keeps a moving average of the parameters from now on.
+    pub fn keep_average(&mut self, decay: f64) -> Result<()> {
+        self.average = Some(Average::new(&self.backend, decay, &self.values)?);
+        Ok(())
+    }
+
+    /// The parameters that the SAE is judged and saved by: their average, where one is kept.
+    pub fn result(&self) -> &Named<B> {
+        self.average.as_ref().map_or(&self.values, |average| &average.values)
     }
 
     /// The settings it was made with.
@@ -196,6 +211,9 @@ impl<B: Backend> TrainingSae<B> {
         }
         self.finish_gradients()?;
         self.update()?;
+        if let Some(average) = &mut self.average {
+            average.update(&self.backend, &self.values)?;
+        }
         self.measure()
     }
 

@@ -4,7 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `cfg.json`, `sae_weights.safetensors` | SAELens' training flavour |
-//! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, in SAELens' shapes |
+//! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, with `ema_decay` `average.NAME`, in SAELens' shapes |
 //! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state` |
 //! | `trainer_state.json` | steps, samples, and the version that wrote it |
 //! | `activations/` | the activation buffer of every hook and the position in the data |
@@ -110,9 +110,10 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
     let (weights, architecture) = (sae.values.download(backend, d_in)?, sae.architecture_state()?);
     let topk_threshold = kind::of(&trainee.recipe).topk_threshold(&architecture);
     saelens::save_training(folder, config, &weights, topk_threshold, TrainingNotes::default())?;
-    let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)];
+    let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)].into_iter();
+    let moments = moments.chain(sae.average.iter().map(|average| ("average", &average.values)));
     let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
-    let moments = moments.into_iter().collect::<Result<Vec<_>>>()?;
+    let moments = moments.collect::<Result<Vec<_>>>()?;
     let named = moments.iter().flat_map(|(prefix, weights)| {
         weights
             .iter()
@@ -189,6 +190,9 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
     let optimizer = checkpoint.join("optimizer.safetensors");
     sae.exp_avg = read_like(&own, backend, &optimizer, "exp_avg.")?;
     sae.exp_avg_sq = read_like(&own, backend, &optimizer, "exp_avg_sq.")?;
+    if let Some(average) = &mut sae.average {
+        average.values = read_like(&own, backend, &optimizer, "average.")?;
+    }
     let statistics = TensorFile::open(checkpoint.join(STATISTICS))?;
     for (name, counts) in [
         ("act_freq_scores", &mut sae.firing.fired_count),

@@ -24,7 +24,7 @@ pub struct Trained {
 impl Trained {
     /// The SAE as it stands.
     pub fn of<B: Backend>(backend: &B, recipe: &Recipe, config: &SaeConfig, sae: &TrainingSae<B>) -> Result<Self> {
-        let (mut config, mut weights) = (config.clone(), sae.values.download(backend, config.d_in)?);
+        let (mut config, mut weights) = (config.clone(), sae.result().download(backend, config.d_in)?);
         let mut state = sae.architecture_state()?;
         if config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn {
             weights.fold_activation_norm_scaling_factor(&mut config, sae.input_scale);

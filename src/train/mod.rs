@@ -1,6 +1,7 @@
 //! Training: the run with its SAEs, its schedules, checkpoints and logs, its progress and its plan; and
 //! steps on batches that a program brings itself.
 
+mod b_dec;
 pub mod checkpoint;
 mod export;
 pub mod log;

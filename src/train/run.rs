@@ -5,7 +5,7 @@ use super::log::Log;
 use super::progress::Reporter;
 use super::summary::SweepSummary;
 use super::trainee::{Due, Trainee};
-use super::{checkpoint, setup, Options, Summary};
+use super::{b_dec, checkpoint, setup, Options, Summary};
 use crate::backend::Backend;
 use crate::config::{Recipe, Sweep};
 use crate::data::ActivationSource;
@@ -83,6 +83,7 @@ impl<'a, B: Backend> Run<'a, B> {
         } else {
             let scales = setup::input_scales(backend, &recipe, source.as_mut(), reporter)?;
             saes.iter_mut().for_each(|trainee| trainee.sae.input_scale = scales[trainee.hook]);
+            b_dec::initialize(backend, &recipe, source.as_mut(), &mut saes, reporter)?;
             checkpoint::Progress::default()
         };
         let now = Instant::now();

@@ -278,6 +278,9 @@ pub fn training_sae<B: Backend>(backend: &B, recipe: &Recipe, config: &SaeConfig
     if !state.is_empty() {
         sae.restore_architecture(&state)?;
     }
+    if let Some(decay) = recipe.ema_decay {
+        sae.keep_average(decay)?;
+    }
     Ok(sae)
 }
 

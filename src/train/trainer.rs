@@ -5,7 +5,7 @@ use super::export::{export, Trained};
 use super::schedule::LearningRate;
 use super::setup;
 use crate::backend::Backend;
-use crate::config::{NormalizeActivations, Recipe};
+use crate::config::{BDecInitMethod, NormalizeActivations, Recipe};
 use crate::error::{Error, Result};
 use crate::sae::config::SaeConfig;
 use crate::sae::inference::Sae;
@@ -31,6 +31,10 @@ impl<B: Backend> Trainer<B> {
     /// `from_pretrained_path` names nothing that could be started from; not enough memory.
     pub fn new(backend: &B, recipe: &Recipe, d_in: usize) -> Result<Self> {
         let recipe = recipe.resolve(d_in)?;
+        if recipe.b_dec_init_method != BDecInitMethod::Zeros {
+            let what = format!("found {}, expected zeros: no activations are known yet", recipe.b_dec_init_method);
+            return Err(Error::config("b_dec_init_method", what));
+        }
         let config = setup::sae_config_of_stated_origin(&recipe);
         Ok(Trainer {
             backend: backend.clone(),

@@ -8,6 +8,8 @@ const METRICS_BYTES: u64 = 1500;
 pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     let recipe = sizes.recipe;
     let (parameters, d_sae, buffer) = (sizes.parameters(), sizes.d_sae, sizes.buffer_rows());
+    // Weights and moments, and the average where one is kept.
+    let each = if recipe.ema_decay.is_some() { 16 } else { 12 };
     let latest = recipe.checkpoint_every_seconds.is_some() || recipe.save_final_checkpoint;
     // The one before is removed when the next one is whole.
     let checkpoints = recipe.n_checkpoints as u64 + if latest { 2 } else { 1 };
@@ -22,9 +24,9 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         Part {
             what: "checkpoints",
             of: Of::Sae,
-            bytes: checkpoints * (12 * parameters + 8 * d_sae),
+            bytes: checkpoints * (each * parameters + 8 * d_sae),
             formula: format!(
-                "at most {checkpoints} at a time * (12 bytes * {parameters} parameters + 8 * d_sae {d_sae})"
+                "at most {checkpoints} at a time * ({each} bytes * {parameters} parameters + 8 * d_sae {d_sae})"
             ),
         },
         Part {

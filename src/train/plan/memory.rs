@@ -1,6 +1,7 @@
 //! The memory of a run.
 
 use super::{Of, Part, Sizes, Source};
+use crate::config::BDecInitMethod;
 use crate::lm::{ModelConfig, Processing};
 use crate::sae::kind;
 
@@ -15,6 +16,14 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         },
         work_space(sizes),
     ];
+    if sizes.recipe.ema_decay.is_some() {
+        parts.push(Part {
+            what: "average of the weights",
+            of: Of::Sae,
+            bytes: 8 * parameters,
+            formula: format!("8 bytes * {parameters} parameters"),
+        });
+    }
     if let Source::Model { config, .. } = sizes.source {
         let rows = sizes.buffer_rows();
         parts.push(Part {
@@ -26,6 +35,7 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         parts.extend(language_model(sizes, config));
     }
     parts.push(while_saving(sizes));
+    parts.extend(while_b_dec_is_found(sizes));
     parts
 }
 
@@ -88,6 +98,18 @@ fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
              {d_in} + 2 * {of} {active})"
         ),
     }
+}
+
+/// The activations that b_dec starts from the mean or median of, on the host.
+fn while_b_dec_is_found(sizes: &Sizes<'_>) -> Option<Part> {
+    let (recipe, d_in) = (sizes.recipe, sizes.d_in);
+    let rows = (recipe.buffer_tokens as u64).next_multiple_of(sizes.batch);
+    (recipe.b_dec_init_method != BDecInitMethod::Zeros).then(|| Part {
+        what: "while b_dec is found",
+        of: Of::Hook,
+        bytes: 4 * rows * d_in,
+        formula: format!("4 bytes * {rows} tokens * d_in {d_in}"),
+    })
 }
 
 /// Files are written from a copy: of Adam's moments, in memory and as bytes.
