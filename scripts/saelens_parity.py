@@ -52,6 +52,10 @@ RECIPES = [
     ["--architecture", "batchtopk", "--k", "8", "--rescale-acts-by-decoder-norm", "false"],
     ["--architecture", "matryoshka_batchtopk", "--k", "8", "--matryoshka-widths", "[64, 256]"],
     ["--architecture", "batchtopk", "--k", "8", "--format", "saelens-checkpoint"],
+    ["--architecture", "matching_pursuit", "--max-iterations", "8", "--residual-threshold", "0.5"],
+    ["--architecture", "matching_pursuit", "--max-iterations", "8", "--normalize-activations", "expected_average_only_in"],
+    ["--architecture", "matching_pursuit", "--max-iterations", "8", "--apply-b-dec-to-input", "false"],
+    ["--architecture", "matching_pursuit", "--max-iterations", "8", "--format", "saelens-checkpoint"],
 ]
 SMALL = "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet".split()
 

@@ -12,6 +12,7 @@ use cusae::sae::architecture::ArchitectureConfig;
 use cusae::sae::batchtopk::BatchTopKConfig;
 use cusae::sae::jumprelu::JumpReluConfig;
 use cusae::sae::matryoshka::MatryoshkaConfig;
+use cusae::sae::pursuit::PursuitConfig;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
@@ -37,13 +38,16 @@ impl Parameters {
         let mut uniform =
             |n: usize, size: f32| (0..n).map(|_| f64::from(size * (2.0 * random.uniform() - 1.0))).collect::<Vec<_>>();
         let mut values = BTreeMap::new();
-        values.insert("W_enc", uniform(D_IN * D_SAE, 0.6));
+        if !matches!(architecture, ArchitectureConfig::MatchingPursuit(_)) {
+            values.insert("W_enc", uniform(D_IN * D_SAE, 0.6));
+        }
         values.insert("W_dec", uniform(D_SAE * D_IN, 0.6));
         values.insert("b_dec", uniform(D_IN, 0.3));
         match architecture {
             ArchitectureConfig::Gated => {
                 values.extend(["b_gate", "b_mag", "r_mag"].map(|name| (name, uniform(D_SAE, 0.3))));
             }
+            ArchitectureConfig::MatchingPursuit(_) => {}
             _ => {
                 values.insert("b_enc", uniform(D_SAE, 0.3));
             }
@@ -134,8 +138,8 @@ impl Case {
         Case { architecture, normalize_activations: NormalizeActivations::None, x }
     }
 
-    /// SAELens' normalisations, what undoes them, and the product with the encoder's weights.
-    fn products(&self, p: &Parameters) -> (Vec<[f64; 2]>, Matrix) {
+    /// SAELens' normalisations: what undoes them, and the encoder's input.
+    fn inputs(&self, p: &Parameters) -> (Vec<[f64; 2]>, Matrix) {
         let n = D_IN as f64;
         let of_row = |x: &Vec<f64>| {
             let undo @ [scale, shift] = match self.normalize_activations {
@@ -148,20 +152,44 @@ impl Case {
                 _ => [1.0, 0.0],
             };
             let epsilon = if self.normalize_activations == NormalizeActivations::LayerNorm { 1e-5 } else { 0.0 };
-            let input: Vec<f64> =
-                x.iter().zip(p.get("b_dec")).map(|(x, b)| (x - shift) / (scale + epsilon) - b).collect();
-            let product = |latent: usize| (0..D_IN).map(|d| input[d] * p.get("W_enc")[d * D_SAE + latent]).sum();
-            (undo, (0..D_SAE).map(product).collect())
+            (undo, x.iter().zip(p.get("b_dec")).map(|(x, b)| (x - shift) / (scale + epsilon) - b).collect())
         };
         self.x.iter().map(of_row).unzip()
     }
 
-    fn features(&self, p: &Parameters, products: &Matrix) -> Matrix {
+    fn products(&self, p: &Parameters, inputs: &Matrix) -> Matrix {
+        let product = |input: &Vec<f64>, latent: usize| {
+            (0..D_IN).map(|d| input[d] * p.get("W_enc")[d * D_SAE + latent]).sum::<f64>()
+        };
+        inputs.iter().map(|input| (0..D_SAE).map(|latent| product(input, latent)).collect()).collect()
+    }
+
+    /// Of one row, by the definition.
+    fn pursue(config: &PursuitConfig, p: &Parameters, input: &[f64]) -> Vec<f64> {
+        let (mut left, mut features) = (input.to_vec(), vec![0.0; D_SAE]);
+        for _ in 0..config.max_iterations.unwrap_or(D_IN) {
+            let along = |latent: usize| p.decoder_row(latent).iter().zip(&left).map(|(d, r)| d * r).sum::<f64>();
+            let best = (0..D_SAE).max_by(|&a, &b| along(a).total_cmp(&along(b))).unwrap();
+            let (value, known) = (relu(along(best)), features[best] != 0.0);
+            features[best] += value;
+            left.iter_mut().zip(p.decoder_row(best)).for_each(|(r, d)| *r -= value * d);
+            let is_small = squared(&left, &[0.0; D_IN]).sqrt() < config.residual_threshold;
+            if is_small || known && config.stop_on_duplicate_support {
+                break;
+            }
+        }
+        features
+    }
+
+    fn features(&self, p: &Parameters, inputs: &Matrix, products: &Matrix) -> Matrix {
         let h = |row: &Vec<f64>| row.iter().zip(p.get("b_enc")).map(|(u, b)| u + b).collect::<Vec<f64>>();
         let scaled = |h: &[f64], rescales: bool| -> Vec<f64> {
             h.iter().enumerate().map(|(latent, h)| if rescales { h * p.norm(latent) } else { *h }).collect()
         };
         match &self.architecture {
+            ArchitectureConfig::MatchingPursuit(config) => {
+                inputs.iter().map(|input| Self::pursue(config, p, input)).collect()
+            }
             ArchitectureConfig::Standard(_) => {
                 products.iter().map(|row| h(row).into_iter().map(relu).collect()).collect()
             }
@@ -205,8 +233,12 @@ impl Case {
     }
 
     fn forward(&self, p: &Parameters) -> Forward {
-        let (undo, products) = self.products(p);
-        Forward { features: self.features(p, &products), undo, products }
+        let (undo, inputs) = self.inputs(p);
+        let products = match self.architecture {
+            ArchitectureConfig::MatchingPursuit(_) => vec![Vec::new(); ROWS],
+            _ => self.products(p, &inputs),
+        };
+        Forward { features: self.features(p, &inputs, &products), undo, products }
     }
 
     /// The reconstruction of a row from its first latents.
@@ -272,6 +304,7 @@ impl Case {
                 };
                 COEFFICIENT * penalty + pull
             }
+            ArchitectureConfig::MatchingPursuit(_) => 0.0,
             ArchitectureConfig::TopK(config) => aux(config.aux_loss_coefficient),
             ArchitectureConfig::BatchTopK(config) => aux(config.aux_loss_coefficient),
             ArchitectureConfig::Matryoshka(MatryoshkaConfig { batchtopk: config, matryoshka_widths, .. }) => {
@@ -429,4 +462,15 @@ fn matryoshka_with_auxk_on_the_whole() {
         use_matryoshka_aux_loss: false,
     }))
     .agrees();
+}
+
+#[test]
+fn matching_pursuit_that_takes_latents_again_and_that_stops() {
+    for (residual_threshold, stop_on_duplicate_support) in [(0.0, false), (1.2, true)] {
+        let config = PursuitConfig { residual_threshold, max_iterations: Some(9), stop_on_duplicate_support };
+        let case = Case::new(ArchitectureConfig::MatchingPursuit(config));
+        let normalize_activations = NormalizeActivations::LayerNorm;
+        Case { normalize_activations, ..Case::new(case.architecture.clone()) }.agrees();
+        case.agrees();
+    }
 }

@@ -101,6 +101,24 @@ fn float32_folders_encode_and_decode_as_in_saelens() {
     }
 }
 
+/// Each latent that is taken adds its rounding to what is left: SAELens' float32 and float64 differ by 3e-5.
+#[test]
+fn matching_pursuit_encodes_and_decodes_as_in_saelens() {
+    for name in [
+        "matching_pursuit-constant_norm_rescale-bdec",
+        "matching_pursuit-none-nobdec",
+        "training-matching_pursuit-checkpoint",
+    ] {
+        let c = Compared::of(name);
+        let support = |acts: &[f32]| acts.iter().map(|&x| x != 0.0).collect::<Vec<_>>();
+        assert!(support(&c.acts) == support(&c.expected_acts), "{name}: other latents are active");
+        let acts = largest_difference(&c.acts, &c.expected_acts);
+        assert!(acts <= 2e-4, "{name}: features differ by {acts}");
+        let reconstruction = largest_difference(c.pass.reconstruction(), &c.expected_reconstruction);
+        assert!(reconstruction <= 2e-4, "{name}: reconstructions differ by {reconstruction}");
+    }
+}
+
 #[test]
 fn half_precision_folders_agree_within_their_rounding() {
     for (name, tolerance) in

@@ -71,7 +71,10 @@ fn recipe(config: &Value) -> Recipe {
 /// What a checkpoint's `cfg.json` holds besides what every SAE has: SAELens' keys and values.
 #[test]
 fn training_settings_are_those_of_saelens() {
-    for name in ["standard", "gated", "jumprelu-tanh", "topk-aux", "abstopk-aux", "batchtopk-aux", "matryoshka-aux"] {
+    for name in ["standard", "gated", "jumprelu-tanh", "topk-aux", "abstopk-aux", "batchtopk-aux", "matryoshka-aux"]
+        .into_iter()
+        .chain(["matching_pursuit"])
+    {
         let config = json(data(name).join("config.json"));
         let (mut theirs, recipe) = (config["sae"].as_object().unwrap().clone(), recipe(&config));
         let mut ours = kind::of(&recipe).training_settings(&recipe).as_object().unwrap().clone();
@@ -80,6 +83,11 @@ fn training_settings_are_those_of_saelens() {
         {
             ours.insert("k".into(), k.into());
             ours.insert("rescale_acts_by_decoder_norm".into(), rescale_acts_by_decoder_norm.into());
+        }
+        if let InferenceArchitecture::MatchingPursuit(pursuit) = kind::of(&recipe).inference(&recipe) {
+            ours.insert("residual_threshold".into(), pursuit.residual_threshold.into());
+            ours.insert("max_iterations".into(), pursuit.max_iterations.into());
+            ours.insert("stop_on_duplicate_support".into(), pursuit.stop_on_duplicate_support.into());
         }
         for of_all in "d_in d_sae dtype device apply_b_dec_to_input normalize_activations reshape_activations \
                        metadata architecture decoder_init_norm"
@@ -398,10 +406,12 @@ traces! {
     jumprelu: reproduces("jumprelu");
     jumprelu_with_tanh_and_pre_act_loss: reproduces("jumprelu-tanh");
     jumprelu_with_a_target: reproduces("jumprelu-quadratic");
+    matching_pursuit: reproduces("matching_pursuit");
     gradients_of_a_batchtopk_step_with_auxk: one_step("batchtopk-aux");
     gradients_of_a_matryoshka_step_with_auxk_for_every_level: one_step("matryoshka-aux");
     gradients_of_a_gated_step: one_step("gated");
     gradients_of_a_jumprelu_step_with_tanh_and_pre_act_loss: one_step("jumprelu-tanh");
+    gradients_of_a_matching_pursuit_step: one_step("matching_pursuit");
     gradients_of_a_standard_step: one_step("standard");
     gradients_of_a_topk_step_with_auxk: one_step("topk-aux");
     topk_with_gradients_kept: same_with_gradients_kept("topk-aux");
@@ -417,6 +427,8 @@ traces! {
     kernels_gated: kernels_reproduce("gated");
     kernels_jumprelu: kernels_reproduce("jumprelu");
     kernels_jumprelu_with_tanh_and_pre_act_loss: kernels_reproduce("jumprelu-tanh");
+    kernels_matching_pursuit: kernels_reproduce("matching_pursuit");
+    kernels_gradients_of_a_matching_pursuit_step: one_step_of_kernels("matching_pursuit");
     kernels_gradients_of_a_standard_step: one_step_of_kernels("standard");
     kernels_gradients_of_a_topk_step_with_auxk: one_step_of_kernels("topk-aux");
 }

@@ -4,7 +4,7 @@
 //! | name | value |
 //! |---|---|
 //! | `HOOK.hook_sae_input` | what is encoded, heads joined `[sequences, T, d_in]` |
-//! | `HOOK.hook_sae_acts_pre` | before the activation function `[sequences, T, d_sae]` |
+//! | `HOOK.hook_sae_acts_pre` | before the activation function, but of matching pursuit `[sequences, T, d_sae]` |
 //! | `HOOK.hook_sae_acts_post` | the features `[sequences, T, d_sae]` |
 //! | `HOOK.hook_sae_recons` | decoded, before a normalisation is undone `[sequences, T, d_out]` |
 //! | `HOOK.hook_sae_error` | with the error term: the model's own value less the clean reconstruction `[sequences, T, …]` |
@@ -133,7 +133,7 @@ impl<'a, B: Backend> Splice<'a, B> {
         if looks.at("hook_sae_input", &mut self.input, &wide(d_in))? {
             self.pass.encode(sae, &self.input, rows)?;
         }
-        if looks.wants("hook_sae_acts_pre") {
+        if !sae.config().architecture.is_tied() && looks.wants("hook_sae_acts_pre") {
             let mut pre = backend.upload(&self.pass.pre_activations(sae)?)?;
             looks.at("hook_sae_acts_pre", &mut pre, &wide(d_sae))?;
             let features = self.pass.activate(sae, &backend.download(&pre)?)?;

@@ -64,7 +64,8 @@ pub fn weight_statistics<B: Backend>(
 ) -> Result<WeightStatistics> {
     let (d_in, d_out, d_sae) = (sae.config().d_in, sae.config().d_out(), sae.config().d_sae);
     let weights = sae.weights()?;
-    let (w_enc, w_dec) = (&weights.get("W_enc").values, &weights.get("W_dec").values);
+    let (encoder, w_dec) = (weights.encoder(), &weights.get("W_dec").values);
+    let w_enc = &encoder.values;
     let decoder_norm: Vec<f32> = w_dec.par_chunks_exact(d_out).map(norm).collect();
     let comparable = if d_in == d_out { d_sae } else { 0 };
     let encoder_decoder_cosine = (0..comparable)

@@ -52,8 +52,4 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["use_sparse_activations"], "topk always computes sparsely; remove it"),
     (&["reshape_activations"], "it follows from hook_name; remove it"),
     (&["sae_lens_version", "sae_lens_training_version"], "a recipe carries no version; remove it"),
-    (
-        &["residual_threshold", "max_iterations", "stop_on_duplicate_support"],
-        "it belongs to architecture matching_pursuit, which cannot be trained yet",
-    ),
 ];

@@ -140,11 +140,17 @@ recipe! {
         pre_act_loss_coefficient: Option<f64> = None,
         /// jumprelu with quadratic: active latents of a token that the loss aims at.
         target_l0: Option<f64> = None,
+        /// matching_pursuit: a token is finished when the norm of what is left of it falls below; 0 for never.
+        residual_threshold: f64 = 1e-2,
+        /// matching_pursuit: latents of a token at most; none for d_in.
+        max_iterations: Option<usize> = None,
+        /// matching_pursuit: whether a token is finished when a latent is taken again.
+        stop_on_duplicate_support: bool = true,
         /// Whether the decoder's bias is subtracted from the encoder's input.
         apply_b_dec_to_input: bool = true,
         /// Scaling of the activations.
         normalize_activations: NormalizeActivations = NormalizeActivations::None,
-        /// Norm of every decoder row at the start; none leaves the random one.
+        /// Norm of every decoder row at the start; none leaves the random one. Of matching_pursuit it is 1.
         decoder_init_norm: Option<f64> = Some(0.1),
         /// Where b_dec starts; mean and geometric_median are those of buffer_tokens activations, not trained on.
         b_dec_init_method: BDecInitMethod = BDecInitMethod::Zeros,

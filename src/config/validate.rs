@@ -51,6 +51,14 @@ impl Recipe {
         widths
     }
 
+    /// Norm of every decoder row at the start; matching pursuit needs 1, as SAELens sees to.
+    fn decoder_init_norm(&self) -> Option<f64> {
+        match self.architecture {
+            Architecture::MatchingPursuit => Some(1.0),
+            _ => self.decoder_init_norm,
+        }
+    }
+
     /// Seed of the order of activations; auto is `seed`.
     pub fn data_seed(&self) -> u64 {
         self.data_seed.value().copied().unwrap_or(self.seed)
@@ -92,6 +100,7 @@ impl Recipe {
             d_in: Auto::Value(d_in),
             d_sae: Auto::Value(d_sae),
             matryoshka_widths: self.matryoshka_widths(d_sae),
+            decoder_init_norm: self.decoder_init_norm(),
             l1_warm_up_steps: Auto::Value(self.l1_warm_up_steps()),
             l0_warm_up_steps: Auto::Value(self.l0_warm_up_steps()),
             lr_warm_up_steps: Auto::Value(self.lr_warm_up_steps()),

@@ -17,6 +17,8 @@ impl Recipe {
         self.validate_matryoshka()?;
         self.validate_jumprelu()?;
         self.validate_b_dec()?;
+        not_negative("residual_threshold", self.residual_threshold)?;
+        at_least_one("max_iterations", self.max_iterations.unwrap_or(1))?;
         not_negative("l1_coefficient", self.l1_coefficient)?;
         positive("lp_norm", self.lp_norm)?;
         positive("decoder_init_norm", self.decoder_init_norm.unwrap_or(1.0))

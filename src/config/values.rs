@@ -21,6 +21,8 @@ choice! {
         BatchTopK = "batchtopk",
         /// The same, whose first latents must reconstruct on their own, too; saved as JumpReLU.
         Matryoshka = "matryoshka_batchtopk",
+        /// One latent after another takes its part of what is left; the decoder is the encoder, too.
+        MatchingPursuit = "matching_pursuit",
     }
 }
 

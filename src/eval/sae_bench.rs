@@ -30,11 +30,8 @@ pub fn core<B: Backend>(report: &Report, sae: &Sae<B>, config: &EvalConfig, subj
         Error::config("featurewise", "false, and SAEBench's file holds the metrics of single features")
     })?;
     let weights = sae.weights()?;
-    let (w_enc, w_dec) = (weights.get("W_enc"), weights.get("W_dec"));
-    let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
-    let columns: Vec<f32> =
-        (0..d_sae).flat_map(|feature| (0..d_in).map(move |i| w_enc.values[i * d_sae + feature])).collect();
-    let encoder = largest_cosines(sae.backend(), &columns, d_in)?;
+    let (w_enc, w_dec) = (weights.encoder().transposed(), weights.get("W_dec"));
+    let encoder = largest_cosines(sae.backend(), &w_enc.values, sae.config().d_in)?;
     let decoder = largest_cosines(sae.backend(), &w_dec.values, sae.config().d_out())?;
     let bias: Vec<f64> = match weights.find("b_mag") {
         Some(bias) => bias.values.iter().map(|&x| x.into()).collect(),

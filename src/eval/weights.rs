@@ -5,7 +5,7 @@ use crate::sae::weights::Weights;
 
 /// Norms, biases and cosines of every feature; the metrics of activations are left empty.
 pub(super) fn weight_metrics(weights: &Weights) -> FeatureMetrics {
-    let (w_enc, w_dec) = (weights.get("W_enc"), weights.get("W_dec"));
+    let (w_enc, w_dec) = (weights.encoder(), weights.get("W_dec"));
     let [d_sae, d_in] = w_dec.shape[..] else { unreachable!("the SAE was made with a [d_sae, d_in] decoder") };
     let (mut enc_enc, mut dec_dec, mut enc_dec) = (vec![0.0f64; d_sae], vec![0.0f64; d_sae], vec![0.0f64; d_sae]);
     for (dimension, row) in w_enc.values.chunks_exact(d_sae).enumerate() {

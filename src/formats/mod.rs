@@ -237,6 +237,9 @@ pub fn save(folder: &Path, saved: &SavedSae, layout: &str) -> Result<()> {
         }
         saved
     };
+    if config.architecture.is_tied() && layout != "saelens" {
+        return Err(cannot_write(layout, config));
+    }
     match layout {
         "saelens" | "jumprelu" => {
             let of_encoder =

@@ -4,8 +4,10 @@
 use super::batchtopk::{BatchTopK, BatchTopKConfig};
 use super::gated::Gated;
 use super::jumprelu::{JumpRelu, JumpReluConfig};
+use super::matching_pursuit::MatchingPursuit;
 use super::matryoshka::{Matryoshka, MatryoshkaConfig};
 use super::parameters::Named;
+use super::pursuit::PursuitConfig;
 use super::report::{LossTerm, Measurements, Metric};
 use super::standard::{Standard, StandardConfig};
 use super::topk::{TopK, TopKConfig};
@@ -27,6 +29,8 @@ pub enum ArchitectureConfig {
     BatchTopK(BatchTopKConfig),
     /// The same, of which prefixes must reconstruct, too.
     Matryoshka(MatryoshkaConfig),
+    /// One latent after another, the decoder being the encoder.
+    MatchingPursuit(PursuitConfig),
 }
 
 /// Makes the architecture's part of the training step.
@@ -38,6 +42,7 @@ pub fn build<B: Backend>(backend: &B, config: &ArchitectureConfig, dims: Dims) -
         ArchitectureConfig::TopK(config) => Box::new(TopK::new(backend, config.clone(), dims)?),
         ArchitectureConfig::BatchTopK(config) => Box::new(BatchTopK::new(backend, config.clone(), dims)?),
         ArchitectureConfig::Matryoshka(config) => Box::new(Matryoshka::new(backend, config.clone(), dims)?),
+        ArchitectureConfig::MatchingPursuit(config) => Box::new(MatchingPursuit::new(backend, *config, dims)?),
     })
 }
 
@@ -60,6 +65,8 @@ pub struct Batch<'a, B: Backend> {
     pub dims: Dims,
     /// The parameters' values.
     pub values: &'a Named<B>,
+    /// Whether b_dec is subtracted from the encoder's input.
+    pub apply_b_dec_to_input: bool,
     /// Norms of the decoder's rows `[F]`.
     pub decoder_norm: &'a B::Buffer<f32>,
     /// The encoder's input `[B, D]`.
@@ -111,6 +118,8 @@ pub enum EncoderSums<'a, B: Backend> {
     OfBias,
     /// The architecture has them.
     Own(&'a B::Buffer<f32>),
+    /// There are none: the step leaves in the output gradient what b_dec's is the sum of.
+    InOutputGradient,
 }
 
 /// What gradients of the weights are sums of: [`ListedGradient`], with the batch's output gradient.

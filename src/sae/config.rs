@@ -1,5 +1,6 @@
 //! What an SAE is at inference, as the `cfg.json` of SAELens states it.
 
+use super::pursuit::PursuitConfig;
 use crate::config::NormalizeActivations;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
@@ -30,6 +31,9 @@ pub enum InferenceArchitecture {
         /// As in TopK.
         rescale_acts_by_decoder_norm: bool,
     },
+    /// One latent after another takes its part of what is left; the decoder is the encoder, too, and b_dec
+    /// is added only where it is subtracted.
+    MatchingPursuit(PursuitConfig),
 }
 
 /// What makes an SAE a transcoder: it predicts other activations than it reads. The architecture says
@@ -51,6 +55,7 @@ impl InferenceArchitecture {
             InferenceArchitecture::JumpRelu => "jumprelu",
             InferenceArchitecture::TopK { .. } => "topk",
             InferenceArchitecture::AbsTopK { .. } => "abstopk",
+            InferenceArchitecture::MatchingPursuit(_) => "matching_pursuit",
         }
     }
 
@@ -59,12 +64,19 @@ impl InferenceArchitecture {
         let own: &[&str] = match self {
             InferenceArchitecture::Gated => &["b_gate", "b_mag", "r_mag"],
             InferenceArchitecture::JumpRelu => &["b_enc", "threshold"],
+            InferenceArchitecture::MatchingPursuit(_) => &[],
             _ => &["b_enc"],
         };
-        let shared = [("W_dec", vec![d_sae, d_in]), ("W_enc", vec![d_in, d_sae]), ("b_dec", vec![d_in])];
-        let mut tensors: Vec<_> = own.iter().map(|&name| (name, vec![d_sae])).chain(shared).collect();
+        let shared = [("W_dec", vec![d_sae, d_in]), ("b_dec", vec![d_in])];
+        let encoder = (!self.is_tied()).then(|| ("W_enc", vec![d_in, d_sae]));
+        let mut tensors: Vec<_> = own.iter().map(|&name| (name, vec![d_sae])).chain(shared).chain(encoder).collect();
         tensors.sort();
         tensors
+    }
+
+    /// Whether the decoder is the encoder, too: there is no W_enc, and no value before an activation function.
+    pub fn is_tied(&self) -> bool {
+        matches!(self, InferenceArchitecture::MatchingPursuit(_))
     }
 
     /// Whether the decoder norms take part in the features' values.

@@ -1,6 +1,8 @@
 //! Features on the host: the active latents of many rows.
 
+use crate::backend::{Backend, FeatureLists};
 use crate::error::{Error, Result};
+use std::ops::Range;
 
 /// Compressed sparse rows: row `b` has the entries `indptr[b]..indptr[b + 1]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +70,22 @@ impl SparseFeatures {
             let (indices, values) = other.row(row);
             self.push_row(indices, values);
         }
+    }
+
+    /// Writes some rows into the first rows of lists with room for them.
+    pub fn write<B: Backend>(&self, backend: &B, rows: Range<usize>, lists: &mut FeatureLists<B>) -> Result<()> {
+        let (n, stride) = (rows.len(), lists.stride);
+        let (mut counts, mut indices, mut values) = (vec![0; n], vec![0; n * stride], vec![0.0; n * stride]);
+        for (row, count) in rows.zip(&mut counts).enumerate() {
+            let ((from, count), first) = (count, row * stride);
+            let (latents, of_row) = self.row(from);
+            *count = latents.len() as u32;
+            indices[first..][..latents.len()].copy_from_slice(latents);
+            values[first..][..latents.len()].copy_from_slice(of_row);
+        }
+        backend.write(&mut lists.counts, 0, &counts)?;
+        backend.write(&mut lists.indices, 0, &indices)?;
+        backend.write(&mut lists.values, 0, &values)
     }
 
     /// Rows from a dense `[rows, d_sae]`: what is not 0.

@@ -65,6 +65,9 @@ pub fn to_jumprelu(config: &mut SaeConfig, weights: &mut Weights, threshold: Opt
                 None => return refuse("a TopK SAE gets its JumpReLU threshold from activations; give --activations"),
             }
         }
+        InferenceArchitecture::MatchingPursuit(_) => {
+            return refuse("a matching pursuit SAE has no JumpReLU form: its features depend on one another");
+        }
         InferenceArchitecture::AbsTopK { .. } => {
             return refuse("an AbsTopK SAE has no JumpReLU form: its features have signs");
         }

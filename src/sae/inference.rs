@@ -6,6 +6,7 @@
 use super::config::{InferenceArchitecture, SaeConfig, Transcoder};
 use super::features::SparseFeatures;
 use super::parameters::Named;
+use super::pursuit::{Dictionary, Pursuit};
 use super::weights::{HostTensor, Weights};
 use crate::backend::*;
 use crate::config::NormalizeActivations;
@@ -86,6 +87,12 @@ impl<B: Backend> Sae<B> {
             InferenceArchitecture::TopK { k, .. } | InferenceArchitecture::AbsTopK { k, .. } => k,
             _ => FIRST_STRIDE.min(self.config.d_sae),
         };
+        let pursuit = match self.config.architecture {
+            InferenceArchitecture::MatchingPursuit(config) => {
+                Some(Pursuit::new(backend, config, max_rows, [d_in, self.config.d_sae])?)
+            }
+            _ => None,
+        };
         Ok(Pass {
             rows: 0,
             max_rows,
@@ -95,6 +102,7 @@ impl<B: Backend> Sae<B> {
             row_shift: backend.zeros(max_rows)?,
             lists: FeatureLists::new(backend, max_rows, stride)?,
             longest: backend.zeros(1)?,
+            pursuit,
             other_target: self.config.transcoder.map(|_| backend.zeros(max_rows * d_out)).transpose()?,
             gradient: backend.zeros(max_rows * d_out)?,
             squared_error: backend.zeros(max_rows)?,
@@ -116,6 +124,11 @@ impl<B: Backend> Sae<B> {
         self.normalization() != RowNormalization::None && self.config.transcoder.is_none()
     }
 
+    /// Matching pursuit, whose decoder is the encoder, too, adds b_dec where it was subtracted.
+    fn adds_b_dec(&self) -> bool {
+        self.config.apply_b_dec_to_input || !self.config.architecture.is_tied()
+    }
+
     /// The decoder norms, if they are part of a feature's value: lists hold `h`, SAELens' features
     /// are `h * norm`.
     fn feature_scale(&self) -> Result<Option<Vec<f32>>> {
@@ -134,6 +147,7 @@ pub struct Pass<B: Backend> {
     row_shift: B::Buffer<f32>,
     lists: FeatureLists<B>,
     longest: B::Buffer<u32>,
+    pursuit: Option<Pursuit<B>>,
     /// A transcoder's target, which is not known here; the decoder compares with zeros.
     other_target: Option<B::Buffer<f32>>,
     gradient: B::Buffer<f32>,
@@ -190,6 +204,7 @@ impl<B: Backend> Pass<B> {
             InferenceArchitecture::JumpRelu => self.encode_jumprelu(sae),
             InferenceArchitecture::TopK { k, .. } => self.encode_topk(sae, Rank::Value, k),
             InferenceArchitecture::AbsTopK { k, .. } => self.encode_topk(sae, Rank::Magnitude, k),
+            InferenceArchitecture::MatchingPursuit(_) => self.pursue(sae),
         }
     }
 
@@ -221,7 +236,7 @@ impl<B: Backend> Pass<B> {
         sae.backend.decode_sparse(DecodeSparse {
             decoder: Decoder {
                 w_dec: sae.values.get("W_dec"),
-                b_dec: Some(sae.values.get("b_dec")),
+                b_dec: sae.adds_b_dec().then(|| sae.values.get("b_dec")),
                 target: self.other_target.as_ref().unwrap_or(&self.target),
                 denormalize,
                 gradient_scale: 0.0,
@@ -239,8 +254,12 @@ impl<B: Backend> Pass<B> {
     }
 
     /// What the activation function of the latest batch was given `[rows, d_sae]`, SAELens'
-    /// `hook_sae_acts_pre`, on the host: of a gated SAE the magnitudes `m`.
+    /// `hook_sae_acts_pre`, on the host: of a gated SAE the magnitudes `m`. Error: matching pursuit has no such.
     pub fn pre_activations(&self, sae: &Sae<B>) -> Result<Vec<f32>> {
+        if sae.config.architecture.is_tied() {
+            let what = "matching pursuit has no values before an activation function".into();
+            return Err(Error::Shape { operation: "pre_activations", what });
+        }
         let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
         let gated = sae.config.architecture == InferenceArchitecture::Gated;
         let mut pre = sae.backend.zeros(self.rows * d_sae)?;
@@ -352,24 +371,17 @@ impl<B: Backend> Pass<B> {
         self.start(rows)?;
         let longest = (first..first + rows).map(|row| features.row(row).0.len()).max().unwrap_or(0);
         self.make_room(sae, longest)?;
-        let (stride, scale) = (self.lists.stride, sae.feature_scale()?);
-        let mut counts = vec![0; rows];
-        let (mut indices, mut values) = (vec![0; rows * stride], vec![0.0; rows * stride]);
-        for (row, count) in counts.iter_mut().enumerate() {
-            let (latents, features) = features.row(first + row);
-            *count = latents.len() as u32;
-            for (slot, (&latent, &value)) in latents.iter().zip(features).enumerate() {
-                if latent as usize >= sae.config.d_sae {
-                    let what = format!("feature {latent} is not below d_sae = {}", sae.config.d_sae);
-                    return Err(Error::Shape { operation: "decode", what });
-                }
-                indices[row * stride + slot] = latent;
-                values[row * stride + slot] = scale.as_ref().map_or(value, |norm| value / norm[latent as usize]);
+        let (scale, mut unscaled) = (sae.feature_scale()?, SparseFeatures::default());
+        for row in first..first + rows {
+            let (latents, values) = features.row(row);
+            if let Some(latent) = latents.iter().find(|&&latent| latent as usize >= sae.config.d_sae) {
+                let what = format!("feature {latent} is not below d_sae = {}", sae.config.d_sae);
+                return Err(Error::Shape { operation: "decode", what });
             }
+            let h = |(&latent, &value)| scale.as_ref().map_or(value, |norm: &Vec<f32>| value / norm[latent as usize]);
+            unscaled.push_row(latents, &latents.iter().zip(values).map(h).collect::<Vec<f32>>());
         }
-        sae.backend.write(&mut self.lists.counts, 0, &counts)?;
-        sae.backend.write(&mut self.lists.indices, 0, &indices)?;
-        sae.backend.write(&mut self.lists.values, 0, &values)?;
+        unscaled.write(&sae.backend, 0..rows, &mut self.lists)?;
         if let Some((scale, shift)) = normalization {
             sae.backend.write(&mut self.row_scale, 0, scale)?;
             sae.backend.write(&mut self.row_shift, 0, shift)?;
@@ -450,6 +462,14 @@ impl<B: Backend> Pass<B> {
         let decoder_norm = sae.config.architecture.rescales_by_decoder_norm().then_some(&sae.decoder_norm);
         let encoder = encoder(sae, &self.input, self.rows);
         sae.backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k, lists: &mut self.lists })
+    }
+
+    fn pursue(&mut self, sae: &Sae<B>) -> Result<()> {
+        let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
+        let of = Dictionary { backend: &sae.backend, w_dec: sae.values.get("W_dec"), d_in, d_sae };
+        let pursuit = self.pursuit.as_mut().expect("the pass is one of matching pursuit");
+        let features = pursuit.run(&of, &self.input, self.rows)?;
+        self.set_features(sae, &features, 0, self.rows, None)
     }
 
     /// `reconstruction += x W_skipᵀ` of a transcoder that skips, with `x` as it came, before any

@@ -57,7 +57,7 @@ fn decoder_norms(config: &SaeConfig, weights: &Weights) -> Check {
 
 fn encoder(config: &SaeConfig, weights: &Weights) -> Check {
     let mut blind = vec![true; config.d_sae];
-    for row in weights.get("W_enc").values.chunks_exact(config.d_sae) {
+    for row in weights.encoder().values.chunks_exact(config.d_sae) {
         row.iter().zip(&mut blind).filter(|(&w, _)| w != 0.0).for_each(|(_, blind)| *blind = false);
     }
     let blind = blind.iter().filter(|&&blind| blind).count();

@@ -7,6 +7,7 @@ use super::batchtopk::BatchTopKKind;
 use super::config::InferenceArchitecture;
 use super::gated::GatedKind;
 use super::jumprelu::JumpReluKind;
+use super::matching_pursuit::MatchingPursuitKind;
 use super::matryoshka::MatryoshkaKind;
 use super::standard::StandardKind;
 use super::topk::TopKKind;
@@ -25,6 +26,7 @@ pub fn of(recipe: &Recipe) -> &'static dyn Kind {
         Architecture::AbsTopK => &TopKKind(Rank::Magnitude),
         Architecture::BatchTopK => &BatchTopKKind,
         Architecture::Matryoshka => &MatryoshkaKind,
+        Architecture::MatchingPursuit => &MatchingPursuitKind,
     }
 }
 
@@ -39,6 +41,11 @@ pub trait Kind: Sync {
     /// The parameters that hold one number for each latent, with the number that they start from.
     fn vectors(&self, _recipe: &Recipe) -> Vec<(&'static str, f32)> {
         vec![("b_enc", 0.0)]
+    }
+
+    /// Whether the decoder is the encoder, too: there is no W_enc.
+    fn is_tied(&self) -> bool {
+        false
     }
 
     /// The coefficient that is warmed up, if there is one.

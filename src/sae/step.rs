@@ -244,6 +244,7 @@ impl<B: Backend> TrainingSae<B> {
             backend: &self.backend,
             dims: Dims { rows, d_in, d_sae },
             values: &self.values,
+            apply_b_dec_to_input: self.config.apply_b_dec_to_input,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
             target: &self.work.target,
@@ -324,15 +325,18 @@ impl<B: Backend> TrainingSae<B> {
             self.sum_listed()?;
         }
         let (b_enc_gradient, out) = match self.architecture.encoder_sums() {
-            EncoderSums::OfBias => self.gradients.get_beside("b_enc", "b_dec"),
-            EncoderSums::Own(sums) => (sums, self.gradients.get_mut("b_dec")),
+            EncoderSums::OfBias => {
+                let (b_enc, b_dec) = self.gradients.get_beside("b_enc", "b_dec");
+                (Some(b_enc), b_dec)
+            }
+            EncoderSums::Own(sums) => (Some(sums), self.gradients.get_mut("b_dec")),
+            EncoderSums::InOutputGradient => (None, self.gradients.get_mut("b_dec")),
         };
         self.backend.gradient_b_dec(GradientBDec {
             gradient: &self.work.output_gradient,
-            through_encoder: self
-                .config
-                .apply_b_dec_to_input
-                .then(|| ThroughEncoder { w_enc: self.values.get("W_enc"), b_enc_gradient }),
+            through_encoder: b_enc_gradient
+                .filter(|_| self.config.apply_b_dec_to_input)
+                .map(|b_enc_gradient| ThroughEncoder { w_enc: self.values.get("W_enc"), b_enc_gradient }),
             rows: self.config.train_batch_size_tokens,
             d_in: self.config.d_in,
             d_sae: self.config.d_sae,

@@ -1,7 +1,8 @@
 //! An SAE's weights on the host: tensors by SAELens' names and in SAELens' shapes.
 
-use super::config::SaeConfig;
+use super::config::{InferenceArchitecture, SaeConfig};
 use crate::config::NormalizeActivations;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A tensor on the host, row-major.
@@ -65,6 +66,11 @@ impl Weights {
         &self.tensors[name]
     }
 
+    /// The encoder `[d_in, d_sae]`: of an SAE that has none of its own the decoder, transposed.
+    pub fn encoder(&self) -> Cow<'_, HostTensor> {
+        self.find("W_enc").map_or_else(|| Cow::Owned(self.get("W_dec").transposed()), Cow::Borrowed)
+    }
+
     /// Multiplies every value of a tensor that the architecture has.
     pub fn scale(&mut self, name: &str, factor: f32) {
         self.values_mut(name).iter_mut().for_each(|x| *x *= factor);
@@ -101,10 +107,20 @@ impl Weights {
 
     /// Makes an SAE that was trained on activations times `factor` one for the activations
     /// themselves: `W_enc *= factor`, `W_dec /= factor`, `b_dec /= factor`, and no normalisation in
-    /// `config` any more (SAELens' `fold_activation_norm_scaling_factor`).
+    /// `config` any more (SAELens' `fold_activation_norm_scaling_factor`). Of matching pursuit the decoder
+    /// stays as it is, being the encoder, too, and `residual_threshold /= factor`.
     pub fn fold_activation_norm_scaling_factor(&mut self, config: &mut SaeConfig, factor: f32) {
-        self.scale("W_enc", factor);
-        for name in ["W_dec", "b_dec"] {
+        let divided: &[&str] = match &mut config.architecture {
+            InferenceArchitecture::MatchingPursuit(pursuit) => {
+                pursuit.residual_threshold /= f64::from(factor);
+                &["b_dec"]
+            }
+            _ => {
+                self.scale("W_enc", factor);
+                &["W_dec", "b_dec"]
+            }
+        };
+        for name in divided {
             self.values_mut(name).iter_mut().for_each(|x| *x /= factor);
         }
         config.normalize_activations = NormalizeActivations::None;

@@ -290,7 +290,10 @@ fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f6
     let kind = kind::of(recipe);
     let Some(path) = &recipe.from_pretrained_path else {
         let norm = recipe.decoder_init_norm.map(|norm| norm as f32);
-        let weights = initial_weights([config.d_in, config.d_sae], &kind.vectors(recipe), norm, recipe.seed);
+        let mut weights = initial_weights([config.d_in, config.d_sae], &kind.vectors(recipe), norm, recipe.seed);
+        if kind.is_tied() {
+            weights.remove("W_enc");
+        }
         return Ok((weights, Vec::new()));
     };
     let saved = hub::sae("from_pretrained_path", path)?.load()?;

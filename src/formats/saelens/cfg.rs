@@ -5,6 +5,7 @@ use crate::config::{NormalizeActivations, Setting};
 use crate::error::{Error, Result};
 use crate::formats::tensors::parse_dtype;
 use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig, Transcoder};
+use crate::sae::pursuit::PursuitConfig;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::fs;
@@ -28,13 +29,11 @@ const KNOWN: &[&str] = &[
     "topk_skip_transcoder",
     "batchtopk",
     "matryoshka_batchtopk",
+    "matching_pursuit",
 ];
 
 /// Architectures of SAELens that a folder may name, with what to say of them.
-const KNOWN_ELSEWHERE: &[(&str, &str)] = &[
-    ("matching_pursuit", "is not supported"),
-    ("temporal", "is not supported: its features depend on the tokens before"),
-];
+const KNOWN_ELSEWHERE: &[(&str, &str)] = &[("temporal", "is not supported: its features depend on the tokens before")];
 
 /// Reads a `cfg.json` of any version. A checkpoint of BatchTopK is read as what SAELens saves of it for
 /// inference, JumpReLU, and keeps its training settings until the weights are read.
@@ -75,6 +74,11 @@ pub fn to_json(config: &SaeConfig, training: bool) -> Value {
         | InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm } => {
             set("k", k.into());
             set("rescale_acts_by_decoder_norm", rescale_acts_by_decoder_norm.into());
+        }
+        InferenceArchitecture::MatchingPursuit(pursuit) => {
+            set("residual_threshold", pursuit.residual_threshold.into());
+            set("max_iterations", pursuit.max_iterations.into());
+            set("stop_on_duplicate_support", pursuit.stop_on_duplicate_support.into());
         }
         _ => {}
     }
@@ -168,9 +172,25 @@ impl Keys<'_> {
                     _ => InferenceArchitecture::AbsTopK { k, rescale_acts_by_decoder_norm },
                 }
             }
+            "matching_pursuit" => InferenceArchitecture::MatchingPursuit(self.pursuit()?),
             _ => InferenceArchitecture::Standard,
         };
         Ok((architecture, transcoder))
+    }
+
+    /// SAELens' defaults where a key is missing.
+    fn pursuit(&mut self) -> Result<PursuitConfig> {
+        Ok(PursuitConfig {
+            residual_threshold: match self.keys.shift_remove("residual_threshold") {
+                None => 0.01,
+                Some(value) => value.as_f64().ok_or_else(|| self.wrong("residual_threshold", &value, "a number"))?,
+            },
+            max_iterations: match self.keys.get("max_iterations") {
+                None | Some(Value::Null) => None,
+                Some(_) => Some(self.size("max_iterations")?),
+            },
+            stop_on_duplicate_support: self.switch("stop_on_duplicate_support", true)?,
+        })
     }
 
     fn dtype(&mut self) -> Result<Dtype> {
