@@ -33,7 +33,10 @@ fn format_table() -> String {
         compared.sort();
         compared.dedup();
         let compared = match format.name {
-            "sae_lens" => "standard, gated, jumprelu, topk, abstopk, matching_pursuit and the transcoders: tests/sae_inference.rs".into(),
+            "sae_lens" => {
+                "standard, gated, jumprelu, topk, abstopk, matching_pursuit and the transcoders: tests/sae_inference.rs"
+                    .into()
+            }
             "temporal" => "recognised, and refused".into(),
             _ => compared.join(", "),
         };

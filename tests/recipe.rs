@@ -1,7 +1,8 @@
 //! Recipes: reading, writing, what is refused and in which words.
 
 use cusae::config::{
-    foreign_keys, Auto, DatasetPath, ExcludeSpecialTokens, LrSchedulerName, Recipe, SeqposSlice, SpecialToken,
+    foreign_keys, Architecture, Auto, DatasetPath, ExcludeSpecialTokens, LrSchedulerName, Recipe, SeqposSlice,
+    SpecialToken,
 };
 use std::path::Path;
 
@@ -98,7 +99,7 @@ fn a_value_of_another_type_says_what_was_found_and_expected() {
         (
             "architecture = \"topp\"",
             "my.toml, key architecture: found the text \"topp\", expected standard | gated | jumprelu | topk | \
-             abstopk | batchtopk | matryoshka_batchtopk",
+             abstopk | batchtopk | matryoshka_batchtopk | matching_pursuit",
         ),
         ("max_grad_norm = \"off\"", "my.toml, key max_grad_norm: found the text \"off\", expected a number or none"),
         ("d_sae = 1.5", "my.toml, key d_sae: found the number 1.5, expected a whole number or auto"),
@@ -247,4 +248,11 @@ fn widths_that_contradict_one_another_are_refused() {
     );
     assert!(refused("expansion_factor = 1\nk = 129").starts_with("k: found 129, expected at most d_sae = 128"));
     assert_eq!(read("expansion_factor = 8\nd_sae = 1024").unwrap().resolve(128).unwrap().d_sae(128), 1024);
+}
+
+/// SAELens' `MatchingPursuitTrainingSAEConfig` sees to it, too.
+#[test]
+fn decoder_rows_of_matching_pursuit_start_with_norm_1() {
+    let recipe = Recipe { architecture: Architecture::MatchingPursuit, ..Recipe::default() };
+    assert_eq!(recipe.resolve(8).unwrap().decoder_init_norm, Some(1.0));
 }

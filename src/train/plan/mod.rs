@@ -121,10 +121,11 @@ struct Sizes<'a> {
 }
 
 impl Sizes<'_> {
-    /// W_enc, W_dec, the vectors of latents, b_dec.
+    /// W_enc unless it is W_dec, W_dec, the vectors of latents, b_dec.
     fn parameters(&self) -> u64 {
-        let vectors = kind::of(self.recipe).vectors(self.recipe).len() as u64;
-        2 * self.d_in * self.d_sae + vectors * self.d_sae + self.d_in
+        let kind = kind::of(self.recipe);
+        let (vectors, matrices) = (kind.vectors(self.recipe).len() as u64, if kind.is_tied() { 1 } else { 2 });
+        matrices * self.d_in * self.d_sae + vectors * self.d_sae + self.d_in
     }
 
     fn dims(&self) -> Dims {
