@@ -22,6 +22,8 @@ pub enum Stream {
     Permutations = 6,
     /// Examples of where a feature fires.
     Examples = 7,
+    /// Inputs that dead latents start again from.
+    Resampling = 8,
 }
 
 /// The ten-round Philox 4x32 bijection: 128 random bits for a 128-bit counter and a 64-bit key.

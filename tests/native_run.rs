@@ -288,6 +288,23 @@ fn abstopk_with_an_average_of_its_weights() {
 }
 
 #[test]
+fn topk_with_a_decoder_of_norm_one_a_k_that_moves_and_resampling() {
+    let log = on_stored_activations(
+        "k = 4\nk_start = 8\nk_anneal_steps = 20\nnormalize_sae_decoder = true\nresample_every = 7\n\
+         aux_loss_coefficient = 0\nema_decay = 0.9",
+    );
+    assert_eq!([0, 10, 39].map(|line| log[line]["metrics/l0"]), [8.0, 6.0, 4.0]);
+    let dead = |line: &BTreeMap<String, f64>| line["sparsity/dead_features"];
+    assert!(log.windows(2).any(|lines| dead(&lines[0]) > 0.0 && dead(&lines[1]) == 0.0), "some were resampled");
+}
+
+#[test]
+fn gated_with_a_target() {
+    let log = on_stored_activations("architecture = \"gated\"\nlr = 0.01\ntarget_l0 = 4\nl1_coefficient = 0.5");
+    assert!(log[39]["details/l1_coefficient"] > 0.5);
+}
+
+#[test]
 fn batchtopk_with_a_part_of_a_latent() {
     let log = on_stored_activations(
         "architecture = \"batchtopk\"\nk = 2.5\nnormalize_activations = \"expected_average_only_in\"\n\

@@ -100,6 +100,14 @@ fn an_average_of_the_weights_needs_room_beside_them() {
 }
 
 #[test]
+fn a_decoder_of_norm_one_and_a_larger_k_at_the_start_need_room() {
+    assert_eq!(memory(&plan("normalize_sae_decoder = true", &model(1)), "norm 1"), Some(4 * (2 * 64 * 8 + 7 * 64)));
+    let work = |more: &str| memory(&plan(more, &model(1)), "work space of a step").unwrap();
+    assert_eq!(work("k_start = 16") - work(""), 4 * 4 * 100 * (16 - 4));
+    assert_eq!(work("k_start = 2"), work(""));
+}
+
+#[test]
 fn parameters_count_the_vectors_of_an_architecture() {
     assert_eq!(plan("architecture = \"jumprelu\"", &model(1)).saes[0].parameters, PARAMETERS + 64);
     assert_eq!(plan("architecture = \"gated\"", &model(1)).saes[0].parameters, PARAMETERS + 2 * 64);

@@ -183,6 +183,18 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
             "b_dec_init_method = \"mean\"\nfrom_pretrained_path = \"sae\"",
             "b_dec_init_method: found mean, expected zeros with from_pretrained_path",
         ),
+        ("k_start = 2.5", "k_start: found 2.5, expected a whole number of at least 1 for architecture topk"),
+        ("k_start = 600\nd_sae = 512", "k_start: found 600, expected at most d_sae = 512"),
+        ("k_start = 64\nk_anneal_steps = 9999", "k_anneal_steps: found 9999, expected at most the 976 steps of the run"),
+        (
+            "architecture = \"matching_pursuit\"\nresample_every = 100",
+            "resample_every: found 100, expected none for architecture matching_pursuit",
+        ),
+        ("resample_every = 0", "resample_every: found 0, expected at least 1"),
+        (
+            "architecture = \"standard\"\nl1_coefficient = 0\ntarget_l0 = 20",
+            "l1_coefficient: found 0, expected more than 0 with target_l0",
+        ),
         ("topk_threshold_lr = 1.5", "topk_threshold_lr: found 1.5, expected from 0 to 1"),
         (
             "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"",

@@ -121,14 +121,21 @@ fn a_topk_run_resumes_bit_for_bit_with_dead_latents_and_an_average_of_its_weight
 
 #[test]
 fn so_does_a_sweep_over_settings_and_hooks() {
-    resumes_bit_for_bit(&["--k=4,8", "--hook-name=blocks.1.hook_resid_pre,blocks.2.hook_resid_pre"], 0);
+    let options = ["--k-start=20", "--k-anneal-steps=400", "--normalize-sae-decoder=true", "--resample-every=90"];
+    let flags = ["--k=4,8", "--hook-name=blocks.1.hook_resid_pre,blocks.2.hook_resid_pre"];
+    resumes_bit_for_bit(&[&flags[..], &options].concat(), 0);
 }
 
 /// The coefficient is high enough for the run to go over from dense products to lists, which
 /// round differently: the checkpoint must say which of the two a run is at.
 #[test]
 fn a_standard_run_resumes_bit_for_bit_before_and_after_it_goes_over_to_lists() {
-    let flags = ["--architecture=standard", "--l1-coefficient=10", "--normalize-activations=expected_average_only_in"];
+    let flags = [
+        "--architecture=standard",
+        "--l1-coefficient=10",
+        "--target-l0=20",
+        "--normalize-activations=expected_average_only_in",
+    ];
     let whole = resumes_bit_for_bit(&[&flags[..], &["--n-batches-for-norm-estimate=5"]].concat(), 200);
     let statistics =
         cusae::formats::tensors::TensorFile::open(whole.path().join("whole/checkpoints/200/statistics.safetensors"));

@@ -106,6 +106,10 @@ recipe! {
         expansion_factor: Option<usize> = None,
         /// topk, abstopk, batchtopk, matryoshka_batchtopk: latents that stay active for each token, in the batch kinds on average.
         k: f64 = 32.0,
+        /// The same four: k of the first step, from which it moves evenly to k; none is k.
+        k_start: Option<f64> = None,
+        /// The same four, with k_start: steps until k is reached; auto is 5 % of all steps.
+        k_anneal_steps: Auto<usize> = Auto::Auto,
         /// The same four: factor on the loss that revives dead latents (AuxK).
         aux_loss_coefficient: f64 = 1.0,
         /// The same four: compare latents by pre-activation times decoder norm.
@@ -138,7 +142,7 @@ recipe! {
         jumprelu_ste_to_input: bool = false,
         /// jumprelu: factor on a loss that pulls dead latents up to their thresholds.
         pre_act_loss_coefficient: Option<f64> = None,
-        /// jumprelu with quadratic: active latents of a token that the loss aims at.
+        /// standard, gated, jumprelu: active latents of a token that the factor on the sparsity loss is moved for; with quadratic the loss' aim.
         target_l0: Option<f64> = None,
         /// matching_pursuit: a token is finished when the norm of what is left of it falls below; 0 for never.
         residual_threshold: f64 = 1e-2,
@@ -152,6 +156,8 @@ recipe! {
         normalize_activations: NormalizeActivations = NormalizeActivations::None,
         /// Norm of every decoder row at the start; none leaves the random one. Of matching_pursuit it is 1.
         decoder_init_norm: Option<f64> = Some(0.1),
+        /// Whether the decoder's rows are kept at norm 1, and gradients lose what they have along their rows.
+        normalize_sae_decoder: bool = false,
         /// Where b_dec starts; mean and geometric_median are those of buffer_tokens activations, not trained on.
         b_dec_init_method: BDecInitMethod = BDecInitMethod::Zeros,
         /// Number format of weights and activations.
@@ -236,6 +242,8 @@ recipe! {
         n_batches_for_norm_estimate: usize = 100,
         /// Steps without firing after which a latent counts as dead.
         dead_feature_window: usize = 200,
+        /// Steps between resamplings, in which dead latents start again from inputs with large errors; none has none.
+        resample_every: Option<usize> = None,
         /// Steps over which firing frequencies are counted.
         feature_sampling_window: usize = 500,
     }

@@ -42,6 +42,16 @@ impl Recipe {
         self.l0_warm_up_steps.value().copied().unwrap_or(self.total_training_steps() / 20)
     }
 
+    /// Steps until k is what it stays; auto is 5 % of all steps.
+    pub fn k_anneal_steps(&self) -> usize {
+        self.k_anneal_steps.value().copied().unwrap_or(self.total_training_steps() / 20)
+    }
+
+    /// The most latents that a token ever has active by the recipe, in the batch kinds on average.
+    pub fn largest_k(&self) -> f64 {
+        self.k_start.unwrap_or(self.k).max(self.k)
+    }
+
     /// The widths with d_sae, which SAELens adds, too.
     fn matryoshka_widths(&self, d_sae: usize) -> Vec<usize> {
         let mut widths = self.matryoshka_widths.clone();
@@ -51,10 +61,12 @@ impl Recipe {
         widths
     }
 
-    /// Norm of every decoder row at the start; matching pursuit needs 1, as SAELens sees to.
+    /// Norm of every decoder row at the start: 1 where it stays that; matching pursuit needs 1, as SAELens
+    /// sees to.
     fn decoder_init_norm(&self) -> Option<f64> {
         match self.architecture {
             Architecture::MatchingPursuit => Some(1.0),
+            _ if self.normalize_sae_decoder => Some(1.0),
             _ => self.decoder_init_norm,
         }
     }
@@ -99,6 +111,7 @@ impl Recipe {
         let resolved = Recipe {
             d_in: Auto::Value(d_in),
             d_sae: Auto::Value(d_sae),
+            k_anneal_steps: Auto::Value(self.k_anneal_steps()),
             matryoshka_widths: self.matryoshka_widths(d_sae),
             decoder_init_norm: self.decoder_init_norm(),
             l1_warm_up_steps: Auto::Value(self.l1_warm_up_steps()),
@@ -172,6 +185,10 @@ impl Recipe {
                  (training_tokens / train_batch_size_tokens = {tokens} / {batch})"
             )
         })?;
+        require("k_anneal_steps", self.k_start.is_none() || self.k_anneal_steps() <= steps, || {
+            format!("found {}, expected at most the {steps} steps of the run", self.k_anneal_steps())
+        })?;
+        at_least_one("resample_every", self.resample_every.unwrap_or(1))?;
         let main = steps.saturating_sub(warm_up + decay);
         require("lr_scheduler_name", self.lr_scheduler_name == LrSchedulerName::Constant || main > 0, || {
             format!("{} has no step: {steps} - {warm_up} warm-up - {decay} decay = 0", self.lr_scheduler_name)

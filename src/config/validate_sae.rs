@@ -19,23 +19,34 @@ impl Recipe {
         self.validate_b_dec()?;
         not_negative("residual_threshold", self.residual_threshold)?;
         at_least_one("max_iterations", self.max_iterations.unwrap_or(1))?;
+        self.validate_target()?;
+        let resamples = self.resample_every.filter(|_| self.architecture == Architecture::MatchingPursuit);
+        require("resample_every", resamples.is_none(), || {
+            let found = resamples.unwrap_or_default();
+            format!("found {found}, expected none for architecture matching_pursuit, which has no encoder to reset")
+        })?;
         not_negative("l1_coefficient", self.l1_coefficient)?;
         positive("lp_norm", self.lp_norm)?;
         positive("decoder_init_norm", self.decoder_init_norm.unwrap_or(1.0))
     }
 
     fn validate_k(&self) -> Result<()> {
-        let (k, batch) = (self.k, self.train_batch_size_tokens);
         if !self.architecture.has_auxk() {
             return Ok(());
         }
+        self.validate_one_k("k", self.k)?;
+        self.k_start.map_or(Ok(()), |k_start| self.validate_one_k("k_start", k_start))
+    }
+
+    fn validate_one_k(&self, key: &str, k: f64) -> Result<()> {
+        let batch = self.train_batch_size_tokens;
         if self.architecture.selects_by_batch() {
-            positive("k", k)?;
-            require("k", k * batch as f64 >= 1.0, || {
-                format!("k * train_batch_size_tokens = {k} * {batch} is less than one latent in the batch")
+            positive(key, k)?;
+            require(key, k * batch as f64 >= 1.0, || {
+                format!("{key} * train_batch_size_tokens = {k} * {batch} is less than one latent in the batch")
             })?;
         } else {
-            require("k", k >= 1.0 && k.fract() == 0.0, || {
+            require(key, k >= 1.0 && k.fract() == 0.0, || {
                 let kind = self.architecture;
                 format!(
                     "found {k}, expected a whole number of at least 1 for architecture {kind}; batchtopk takes parts"
@@ -43,12 +54,12 @@ impl Recipe {
             })?;
         }
         let d_sae = self.d_sae.value().copied();
-        require("k", d_sae.is_none_or(|d_sae| k <= d_sae as f64), || {
+        require(key, d_sae.is_none_or(|d_sae| k <= d_sae as f64), || {
             let d_sae = d_sae.unwrap_or_default();
             format!("found {k}, expected at most d_sae = {d_sae}: no more latents than there are can be active")
         })?;
-        fits_in_32_bits("k", "the active latents of a batch are numbered", (k as usize).saturating_mul(batch), || {
-            format!("k * train_batch_size_tokens = {k} * {batch}")
+        fits_in_32_bits(key, "the active latents of a batch are numbered", (k as usize).saturating_mul(batch), || {
+            format!("{key} * train_batch_size_tokens = {k} * {batch}")
         })
     }
 
@@ -78,6 +89,18 @@ impl Recipe {
         })?;
         require(key, zeros || self.from_pretrained_path.is_none(), || {
             format!("found {method}, expected zeros with from_pretrained_path (--init), whose b_dec is taken")
+        })
+    }
+
+    /// A coefficient of 0 stays 0, whatever it is multiplied by.
+    fn validate_target(&self) -> Result<()> {
+        let (key, coefficient) = match self.architecture {
+            Architecture::Standard | Architecture::Gated => ("l1_coefficient", self.l1_coefficient),
+            Architecture::JumpRelu => ("l0_coefficient", self.l0_coefficient),
+            _ => return Ok(()),
+        };
+        require(key, self.target_l0.is_none() || coefficient > 0.0, || {
+            format!("found {coefficient}, expected more than 0 with target_l0, which is reached by multiplying it")
         })
     }
 

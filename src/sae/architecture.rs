@@ -143,6 +143,11 @@ pub trait Architecture<B: Backend>: Send {
         1
     }
 
+    /// From now on a row has `k` active latents, in the batch kinds on average; others have no `k`.
+    fn set_k(&mut self, _backend: &B, _k: f64) -> Result<()> {
+        Ok(())
+    }
+
     /// Brings parameters back to where they are allowed to be, before anything reads them.
     fn project(&mut self, _backend: &B, _values: &mut Named<B>) -> Result<()> {
         Ok(())

@@ -70,6 +70,11 @@ impl<B: Backend> Selection<B> {
         Ok(Selection { config, dims, lists, longest: backend.zeros(1)?, threshold: backend.zeros(1)? })
     }
 
+    /// The next step's `k`; lists grow when they have to.
+    pub fn set_k(&mut self, k: f64) {
+        self.config.k = k;
+    }
+
     /// Selects, in lists made longer until every row fits; waits for the longest row's length. Returns
     /// whether they were made longer.
     pub fn select(&mut self, batch: &Batch<'_, B>) -> Result<bool> {
@@ -126,6 +131,11 @@ impl<B: Backend> BatchTopK<B> {
 }
 
 impl<B: Backend> Architecture<B> for BatchTopK<B> {
+    fn set_k(&mut self, _backend: &B, k: f64) -> Result<()> {
+        self.selection.set_k(k);
+        Ok(())
+    }
+
     fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         if self.selection.select(batch)? {
             let entries = batch.dims.rows * self.selection.lists.stride;
@@ -224,7 +234,8 @@ impl Kind for BatchTopKKind {
 
     /// Index, value, gradient and place by latent, with room for rows longer than the mean one.
     fn work_space(&self, recipe: &Recipe, dims: Dims) -> WorkSpace {
-        let (aux, room) = (auxk::work_space(recipe.aux_loss_coefficient, dims), first_room(recipe.k, dims.d_sae));
+        let (aux, room) =
+            (auxk::work_space(recipe.aux_loss_coefficient, dims), first_room(recipe.largest_k(), dims.d_sae));
         WorkSpace {
             numbers: 4 * (dims.rows * room) as u64 + aux,
             formula: format!("4 * batch * {room} latents + {aux} for AuxK"),

@@ -198,6 +198,11 @@ impl<B: Backend> Architecture<B> for Matryoshka<B> {
         self.aux_terms() + self.inner.len()
     }
 
+    fn set_k(&mut self, _backend: &B, k: f64) -> Result<()> {
+        self.selection.set_k(k);
+        Ok(())
+    }
+
     fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         if self.selection.select(batch)? {
             let (backend, Dims { rows, d_sae, .. }, stride) = (batch.backend, self.dims, self.selection.lists.stride);

@@ -4,11 +4,11 @@
 //! 1. Parameters that have bounds are brought back to them; the batch is normalised.
 //! 2. Which latents are dead.
 //! 3. The architecture's forward and backward pass, which also counts what fired.
-//! 4. b_dec's gradient. Where an architecture lists what the weights' gradients are sums of, only b_enc's, and
+//! 4. b_dec's gradient; what the decoder's rows, where they keep norm 1, cannot follow is taken off theirs. Where an architecture lists what the weights' gradients are sums of, only b_enc's, and
 //!    the squares of the others; they are summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
-//! 7. The decoder's new row norms; the average of the parameters, where one is kept.
+//! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; the average of the parameters, where one is kept.
 //! 8. Was everything finite?
 //!
 //! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
@@ -20,6 +20,7 @@ use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, 
 use super::average::Average;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
+use super::unit_norm::UnitNorm;
 use super::weights::Weights;
 use crate::backend::*;
 use crate::config::NormalizeActivations;
@@ -64,8 +65,8 @@ pub struct StepSettings {
 
 /// An SAE in training: parameters, optimizer state, statistics and work space on a device.
 pub struct TrainingSae<B: Backend> {
-    backend: B,
-    config: TrainingConfig,
+    pub(super) backend: B,
+    pub(super) config: TrainingConfig,
     architecture: Box<dyn Architecture<B>>,
     /// Parameters.
     pub values: Named<B>,
@@ -79,6 +80,7 @@ pub struct TrainingSae<B: Backend> {
     pub exp_avg_sq: Named<B>,
     /// The moving average of the parameters, where one is kept.
     pub average: Option<Average<B>>,
+    unit_norm: Option<UnitNorm<B>>,
     /// Firing statistics.
     pub firing: Firing<B>,
     /// Steps done so far.
@@ -87,18 +89,18 @@ pub struct TrainingSae<B: Backend> {
     pub input_scale: f32,
     decoder_norm: B::Buffer<f32>,
     measurements: Measurements<B>,
-    work: WorkSpace<B>,
+    pub(super) work: WorkSpace<B>,
     recording: B::Recording,
 }
 
-struct WorkSpace<B: Backend> {
+pub(super) struct WorkSpace<B: Backend> {
     target: B::Buffer<f32>,
-    input: B::Buffer<f32>,
+    pub input: B::Buffer<f32>,
     row_scale: B::Buffer<f32>,
     row_shift: B::Buffer<f32>,
     output_gradient: B::Buffer<f32>,
-    squared_error: B::Buffer<f32>,
-    dead: DeadLatents<B>,
+    pub squared_error: B::Buffer<f32>,
+    pub dead: DeadLatents<B>,
     scalars: B::Buffer<StepScalars>,
 }
 
@@ -127,6 +129,7 @@ impl<B: Backend> TrainingSae<B> {
             exp_avg_sq: Named::zeros_like(backend, &values)?,
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
             average: None,
+            unit_norm: None,
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
@@ -145,6 +148,19 @@ impl<B: Backend> TrainingSae<B> {
     pub fn keep_average(&mut self, decay: f64) -> Result<()> {
         self.average = Some(Average::new(&self.backend, decay, &self.values)?);
         Ok(())
+    }
+
+    /// Brings the decoder's rows to norm 1 and keeps them there from now on.
+    pub fn keep_unit_norm(&mut self) -> Result<()> {
+        let mut unit_norm = UnitNorm::new(&self.backend, [self.config.d_sae, self.config.d_in])?;
+        unit_norm.normalize(&self.backend, self.values.get_mut("W_dec"))?;
+        self.unit_norm = Some(unit_norm);
+        self.refresh_decoder_norm()
+    }
+
+    /// From now on, as many latents of a row are active, where the architecture has a `k`.
+    pub fn set_k(&mut self, k: f64) -> Result<()> {
+        self.architecture.set_k(&self.backend, k)
     }
 
     /// The parameters that the SAE is judged and saved by: their average, where one is kept.
@@ -204,7 +220,7 @@ impl<B: Backend> TrainingSae<B> {
     /// The part of a step that is the same every time.
     fn queue(&mut self) -> Result<()> {
         self.find_dead()?;
-        if self.keeps_gradients {
+        if self.writes_gradients() {
             self.write_gradients()?;
         } else {
             self.of_architecture(|architecture, batch| architecture.step(batch))?;
@@ -229,9 +245,14 @@ impl<B: Backend> TrainingSae<B> {
         })
     }
 
+    /// Whether somebody needs gradients whole before Adam does.
+    fn writes_gradients(&self) -> bool {
+        self.keeps_gradients || self.unit_norm.is_some()
+    }
+
     /// Whether the gradients of W_enc and W_dec are not written.
     fn sums_are_listed(&self) -> bool {
-        !self.keeps_gradients && self.architecture.listed().is_some()
+        !self.writes_gradients() && self.architecture.listed().is_some()
     }
 
     fn of_architecture(
@@ -342,6 +363,9 @@ impl<B: Backend> TrainingSae<B> {
             d_sae: self.config.d_sae,
             out,
         })?;
+        if let Some(unit_norm) = &mut self.unit_norm {
+            unit_norm.project(&self.backend, self.values.get("W_dec"), self.gradients.get_mut("W_dec"))?;
+        }
         let written = self.gradients.iter().filter(|(name, _)| !(listed && is_matrix(name)));
         let gradients: Vec<_> = written.map(|(_, gradient)| gradient).collect();
         let squares = listed.then_some(&self.squares);
@@ -370,6 +394,9 @@ impl<B: Backend> TrainingSae<B> {
             }
             let (clip, scalars) = (&self.measurements.clip, &self.work.scalars);
             self.backend.adam(Adam { parameter, gradient, exp_avg, exp_avg_sq, clip, scalars, constants })?;
+        }
+        if let Some(unit_norm) = &mut self.unit_norm {
+            unit_norm.normalize(&self.backend, self.values.get_mut("W_dec"))?;
         }
         match listed {
             true => self.update_matrices(constants),

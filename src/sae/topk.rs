@@ -35,6 +35,8 @@ pub struct TopKConfig {
 pub struct TopK<B: Backend> {
     config: TopKConfig,
     dims: Dims,
+    /// That of the next step.
+    k: usize,
     lists: FeatureLists<B>,
     by_latent: LatentLists<B>,
     value_gradient: B::Buffer<f32>,
@@ -53,6 +55,7 @@ impl<B: Backend> TopK<B> {
         Ok(TopK {
             config,
             dims,
+            k,
             lists: FeatureLists::new(backend, rows, k)?,
             by_latent: LatentLists::new(backend, d_sae, rows * k)?,
             value_gradient: backend.zeros(rows * k)?,
@@ -62,12 +65,28 @@ impl<B: Backend> TopK<B> {
 }
 
 impl<B: Backend> Architecture<B> for TopK<B> {
+    fn set_k(&mut self, backend: &B, k: f64) -> Result<()> {
+        self.k = k as usize;
+        if self.k > self.lists.stride {
+            let Dims { rows, d_sae, .. } = self.dims;
+            self.lists = FeatureLists::new(backend, rows, self.k)?;
+            self.by_latent = LatentLists::new(backend, d_sae, rows * self.k)?;
+            self.value_gradient = backend.zeros(rows * self.k)?;
+        }
+        Ok(())
+    }
+
+    /// Not while k moves.
+    fn repeats(&self) -> bool {
+        self.k == self.config.k
+    }
+
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         batch.backend.encode_topk(EncodeTopk {
             encoder: batch.encoder(),
             rank: self.config.rank,
             decoder_norm: self.config.rescale_acts_by_decoder_norm.then_some(batch.decoder_norm),
-            k: self.config.k,
+            k: self.k,
             lists: &mut self.lists,
         })?;
         batch.decode(&self.lists, &mut self.by_latent, &mut self.value_gradient)?;
@@ -128,8 +147,8 @@ impl Kind for TopKKind {
     fn work_space(&self, recipe: &Recipe, dims: Dims) -> WorkSpace {
         let aux = auxk::work_space(recipe.aux_loss_coefficient, dims);
         WorkSpace {
-            numbers: 4 * (dims.rows * recipe.k as usize) as u64 + aux,
-            formula: format!("4 * batch * k {} + {aux} for AuxK", recipe.k),
+            numbers: 4 * (dims.rows * recipe.largest_k() as usize) as u64 + aux,
+            formula: format!("4 * batch * k {} + {aux} for AuxK", recipe.largest_k()),
         }
     }
 

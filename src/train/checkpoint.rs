@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `cfg.json`, `sae_weights.safetensors` | SAELens' training flavour |
 //! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, with `ema_decay` `average.NAME`, in SAELens' shapes |
-//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state` |
+//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state`, with `target_l0` `coefficient_factor` |
 //! | `trainer_state.json` | steps, samples, and the version that wrote it |
 //! | `activations/` | the activation buffer of every hook and the position in the data |
 //!
@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 const STATISTICS: &str = "statistics.safetensors";
 const INPUT_SCALE: &str = "input_scale";
+const COEFFICIENT_FACTOR: &str = "coefficient_factor";
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +105,7 @@ fn fill<B: Backend>(
 }
 
 fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
-    let Trainee { backend, config, sae, .. } = trainee;
+    let Trainee { backend, config, sae, course, .. } = trainee;
     write::folder(folder)?;
     let d_in = config.d_in;
     let (weights, architecture) = (sae.values.download(backend, d_in)?, sae.architecture_state()?);
@@ -124,12 +125,16 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
     let fired = backend.download(&sae.firing.fired_count)?;
     let since = backend.download(&sae.firing.since_fired)?;
     let scale = [sae.input_scale];
-    let statistics = vec![
+    let factor = course.control.as_ref().map(|control| [control.factor]);
+    let mut statistics = vec![
         ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
         ("n_forward_passes_since_fired".into(), Tensor::u32(&[since.len()], &since)),
         (INPUT_SCALE.into(), Tensor::f32(&[1], &scale)),
         ("architecture_state".into(), Tensor::f64(&[architecture.len()], &architecture)),
     ];
+    if let Some(factor) = &factor {
+        statistics.push((COEFFICIENT_FACTOR.into(), Tensor::f64(&[1], factor)));
+    }
     tensors::save(&folder.join(STATISTICS), statistics)?;
     write::sync_folder(folder)
 }
@@ -182,7 +187,7 @@ pub fn restore<B: Backend>(
 }
 
 fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Result<()> {
-    let Trainee { backend, sae, .. } = trainee;
+    let Trainee { backend, sae, course, .. } = trainee;
     let backend = &*backend;
     let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
     let own = sae.values.download(backend, d_in)?;
@@ -202,6 +207,10 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
         *counts = backend.upload(&statistics.u32(name)?)?;
     }
     sae.input_scale = statistics.f32_shaped(INPUT_SCALE, &[1])?[0];
+    if let Some(control) = &mut course.control {
+        statistics.expect_shape(COEFFICIENT_FACTOR, &[1])?;
+        control.factor = statistics.f64(COEFFICIENT_FACTOR)?[0];
+    }
     let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
     sae.refresh_decoder_norm()

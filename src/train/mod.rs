@@ -3,6 +3,8 @@
 
 mod b_dec;
 pub mod checkpoint;
+mod control;
+mod course;
 mod export;
 pub mod log;
 pub mod metrics;

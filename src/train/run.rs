@@ -131,7 +131,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
             for trainee in self.saes.iter_mut().filter(|trainee| trainee.stopped.is_none()) {
-                trainee.step(&self.batches[trainee.hook], self.progress.n_training_steps)?;
+                trainee.step(&self.batches[trainee.hook])?;
             }
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;

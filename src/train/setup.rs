@@ -1,7 +1,7 @@
 //! From a recipe to the parts of a run: activations, evaluation, settings, first weights.
 
 use super::progress::Reporter;
-use super::schedule::{coefficient, LearningRate};
+use super::schedule::LearningRate;
 use crate::backend::{Backend, RowNorms, Sum};
 use crate::config::{Auto, DatasetPath, Member, NormalizeActivations, Recipe};
 use crate::data::tokenizer::excluded_ids;
@@ -18,7 +18,7 @@ use crate::sae::config::{ReshapeActivations, SaeConfig};
 use crate::sae::inference::Sae;
 use crate::sae::init::initial_weights;
 use crate::sae::kind;
-use crate::sae::step::{StepSettings, TrainingConfig, TrainingSae};
+use crate::sae::step::{TrainingConfig, TrainingSae};
 use crate::sae::weights::Weights;
 use serde_json::{json, Map, Value};
 use std::sync::Arc;
@@ -209,13 +209,6 @@ pub fn learning_rate(recipe: &Recipe) -> LearningRate {
     }
 }
 
-/// What the schedules say for a step (from 0).
-pub fn step_settings(recipe: &Recipe, schedule: &LearningRate, step: u64) -> StepSettings {
-    let of_kind = kind::of(recipe).coefficient(recipe);
-    let coefficient = of_kind.map_or(0.0, |of| coefficient(of.value, of.warm_up_steps as u64, step));
-    StepSettings { lr: schedule.at(step), coefficient }
-}
-
 /// What `cfg.json` says of the SAE, with the metadata that SAELens' training writes; where `origin`
 /// has a key, it is right and the recipe is not.
 pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
@@ -278,6 +271,9 @@ pub fn training_sae<B: Backend>(backend: &B, recipe: &Recipe, config: &SaeConfig
     if !state.is_empty() {
         sae.restore_architecture(&state)?;
     }
+    if recipe.normalize_sae_decoder {
+        sae.keep_unit_norm()?;
+    }
     if let Some(decay) = recipe.ema_decay {
         sae.keep_average(decay)?;
     }
@@ -311,6 +307,9 @@ fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f6
         return Err(Error::config("from_pretrained_path", what));
     }
     let mut weights = saved.weights;
+    if recipe.normalize_sae_decoder {
+        weights.fold_w_dec_norm();
+    }
     let state = kind.start_from(recipe, &mut weights);
     Ok((weights, state))
 }

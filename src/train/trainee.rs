@@ -1,10 +1,10 @@
 //! One SAE of a run: what is its own, from its first weights to the folder that others load.
 
 use super::checkpoint::Progress;
+use super::course::Course;
 use super::export::{export, Trained};
 use super::log::Log;
 use super::progress::StepMetrics;
-use super::schedule::LearningRate;
 use super::summary::SaeSummary;
 use super::{metrics, setup};
 use crate::backend::Backend;
@@ -14,7 +14,6 @@ use crate::eval::Report;
 use crate::formats::saelens;
 use crate::formats::write;
 use crate::sae::config::SaeConfig;
-use crate::sae::kind;
 use crate::sae::report::StepReport;
 use crate::sae::step::TrainingSae;
 use serde_json::{Map, Value};
@@ -47,7 +46,8 @@ pub struct Trainee<B: Backend> {
     pub config: SaeConfig,
     /// Parameters, optimizer state and statistics.
     pub sae: TrainingSae<B>,
-    schedule: LearningRate,
+    /// Schedules, control and resampling.
+    pub course: Course,
     /// Why it is trained no further than the others of its run, if so.
     pub stopped: Option<String>,
     /// The report of the last logged step, which the last step of a run is.
@@ -66,7 +66,7 @@ impl<B: Backend> Trainee<B> {
             backend: backend.clone(),
             name: member.name,
             settings: member.settings,
-            schedule: setup::learning_rate(&recipe),
+            course: Course::new(&recipe),
             recipe,
             hook,
             config,
@@ -84,9 +84,9 @@ impl<B: Backend> Trainee<B> {
         folder.join(&self.name)
     }
 
-    /// Trains on a batch `[B, D]`, `step` steps after the first.
-    pub fn step(&mut self, batch: &B::Buffer<f32>, step: u64) -> Result<()> {
-        self.sae.step(batch, &setup::step_settings(&self.recipe, &self.schedule, step))
+    /// Trains on a batch `[B, D]`.
+    pub fn step(&mut self, batch: &B::Buffer<f32>) -> Result<()> {
+        self.course.step(&mut self.sae, batch)
     }
 
     /// What is wrong, if a step so far was not finite. Waits for the device.
@@ -114,9 +114,11 @@ impl<B: Backend> Trainee<B> {
         let report = self.sae.report(due.line)?;
         let since = self.backend.download(&self.sae.firing.since_fired)?;
         let firing = metrics::Firing::of(&since, self.recipe.dead_feature_window);
-        let coefficient = kind::of(&self.recipe).coefficient(&self.recipe).map(|coefficient| coefficient.key);
-        let settings = setup::step_settings(&self.recipe, &self.schedule, step - 1);
-        let mut line = metrics::of_step(samples, coefficient, &report, &settings, firing);
+        let (coefficient, settings) = (self.course.coefficient_key(), self.course.latest());
+        let mut line = metrics::of_step(samples, coefficient, &report, settings, firing);
+        if let Some(k) = self.course.k(step - 1) {
+            line.insert("details/k".into(), k.into());
+        }
         if due.window {
             let fired = self.backend.download(&self.sae.firing.fired_count)?;
             line.extend(metrics::of_window(&fired, progress.n_frac_active_samples));

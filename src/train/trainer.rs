@@ -1,8 +1,8 @@
 //! Training on batches that the caller brings: a recipe's steps without its data, logs and files. For
 //! whole runs there is [`super::run`].
 
+use super::course::Course;
 use super::export::{export, Trained};
-use super::schedule::LearningRate;
 use super::setup;
 use crate::backend::Backend;
 use crate::config::{BDecInitMethod, NormalizeActivations, Recipe};
@@ -18,7 +18,7 @@ pub struct Trainer<B: Backend> {
     backend: B,
     recipe: Recipe,
     config: SaeConfig,
-    schedule: LearningRate,
+    course: Course,
     sae: TrainingSae<B>,
     batch: B::Buffer<f32>,
     /// Rows since firing was last counted from 0.
@@ -38,7 +38,7 @@ impl<B: Backend> Trainer<B> {
         let config = setup::sae_config_of_stated_origin(&recipe);
         Ok(Trainer {
             backend: backend.clone(),
-            schedule: setup::learning_rate(&recipe),
+            course: Course::new(&recipe),
             sae: setup::training_sae(backend, &recipe, &config)?,
             batch: backend.zeros(recipe.train_batch_size_tokens * d_in)?,
             n_frac_active_samples: 0,
@@ -124,8 +124,7 @@ impl<B: Backend> Trainer<B> {
             self.backend.fill(&mut self.sae.firing.fired_count, 0)?;
             self.n_frac_active_samples = 0;
         }
-        let settings = setup::step_settings(&self.recipe, &self.schedule, step);
-        self.sae.step(&self.batch, &settings)?;
+        self.course.step(&mut self.sae, &self.batch)?;
         self.n_frac_active_samples += self.rows() as u64;
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::data::open_model;
 use crate::error::Result;
 use crate::lm::Record;
 use crate::random::{Random, Stream};
+use crate::train::course::Course;
 use crate::train::setup;
 use serde::Serialize;
 use std::time::Instant;
@@ -62,10 +63,9 @@ fn step<B: Backend>(backend: &B, recipe: &Recipe) -> Result<f64> {
     let mut random = Random::new(recipe.seed, Stream::Buffer, 0);
     let batch: Vec<f32> = (0..len).map(|_| 2.0 * random.uniform() - 1.0).collect();
     let batch = backend.upload(&batch)?;
-    let (schedule, mut done) = (setup::learning_rate(recipe), 0);
+    let mut course = Course::new(recipe);
     average(|| {
-        sae.step(&batch, &setup::step_settings(recipe, &schedule, done))?;
-        done += 1;
+        course.step(&mut sae, &batch)?;
         // Reading a number waits for the device.
         backend.read(sae.values.get("b_dec"), 0, &mut [0.0])
     })

@@ -4,6 +4,7 @@ use super::{Of, Part, Sizes, Source};
 use crate::config::BDecInitMethod;
 use crate::lm::{ModelConfig, Processing};
 use crate::sae::kind;
+use crate::sae::unit_norm;
 
 pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     let parameters = sizes.parameters();
@@ -22,6 +23,15 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
             of: Of::Sae,
             bytes: 8 * parameters,
             formula: format!("8 bytes * {parameters} parameters"),
+        });
+    }
+    if sizes.recipe.normalize_sae_decoder {
+        let (d_sae, d_in) = (sizes.d_sae, sizes.d_in);
+        parts.push(Part {
+            what: "work space of a decoder of norm 1",
+            of: Of::Sae,
+            bytes: unit_norm::bytes(d_sae, d_in),
+            formula: format!("4 bytes * (2 * d_sae {d_sae} * d_in {d_in} + 7 * d_sae)"),
         });
     }
     if let Source::Model { config, .. } = sizes.source {
