@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Compares what cusae sees inside a model with SAELens, TransformerLens and PyTorch, in float64, on a GPT-2 folder
-of Hugging Face: features, attribution (and finite differences), ablation, steering and comparison; and lets
-SAEBench read the file that is made for it.
+of Hugging Face: features, attribution (and finite differences), ablation, steering, comparison, splices of several
+SAEs, the statistics of a dashboard; and lets SAEDashboard and SAEBench read the files that are made for them.
 
-parity_analysis.py --cusae PROGRAM   (sae-lens, transformers; sae-bench with --no-deps)
+parity_analysis.py --cusae PROGRAM   (sae-lens, transformers; sae-bench and sae-dashboard with --no-deps)
 """
 import argparse
+import importlib.util
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -16,12 +18,14 @@ from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests/data"
 sys.path.insert(0, str(DATA / "analysis"))
 import make_analysis  # noqa: E402
+import make_transcoder  # noqa: E402
 from sae_lens import SAE  # noqa: E402
 
 TARGET, OTHER, BOS = 17, 1234, 0
@@ -29,6 +33,7 @@ PROMPTS = ["The king went to the castle and", "A ship came over the sea", "Our k
 AGAINST = ["It was the best of times", "He gave them bread", "In the beginning was the word"]
 SAES = {name: f"evals/{name}/sae" for name in ("trained-topk-resid", "random-standard-resid", "random-standard-hook_z")}
 SAES["transcoder"] = "analysis/transcoder"
+SHARES = (.25, .5, .75, .9, .99)
 
 
 class Checks:
@@ -215,9 +220,93 @@ def comparison(case: Case) -> None:
         case.checks.close("comparison: p", [it["p_value"] for it in report], p[which])
 
 
+def splices() -> None:
+    """What the Rust tests compare with is what SAELens computes today."""
+    stored = load_file(DATA / "analysis/transcoder.safetensors")
+    for name, value in make_transcoder.compute().items():
+        assert torch.allclose(stored[name], value, rtol=1e-5, atol=1e-6), name
+
+
 def cosines(rows):
     unit = rows / rows.norm(dim=1, keepdim=True)
     return unit @ unit.T - 2 * torch.eye(len(rows), dtype=rows.dtype)
+
+
+def dashboard(case: Case, name: str) -> None:
+    tokens = f"{DATA}/evals/trained-topk-resid/tokens.safetensors:sparsity_tokens"
+    page, np = case.folder / f"page-{name}", case.folder / f"np-{name}"
+    case.run("dashboard", name, "--tokens", tokens, "--context-size", "64", "--out", str(page),
+             "--neuronpedia", str(np))
+    found = load_file(page / "features.safetensors")
+    text = found["tokens"].long()
+    stored = load_file(DATA / "evals/trained-topk-resid/tokens.safetensors")["sparsity_tokens"].long()
+    assert torch.equal(text, stored)
+    acts = torch.cat([case.acts(name, row[None]) for row in text])
+    acts[text.flatten() == BOS] = 0.0
+    sae, _, at = case.sae(name)
+    fires, n = acts > 0, len(acts)
+    check = case.checks.close
+    check("statistics: counts", found["count"].long(), fires.sum(0), 0.0)
+    check("statistics: density", found["density"], fires.double().mean(0))
+    check("statistics: mean", found["mean"], acts.sum(0) / fires.sum(0).clamp(min=1))
+    check("statistics: maximum", found["max"], acts.amax(0))
+    both = fires.T.double() @ fires.double()
+    either = fires.sum(0)[:, None] + fires.sum(0)[None] - both
+    jaccard = (both / either.clamp(min=1)).fill_diagonal_(0)
+    centred = acts - acts.mean(0)
+    norms = centred.norm(dim=0).clamp(min=1e-30)
+    pearson = (centred.T @ centred) / norms[:, None] / norms
+    for feature in range(acts.shape[1]):
+        values = acts[:, feature]
+        active = values[fires[:, feature]].sort().values
+        if len(active) == 0:
+            continue
+        at_share = [min(max(math.ceil(share * len(active)), 1), len(active)) - 1 for share in SHARES]
+        check("statistics: quantiles", found["quantiles"][feature], active[at_share])
+        assert found["histogram"][feature].sum() == len(active)
+        rows = values.view(text.shape).amax(1).sort(descending=True).values
+        rows = rows[rows > 0][:20]
+        check("statistics: top contexts", found["top_values"][feature][:len(rows)], rows)
+        places = found["top_places"][feature][:len(rows)].long()
+        check("statistics: their places", values[places], rows)
+        neighbours = jaccard[feature].sort(descending=True).values[:10]
+        neighbours = neighbours[neighbours > 0]
+        check("statistics: fire together", found["together_share"][feature][:len(neighbours)], neighbours)
+        slots = found["correlated"][feature].long() < 2**31
+        others = found["correlated"][feature][slots].long()
+        check("statistics: correlated", found["correlated_pearson"][feature][slots], pearson[feature, others])
+        shared = (both[feature] > 0) & (torch.arange(len(both)) != feature)
+        best = pearson[feature][shared].sort(descending=True).values[:len(others)]
+        check("statistics: correlated most", found["correlated_pearson"][feature][slots], best)
+    check("statistics: decoder neighbours", found["decoder_neighbour_cosine"],
+          cosines(sae.W_dec).sort(descending=True).values[:, :10])
+    check("statistics: encoder and decoder", found["encoder_decoder_cosine"],
+          torch.cosine_similarity(sae.W_enc.T, sae.W_dec, dim=1))
+    if at.split(".")[-1] != "hook_z":
+        unembed = case.model.ln_final.w[:, None] * case.model.W_U
+        lens = (sae.W_dec - sae.W_dec.mean(1, keepdim=True)) @ unembed
+        check("statistics: logit lens", found["top_token_logits"], lens.sort(descending=True).values[:, :10])
+        check("statistics: logit lens, bottom", found["bottom_token_logits"], lens.sort().values[:, :10])
+    neuronpedia(np, acts.shape[1])
+    places = json.loads(subprocess.run(
+        [case.cusae, "find", str(page), "--feature", "3", "--above", "0.5", "--top", "100000", "--json"],
+        capture_output=True, check=True).stdout)["places"]
+    expected = acts[:, 3][acts[:, 3] > 0.5].sort(descending=True).values
+    check("find", [it["activation"] for it in places], expected)
+
+
+def neuronpedia(folder: Path, d_sae: int) -> None:
+    """SAEDashboard's own classes take the files and give them back unchanged."""
+    package = Path(importlib.util.find_spec("sae_dashboard").submodule_search_locations[0])
+    spec = importlib.util.spec_from_file_location("np", package / "neuronpedia/neuronpedia_dashboard.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    features = 0
+    for path in folder.glob("batch-*.json"):
+        batch = json.loads(path.read_text())
+        assert module.NeuronpediaDashboardBatch(**batch).to_dict() == batch, path
+        features += len(batch["features"])
+    assert features == d_sae
 
 
 def sae_bench(case: Case) -> None:
@@ -249,8 +338,11 @@ def main() -> None:
         for check in (features, attribution, ablation, steering, comparison, sae_bench):
             check(case)
             print(f"{check.__name__}: as SAELens", flush=True)
+        for name in SAES:
+            dashboard(case, name)
+        splices()
     checks.report()
-    print("analysis: as SAELens, TransformerLens and PyTorch; SAEBench reads its file")
+    print("analysis: as SAELens, TransformerLens and PyTorch; SAEDashboard and SAEBench read their files")
 
 
 if __name__ == "__main__":
