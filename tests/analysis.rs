@@ -234,7 +234,7 @@ fn gradient_attribution_is_saelens_and_direct_attribution_is_the_logit_through_t
     let of = LogitSum { position: tokens.len() - 1, weights: vec![(TARGET, 1.0), (OTHER, -1.0)] };
     for name in SAES {
         let sae = sae(name);
-        let found = attribute(&model, &sae, &tokens, &of).unwrap();
+        let found = attribute(&model, &sae, &tokens, &of, &[]).unwrap();
         let d_sae = sae.config().d_sae;
         let mut dense = vec![0.0; tokens.len() * d_sae];
         found.iter().for_each(|it| dense[it.position * d_sae + it.feature as usize] = it.gradient);
@@ -256,7 +256,7 @@ fn direct_attribution_at_the_last_hook_sums_to_the_logits() {
     saved.config.metadata.insert("hook_name".into(), "blocks.3.hook_resid_post".into());
     let sae = Sae::new(&Cpu, &saved.config, &saved.weights).unwrap();
     let of = LogitSum { position: tokens.len() - 1, weights: vec![(TARGET, 1.0), (OTHER, -1.0)] };
-    let found = attribute(&model, &sae, &tokens, &of).unwrap();
+    let found = attribute(&model, &sae, &tokens, &of, &[]).unwrap();
     let at_last: Vec<&Attribution> = found.iter().filter(|it| it.position == of.position).collect();
     assert!(!at_last.is_empty());
     // The direct path holds the scale fixed, so it is not the gradient; without the scale's part they
@@ -301,8 +301,13 @@ fn ablation_is_the_run_with_the_feature_set_to_zero() {
     let (file, model) = (expected(), model(Processing::None));
     let tokens = tokens(&file);
     let sae = sae("trained-topk-resid");
-    let request =
-        AblationRequest { features: Some(FEATURES.to_vec()), position: None, target: TARGET, use_error_term: false };
+    let request = AblationRequest {
+        features: Some(FEATURES.to_vec()),
+        position: None,
+        target: TARGET,
+        use_error_term: false,
+        exclude_tokens: Vec::new(),
+    };
     let effects = ablate(&model, &sae, &tokens, &request).unwrap();
     let logit = |what: &str| f64::from(file.f32(what).unwrap()[TARGET as usize]);
     let close = |a: f64, b: f64| assert!((a - b).abs() < 2e-4, "{a} {b}");
@@ -315,7 +320,7 @@ fn ablation_is_the_run_with_the_feature_set_to_zero() {
     assert!(effects.each.windows(2).all(|pair| pair[0].outcome.logit <= pair[1].outcome.logit));
 
     // One after another is the same as many in one run, and every active feature is taken by default.
-    let all = AblationRequest { features: None, position: Some(5), use_error_term: true, ..request };
+    let all = AblationRequest { features: None, position: Some(5), use_error_term: true, ..request.clone() };
     let effects = ablate(&model, &sae, &tokens, &all).unwrap();
     assert_eq!(effects.model, effects.sae);
     assert_eq!(effects.each.len(), 24);

@@ -112,6 +112,26 @@ fn ablate_shows_each_feature_alone_and_all_together() {
 }
 
 #[test]
+fn special_tokens_pass_the_sae_by_where_that_is_asked_for() {
+    let plain = ["--prompt", PROMPT, "--no-error-term", "--top", "1_000"];
+    let excluded = |which| json("ablate", &[&plain[..], &["--exclude-special-tokens", which]].concat());
+    let first = &json("features", &["--prompt", PROMPT])["prompts"][0]["tokens"][0]["id"];
+    let (all, but_first, by_id) = (excluded("false"), excluded("true"), excluded(&format!("[{first}]")));
+    assert_eq!(json("ablate", &plain), all);
+    assert_eq!(but_first, by_id);
+    assert_ne!(all["sae"], but_first["sae"]);
+    assert!(all["ablated"].as_u64() > but_first["ablated"].as_u64(), "features of the first token alone");
+
+    let attributed = |which: &[&str]| json("attribute", &[&["--prompt", PROMPT, "--top", "1_000"], which].concat());
+    let (all, but_first) = (attributed(&[]), attributed(&["--exclude-special-tokens", "true"]));
+    let rest: Vec<&Value> = all["features"].as_array().unwrap().iter().filter(|it| it["position"] != 0).collect();
+    assert!(rest.len() < all["features"].as_array().unwrap().len());
+    assert_eq!(but_first["features"].as_array().unwrap().iter().collect::<Vec<_>>(), rest);
+    let found = refusal("ablate", &["--prompt", PROMPT, "--exclude-special-tokens", "some"]);
+    assert!(found.contains("invalid value 'some'"), "{found}");
+}
+
+#[test]
 fn steer_shows_both_texts_and_scales_by_the_maximum() {
     let none = json("steer", &["--prompt", PROMPT, "--feature", "3=+0", "--max-new-tokens", "8"]);
     assert_eq!(none["without"], none["steered"]);
@@ -168,6 +188,23 @@ fn compare_ranks_what_sets_groups_apart_and_what_is_shared() {
 }
 
 #[test]
+fn verify_takes_a_short_run_and_notices_another_l0() {
+    let verdict = json("verify", &[]);
+    assert!(verdict["checks"].as_array().unwrap().iter().all(|check| check["passed"] == true), "{verdict}");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["cfg.json", "sae_weights.safetensors", "sparsity.safetensors"] {
+        std::fs::copy(Path::new(sae()).join(file), folder.path().join(file)).unwrap();
+    }
+    let path = folder.path().join("cfg.json");
+    let mut cfg: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    cfg["metadata"]["l0"] = (cfg["metadata"]["l0"].as_f64().unwrap() * 1.01).into();
+    std::fs::write(&path, cfg.to_string()).unwrap();
+    let output = cusae(&["verify", "--sae", folder.path().to_str().unwrap()]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && printed.contains("cfg.json says l0 = 16.16"), "{printed}");
+}
+
+#[test]
 fn what_is_not_there_gets_a_sentence() {
     let prompt = ["--prompt", PROMPT];
     for (command, arguments, expected) in [
@@ -177,6 +214,7 @@ fn what_is_not_there_gets_a_sentence() {
         ("attribute", &["--position", "99"], "error: --position: 99, the prompt has"),
         ("ablate", &["--feature", "700"], "error: feature: 700, this SAE has features 0 to 511"),
         ("ablate", &["--position", "x"], "error: --position: \"x\", expected a number or all"),
+        ("steer", &["--feature", "3=+1", "--top-p", "2"], "error: sample_token: top_p is 2, expected above 0"),
         ("steer", &["--feature", "512=+1"], "error: feature: 512, this SAE has features 0 to 511"),
     ] {
         let found = refusal(command, &[&prompt[..], arguments].concat());

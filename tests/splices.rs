@@ -151,15 +151,20 @@ fn attribution_ablation_and_steering_take_transcoders<B: Backend>(backend: &B) {
     let (case, sae) = (Case::new(backend), sae(backend, "analysis/transcoder"));
     let last = case.tokens.len() - 1;
     let of = LogitSum { position: last, weights: vec![(17, 1.0), (1234, -1.0)] };
-    let found = attribute(&case.model, &sae, &case.tokens, &of).unwrap();
+    let found = attribute(&case.model, &sae, &case.tokens, &of, &[]).unwrap();
     let d_sae = sae.config().d_sae;
     let mut dense = vec![0.0; case.tokens.len() * d_sae];
     found.iter().for_each(|it| dense[it.position * d_sae + it.feature as usize] = it.gradient);
     case.assert_close(&dense, "error/attribution");
     assert!(found.iter().all(|it| it.direct.is_some() == (it.position == last)), "hook_mlp_out is in the stream");
 
-    let request =
-        AblationRequest { features: Some(FEATURES.to_vec()), position: None, target: 17, use_error_term: true };
+    let request = AblationRequest {
+        features: Some(FEATURES.to_vec()),
+        position: None,
+        target: 17,
+        use_error_term: true,
+        exclude_tokens: Vec::new(),
+    };
     let effects = ablate(&case.model, &sae, &case.tokens, &request).unwrap();
     let logit = case.expected.f32("error/without").unwrap()[17];
     assert!((effects.together.logit - f64::from(logit)).abs() < 2e-4, "{effects:?} {logit}");

@@ -188,7 +188,7 @@ async function feature(argument) {
     : [make('p', {}, 'It is not active anywhere in this text.')];
   return [`Feature ${n}`, [
     make('h2', {}, `Feature ${n}`),
-    figures([['Active on', `${whole(f.count)} tokens`], ['Density', percent(f.density)], ['Mean', number(f.mean)], ['Maximum', number(f.max)],
+    figures([['Active on', f.count === 1 ? '1 token' : `${whole(f.count)} tokens`], ['Density', percent(f.density)], ['Mean', number(f.mean)], ['Maximum', number(f.max)],
       ['Decoder norm', number(f.decoder_norm)], ['Encoder · decoder', number(f.encoder_decoder_cosine)]]),
     it.neuronpedia_id ? make('p', {}, make('a', { href: `https://neuronpedia.org/${it.neuronpedia_id}/${n}` }, 'On Neuronpedia')) : undefined,
     make('div', { class: 'columns' },

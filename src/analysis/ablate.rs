@@ -23,6 +23,15 @@ pub struct AblationRequest {
     pub target: u32,
     /// Whether the SAE's error is kept, so that nothing but the features changes.
     pub use_error_term: bool,
+    /// Tokens that pass the SAE by: nothing is set to zero there, and the model keeps its own activation.
+    pub exclude_tokens: Vec<u32>,
+}
+
+impl AblationRequest {
+    /// Whether each token passes the SAE by.
+    fn excluded(&self, tokens: &[u32]) -> Vec<bool> {
+        tokens.iter().map(|token| self.exclude_tokens.contains(token)).collect()
+    }
 }
 
 /// How the model does on the prompt.
@@ -70,7 +79,9 @@ pub fn ablate<B: Backend>(
 ) -> Result<Effects> {
     check(model, sae, tokens, request)?;
     let features = FeatureReader::new(model, sae, 1, tokens.len())?.read(tokens)?;
-    let rows: Vec<usize> = request.position.map_or_else(|| (0..tokens.len()).collect(), |position| vec![position]);
+    let excluded = request.excluded(tokens);
+    let asked = request.position.map_or(0..tokens.len(), |position| position..position + 1);
+    let rows: Vec<usize> = asked.filter(|&row| !excluded[row]).collect();
     let active: BTreeSet<u32> = rows.iter().flat_map(|&row| features.row(row).0).copied().collect();
     let wanted: Vec<u32> = request.features.clone().unwrap_or_else(|| active.into_iter().collect());
     let largest = |feature: u32| {
@@ -121,7 +132,8 @@ struct Runs<'a, B: Backend> {
 impl<'a, B: Backend> Runs<'a, B> {
     fn new(model: &'a LanguageModel<B>, sae: &'a Sae<B>, tokens: &'a [u32], request: &AblationRequest) -> Result<Self> {
         let sequences = (ROWS_IN_A_RUN / tokens.len()).max(1);
-        let splice = Splice::new(model, sae, request.use_error_term, sequences * tokens.len())?;
+        let mut splice = Splice::new(model, sae, request.use_error_term, sequences * tokens.len())?;
+        splice.excluded = request.excluded(tokens).repeat(sequences);
         let forward = model.forward(sequences, tokens.len())?;
         Ok(Runs { model, tokens, target: request.target as usize, forward, splice })
     }

@@ -25,13 +25,15 @@ pub struct Attribution {
     pub gradient: f32,
 }
 
-/// Attribution of `of` to every feature that is active on `tokens`, the largest absolute gradient
-/// attribution first. Errors: the SAE does not fit the model; as of [`LanguageModel::logit_gradient`].
+/// Attribution of `of` to every feature that is active on `tokens` but those of `exclude_tokens`, which pass
+/// the SAE by; the largest absolute gradient attribution first. Errors: the SAE does not fit the model; as of
+/// [`LanguageModel::logit_gradient`].
 pub fn attribute<B: Backend>(
     model: &LanguageModel<B>,
     sae: &Sae<B>,
     tokens: &[u32],
     of: &LogitSum,
+    exclude_tokens: &[u32],
 ) -> Result<Vec<Attribution>> {
     let hook = crate::eval::hooks_of(model, sae)?.output;
     let d_out = sae.config().d_out();
@@ -44,7 +46,7 @@ pub fn attribute<B: Backend>(
         false => None,
     };
     let mut found = Vec::with_capacity(features.values().len());
-    for position in 0..tokens.len() {
+    for position in (0..tokens.len()).filter(|&position| !exclude_tokens.contains(&tokens[position])) {
         let scale = row_scale.as_ref().map_or(1.0, |scale| scale[position]);
         let (indices, values) = features.row(position);
         for (&feature, &activation) in indices.iter().zip(values) {

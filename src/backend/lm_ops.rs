@@ -443,19 +443,25 @@ pub struct Sampling {
 impl Sampling {
     /// The largest logit, always.
     pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+
+    /// Whether the settings make sense.
+    pub fn check(&self) -> Result<()> {
+        let (op, Sampling { temperature, top_p, .. }) = ("sample_token", *self);
+        require(op, temperature.is_finite() && temperature >= 0.0, || {
+            format!("temperature is {temperature}, expected a number of at least 0")
+        })?;
+        require(op, top_p > 0.0 && top_p <= 1.0, || format!("top_p is {top_p}, expected above 0 and at most 1"))
+    }
 }
 
 impl<B: Backend> SampleToken<'_, B> {
     /// Whether the buffers fit the dimensions and the settings make sense.
     pub fn check(&self) -> Result<()> {
-        let (op, Sampling { temperature, top_p, .. }) = ("sample_token", self.sampling);
+        let op = "sample_token";
         require(op, (1..=1 << 23).contains(&self.d_vocab), || {
             format!("d_vocab is {}, expected 1 to 8388608", self.d_vocab)
         })?;
-        require(op, temperature.is_finite() && temperature >= 0.0, || {
-            format!("temperature is {temperature}, expected a number of at least 0")
-        })?;
-        require(op, top_p > 0.0 && top_p <= 1.0, || format!("top_p is {top_p}, expected above 0 and at most 1"))?;
+        self.sampling.check()?;
         need(op, "logits", self.logits.len(), self.rows * self.d_vocab)?;
         need(op, "tokens", self.tokens.len(), self.rows)
     }

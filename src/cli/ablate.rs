@@ -1,9 +1,13 @@
 //! `cusae ablate`: what the model loses when features are set to zero.
 
+use super::inputs::parse_setting;
 use super::look::{LookArgs, Token};
+use super::number::number;
 use super::Common;
 use cusae::analysis::{ablate, AblationRequest, Outcome};
 use cusae::backend::Backend;
+use cusae::config::ExcludeSpecialTokens;
+use cusae::data::tokenizer::excluded_ids;
 use cusae::error::Error;
 use serde::Serialize;
 use std::fmt;
@@ -21,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN")]
     target: Option<String>,
     /// Features to set to zero [default: all that are active].
-    #[arg(long, value_name = "N", num_args = 1..)]
+    #[arg(long, value_name = "N", num_args = 1.., value_parser = number::<u32>)]
     feature: Vec<u32>,
     /// Position where they are set to zero, from the end if negative, or all.
     #[arg(long, value_name = "N", default_value = "all", allow_hyphen_values = true)]
@@ -29,8 +33,12 @@ pub struct Args {
     /// Let the model go on with the SAE's reconstruction, without its error.
     #[arg(long)]
     no_error_term: bool,
+    /// Tokens that pass the SAE by: true for the tokenizer's special ones, false, or [ID, …].
+    #[arg(long, alias = "exclude_special_tokens", value_name = "WHICH", default_value = "false")]
+    #[arg(value_parser = parse_setting::<ExcludeSpecialTokens>)]
+    exclude_special_tokens: ExcludeSpecialTokens,
     /// Features shown.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::<usize>)]
     top: usize,
 }
 
@@ -69,10 +77,11 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
         }
     };
     let target = args.target.as_deref().map(|text| look.token("--target", text)).transpose()?;
+    let exclude_tokens = excluded_ids(&args.exclude_special_tokens, Some(&look.tokenizer))?;
     common.say_device();
     let target = target.map_or_else(|| look.prediction(&ids, ids.len() - 1), Ok)?;
     let features = (!args.feature.is_empty()).then(|| args.feature.clone());
-    let request = AblationRequest { features, position, target, use_error_term: !args.no_error_term };
+    let request = AblationRequest { features, position, target, use_error_term: !args.no_error_term, exclude_tokens };
     let effects = ablate(&look.model, &look.sae, &ids, &request)?;
     let row = |it: &cusae::analysis::Ablation| Row {
         feature: it.feature,

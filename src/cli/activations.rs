@@ -1,6 +1,8 @@
 //! `cusae activations`: runs a model over text and writes what is at its hooks, as one file with the
 //! rows in order, or as a store to train from.
 
+use super::inputs::parse_setting;
+use super::number::{number, number_from_1};
 use super::Common;
 use cusae::backend::Backend;
 use cusae::config::{ExcludeSpecialTokens, SeqposSlice, Setting, SpecialToken};
@@ -46,17 +48,17 @@ pub struct Args {
     #[arg(long, default_value_t)]
     processing: Processing,
     /// Tokens in a row [default: those of a token file's rows, else 128].
-    #[arg(long, alias = "context_size", value_name = "N")]
+    #[arg(long, alias = "context_size", value_name = "N", value_parser = number::<usize>)]
     context_size: Option<usize>,
     /// Whether every row of text begins with the model's beginning-of-sequence token.
     #[arg(long, alias = "prepend_bos", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     prepend_bos: bool,
     /// Run at most so many rows.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
     rows: Option<usize>,
     /// Rows that the model reads at once.
     #[arg(long, alias = "store_batch_size_prompts", value_name = "N", default_value_t = 16)]
-    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(value_parser = number_from_1)]
     store_batch_size_prompts: usize,
     /// Number format: float32, float16 or bfloat16.
     #[arg(long, value_name = "DTYPE", default_value = "float32", value_parser = parse_dtype)]
@@ -83,10 +85,6 @@ struct StoreArgs {
 
 fn parse_dtype(name: &str) -> std::result::Result<Dtype, String> {
     tensors::parse_dtype(name).ok_or_else(|| "expected float32, float16 or bfloat16".into())
-}
-
-fn parse_setting<T: Setting>(text: &str) -> std::result::Result<T, String> {
-    T::parse(text).ok_or_else(|| format!("expected {}", T::expected()))
 }
 
 /// What is printed.

@@ -1,9 +1,13 @@
 //! `cusae attribute`: how much each feature adds to the logit of a token, or to the difference of two.
 
+use super::inputs::parse_setting;
 use super::look::{LookArgs, Token};
+use super::number::number;
 use super::Common;
 use cusae::analysis::{attribute, Attribution};
 use cusae::backend::Backend;
+use cusae::config::ExcludeSpecialTokens;
+use cusae::data::tokenizer::excluded_ids;
 use cusae::error::Result;
 use cusae::lm::LogitSum;
 use serde::Serialize;
@@ -24,10 +28,14 @@ pub struct Args {
     #[arg(long, value_name = "TOKEN")]
     versus: Option<String>,
     /// Position after which the target comes; from the end if negative.
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, value_parser = number::<i64>)]
     position: i64,
+    /// Tokens that pass the SAE by: true for the tokenizer's special ones, false, or [ID, …].
+    #[arg(long, alias = "exclude_special_tokens", value_name = "WHICH", default_value = "false")]
+    #[arg(value_parser = parse_setting::<ExcludeSpecialTokens>)]
+    exclude_special_tokens: ExcludeSpecialTokens,
     /// Features shown.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::<usize>)]
     top: usize,
 }
 
@@ -61,10 +69,11 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let position = look.position(args.position, ids.len())?;
     let versus = args.versus.as_deref().map(|text| look.token("--versus", text)).transpose()?;
     let target = args.target.as_deref().map(|text| look.token("--target", text)).transpose()?;
+    let excluded = excluded_ids(&args.exclude_special_tokens, Some(&look.tokenizer))?;
     common.say_device();
     let target = target.map_or_else(|| look.prediction(&ids, position), Ok)?;
     let weights = std::iter::once((target, 1.0)).chain(versus.map(|token| (token, -1.0))).collect();
-    let found = attribute(&look.model, &look.sae, &ids, &LogitSum { position, weights })?;
+    let found = attribute(&look.model, &look.sae, &ids, &LogitSum { position, weights }, &excluded)?;
     let tokens = look.named(&ids)?;
     let token = |id| -> Result<Token> { Ok(Token { position: position + 1, id, token: look.text(id)? }) };
     let row = |it: &Attribution| Row {

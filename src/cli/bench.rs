@@ -1,5 +1,6 @@
 //! `cusae bench`: the speed of every operation and of whole steps on this machine.
 
+use super::number::number;
 use super::Common;
 use cusae::backend::Backend;
 use cusae::bench::{table, Bench, Ceilings, Outcome, Report, Row, Sampling, Sizes};
@@ -19,7 +20,7 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Begin no more rows after so long; they are listed as not measured.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>)]
     seconds: Option<u64>,
 }
 

@@ -2,6 +2,7 @@
 
 use super::features::lines;
 use super::look::{Look, LookArgs};
+use super::number::number;
 use super::Common;
 use cusae::analysis::{compare, ComparedFeature, FeatureReader};
 use cusae::backend::Backend;
@@ -29,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "against")]
     against_text: Option<PathBuf>,
     /// Features shown.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::<usize>)]
     top: usize,
 }
 

@@ -2,6 +2,7 @@
 
 use super::inputs::Notes;
 use super::look::{Look, LookArgs};
+use super::number::{number, number_from_1};
 use super::Common;
 use cusae::analysis::{
     save, statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, StatisticsSettings, TokenFeatures,
@@ -53,14 +54,14 @@ pub struct ReadArgs {
     #[arg(long, value_name = "FILE[:TENSOR]")]
     tokens: Option<String>,
     /// Read at most so many tokens.
-    #[arg(long, alias = "max_tokens", value_name = "N", default_value_t = 1_000_000)]
+    #[arg(long, alias = "max_tokens", value_name = "N", default_value_t = 1_000_000, value_parser = number_from_1)]
     max_tokens: usize,
     /// Tokens in a row [default: the SAE's, or 128].
-    #[arg(long, alias = "context_size", value_name = "N")]
+    #[arg(long, alias = "context_size", value_name = "N", value_parser = number::<usize>)]
     context_size: Option<usize>,
     /// Rows that the model reads at once.
     #[arg(long, alias = "store_batch_size_prompts", value_name = "N", default_value_t = 16)]
-    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(value_parser = number_from_1)]
     store_batch_size_prompts: usize,
 }
 

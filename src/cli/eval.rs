@@ -1,9 +1,10 @@
 //! `cusae eval`: how good an SAE is on a model and a text, by every metric of SAELens.
 
-use super::inputs::{open_sae, Notes};
+use super::inputs::{open_sae, parse_setting, Notes};
+use super::number::number;
 use super::Common;
 use cusae::backend::Backend;
-use cusae::config::{ExcludeSpecialTokens, Setting};
+use cusae::config::ExcludeSpecialTokens;
 use cusae::data::tokenizer::excluded_ids;
 use cusae::data::{open_model, Documents, ModelAndTokenizer, Packing, TokenRows, Tokenizer};
 use cusae::error::{Error, Result};
@@ -31,20 +32,22 @@ pub struct Args {
     #[arg(long, value_name = "FILE[:TENSOR]")]
     tokens: Option<String>,
     /// Tokens in a row [default: the SAE's, or 128].
-    #[arg(long, alias = "context_size", value_name = "N")]
+    #[arg(long, alias = "context_size", value_name = "N", value_parser = number::<usize>)]
     context_size: Option<usize>,
     /// Rows in a batch.
-    #[arg(long, alias = "batch_size_prompts", value_name = "N", default_value_t = 16)]
+    #[arg(long, alias = "batch_size_prompts", value_name = "N", default_value_t = 16, value_parser = number::<usize>)]
     batch_size_prompts: usize,
     /// Batches for cross-entropy and KL divergence.
     #[arg(long, alias = "n_eval_reconstruction_batches", value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = number::<usize>)]
     n_eval_reconstruction_batches: usize,
     /// Batches after those, for everything else.
     #[arg(long, alias = "n_eval_sparsity_variance_batches", value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = number::<usize>)]
     n_eval_sparsity_variance_batches: usize,
     /// Tokens that are left out: true for the tokenizer's special ones, false, or [ID, …].
     #[arg(long, alias = "exclude_special_tokens", value_name = "WHICH", default_value = "true")]
-    #[arg(value_parser = parse_exclude)]
+    #[arg(value_parser = parse_setting::<ExcludeSpecialTokens>)]
     exclude_special_tokens: ExcludeSpecialTokens,
     /// Treatment of the model's weights: none or transformer-lens [default: the SAE's, or none].
     #[arg(long)]
@@ -55,10 +58,6 @@ pub struct Args {
     /// Write the metrics to this file in SAEBench's layout, too.
     #[arg(long, alias = "sae_bench", value_name = "FILE")]
     sae_bench: Option<PathBuf>,
-}
-
-fn parse_exclude(text: &str) -> std::result::Result<ExcludeSpecialTokens, String> {
-    ExcludeSpecialTokens::parse(text).ok_or_else(|| format!("expected {}", ExcludeSpecialTokens::expected()))
 }
 
 /// Evaluates and prints the report.

@@ -1,6 +1,7 @@
 //! `cusae features`: the top features of each token of a prompt or a text, or where one feature fires.
 
 use super::look::{Look, LookArgs, Token};
+use super::number::number;
 use super::Common;
 use anyhow::Context;
 use cusae::analysis::{top_of_row, FeatureReader};
@@ -24,10 +25,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Features shown for each token.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = number::<usize>)]
     top: usize,
     /// Show where this feature fires instead.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u32>)]
     feature: Option<u32>,
 }
 

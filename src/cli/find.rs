@@ -2,6 +2,7 @@
 //! at once, without the model.
 
 use super::dashboard::FEATURES_FILE;
+use super::number::number;
 use super::Common;
 use cusae::analysis::{FeatureIndex, Place};
 use cusae::error::{Error, Result};
@@ -19,13 +20,13 @@ pub struct Args {
     #[arg(value_name = "PAGE")]
     page: PathBuf,
     /// Which feature.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
     feature: usize,
     /// Its activation is larger than this.
-    #[arg(long, value_name = "A", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "A", default_value_t = 0.0, allow_negative_numbers = true, value_parser = number::<f32>)]
     above: f32,
     /// Places shown, the largest activation first.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = number::<usize>)]
     top: usize,
 }
 

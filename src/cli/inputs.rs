@@ -10,6 +10,11 @@ use cusae::sae::inference::Sae;
 use cusae::train::checkpoint;
 use serde_json::{Map, Value};
 
+/// A flag's value that is written as in a recipe. Error: what is expected.
+pub fn parse_setting<T: Setting>(text: &str) -> std::result::Result<T, String> {
+    T::parse(text).ok_or_else(|| format!("expected {}", T::expected()))
+}
+
 /// An SAE by the name the user gave: see [`hub::sae`].
 pub fn open_sae<B: Backend>(backend: &B, name: &str) -> Result<Sae<B>> {
     let named = hub::sae("--sae", name)?;

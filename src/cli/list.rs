@@ -1,5 +1,6 @@
 //! `cusae list`: which SAEs there are, in SAELens' registry or on the Hub.
 
+use super::number::number;
 use super::Common;
 #[cfg(feature = "hub")]
 use cusae::hub::{FoundRepository, Hub};
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "L0", value_parser = registry::number_range)]
     l0: Option<RangeInclusive<f64>>,
     /// Lines to print; 0 for all [default: 40, with --json all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>)]
     limit: Option<usize>,
     /// Search the Hub for repositories that are tagged saelens and whose names hold TEXT.
     #[cfg(feature = "hub")]

@@ -18,6 +18,7 @@ mod info;
 mod inputs;
 mod list;
 mod look;
+mod number;
 #[cfg(feature = "hub")]
 mod pull;
 #[cfg(feature = "hub")]
@@ -33,6 +34,7 @@ use cusae::backend::{Backend, Device};
 use cusae::error::{Error, Result};
 use cusae::hub;
 use indicatif::{ProgressBar, ProgressStyle};
+use number::number;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -157,7 +159,7 @@ pub struct Common {
     #[arg(long, global = true)]
     pub quiet: bool,
     /// Seed of every random choice [default: the recipe's, 42]; for train also a list, an SAE for each.
-    #[arg(long = "seed", global = true, value_name = "N", value_delimiter = ',')]
+    #[arg(long = "seed", global = true, value_name = "N", value_delimiter = ',', value_parser = number::<u64>)]
     pub seeds: Vec<u64>,
     /// Threads to compute with; results do not depend on it [default: all].
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -1,10 +1,14 @@
 //! `cusae steer`: text generated with features changed, beside the text without.
 
 use super::features::lines;
+use super::inputs::parse_setting;
 use super::look::{GrowingText, Look, LookArgs};
+use super::number::number;
 use super::Common;
 use cusae::analysis::{steer, Change, FeatureReader, Positions, Steering};
 use cusae::backend::{Backend, Sampling};
+use cusae::config::ExcludeSpecialTokens;
+use cusae::data::tokenizer::excluded_ids;
 use cusae::data::Documents;
 use cusae::error::{Error, Result};
 use cusae::lm::Limits;
@@ -38,17 +42,22 @@ pub struct Args {
     /// A file with a text on each line, for --times-max.
     #[arg(long, value_name = "FILE", requires = "times_max")]
     max_text: Option<PathBuf>,
+    /// Tokens that pass the SAE by: true for the tokenizer's special ones, false, or [ID, …].
+    #[arg(long, alias = "exclude_special_tokens", value_name = "WHICH", default_value = "true")]
+    #[arg(value_parser = parse_setting::<ExcludeSpecialTokens>)]
+    exclude_special_tokens: ExcludeSpecialTokens,
     /// Tokens to generate.
-    #[arg(long, alias = "max_new_tokens", value_name = "N", default_value_t = 40)]
+    #[arg(long, alias = "max_new_tokens", value_name = "N", default_value_t = 40, value_parser = number::<usize>)]
     max_new_tokens: usize,
     /// Logits are divided by it; 0 always takes the most likely token.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(value_parser = number::<f32>)]
     temperature: f32,
     /// Draw from so many of the most likely tokens; 0: from all.
-    #[arg(long, alias = "top_k", value_name = "N", default_value_t = 0)]
+    #[arg(long, alias = "top_k", value_name = "N", default_value_t = 0, value_parser = number::<usize>)]
     top_k: usize,
     /// Draw from the most likely tokens that have this probability together; 1: from all.
-    #[arg(long, alias = "top_p", value_name = "P", default_value_t = 1.0)]
+    #[arg(long, alias = "top_p", value_name = "P", default_value_t = 1.0, value_parser = number::<f32>)]
     top_p: f32,
 }
 
@@ -95,15 +104,16 @@ struct Continuation {
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
     let prompt = look.tokens(&args.prompt)?;
+    let exclude_tokens = excluded_ids(&args.exclude_special_tokens, Some(&look.tokenizer))?;
     let mut changes = args.feature.clone();
     common.say_device();
     if args.times_max {
         args.scale_by_max(&look, &mut changes)?;
     }
-    let special = look.tokenizer.special_ids();
-    let steered = Steering { changes, positions: args.positions.clone(), exclude_tokens: special };
+    let steered = Steering { changes, positions: args.positions.clone(), exclude_tokens };
     let without = Steering { changes: Vec::new(), ..steered.clone() };
-    // Unknown features are refused before anything is shown.
+    // What is wrong is refused before anything is shown.
+    args.sampling(common)?;
     for (feature, _) in &steered.changes {
         look.sae.decoder_direction(*feature)?;
     }
@@ -116,6 +126,14 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
 }
 
 impl Args {
+    /// How tokens are drawn. Error: the settings make no sense.
+    fn sampling(&self, common: &Common) -> Result<Sampling> {
+        let Args { temperature, top_k, top_p, .. } = *self;
+        let sampling = Sampling { temperature, top_k, top_p, seed: common.seed()? };
+        sampling.check()?;
+        Ok(sampling)
+    }
+
     fn generate<B: Backend>(
         &self,
         look: &Look<B>,
@@ -124,9 +142,11 @@ impl Args {
         title: &str,
         common: &Common,
     ) -> anyhow::Result<Continuation> {
-        let Args { temperature, top_k, top_p, max_new_tokens, .. } = *self;
-        let sampling = Sampling { temperature, top_k, top_p, seed: common.seed()? };
-        let limits = Limits { max_new_tokens, stop_tokens: look.tokenizer.eos_token_id().into_iter().collect() };
+        let sampling = self.sampling(common)?;
+        let limits = Limits {
+            max_new_tokens: self.max_new_tokens,
+            stop_tokens: look.tokenizer.eos_token_id().into_iter().collect(),
+        };
         let mut text = GrowingText::new(&look.tokenizer);
         let show = |text: &str| {
             if !common.json {

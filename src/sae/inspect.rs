@@ -7,6 +7,9 @@ use serde::Serialize;
 /// SAELens' `log10(0 + 1e-10)`: a latent that never fired, within a rounding of f32.
 const NEVER: f32 = -9.99;
 
+/// Relative difference of L0 from the sum of its parts that logarithms in f32 explain.
+const ROUNDING: f64 = 1e-3;
+
 /// One thing looked at.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Check {
@@ -83,11 +86,18 @@ fn thresholds(weights: &Weights) -> Check {
     check("thresholds", true, format!("from {least:.4} to {largest:.4}, {below} below 0"))
 }
 
+/// How many latents are dead in the file is not compared with how many the training calls dead: the file counts
+/// since the last `feature_sampling_window` began, the other over the last `dead_feature_window`.
 fn sparsity(config: &SaeConfig, log_sparsity: &[f32]) -> Check {
     let dead = log_sparsity.iter().filter(|&&log| log <= NEVER).count();
     let l0: f64 = log_sparsity.iter().map(|&log| 10f64.powf(f64::from(log))).sum();
-    let claimed = config.metadata.get("num_dead_features").and_then(serde_json::Value::as_u64);
-    let agrees = claimed.is_none_or(|claimed| claimed == dead as u64);
-    let claim = claimed.map_or(String::new(), |claimed| format!("; metadata claims {claimed} dead"));
-    check("sparsity.safetensors", agrees, format!("{dead} dead latents, L0 {l0:.2}{claim}"))
+    let found = format!("{dead} latents did not fire, L0 {l0:.2}");
+    if let Some(log) = log_sparsity.iter().find(|log| !(-10.001..=0.001).contains(*log)) {
+        return check("sparsity.safetensors", false, format!("{found}; {log} is the logarithm of no share of tokens"));
+    }
+    let claimed = config.metadata.get("l0").and_then(serde_json::Value::as_f64);
+    match claimed.filter(|claimed| (claimed - l0).abs() > ROUNDING * claimed.max(1.0)) {
+        Some(claimed) => check("sparsity.safetensors", false, format!("{found}; cfg.json says l0 = {claimed:.2}")),
+        None => check("sparsity.safetensors", true, found),
+    }
 }

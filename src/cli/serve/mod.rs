@@ -7,6 +7,7 @@ mod live;
 
 use super::dashboard::{draw, ReadArgs};
 use super::look::LookArgs;
+use super::number::number;
 use super::{stop_on_signals, Common};
 use anyhow::Context;
 use cusae::backend::Backend;
@@ -43,7 +44,7 @@ pub struct Args {
     #[command(flatten)]
     read: ReadArgs,
     /// Port; 0 takes a free one.
-    #[arg(long, value_name = "N", default_value_t = 8650)]
+    #[arg(long, value_name = "N", default_value_t = 8650, value_parser = number::<u16>)]
     port: u16,
     /// Address to listen on. Whoever can reach another one than this machine's own can use the model.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
