@@ -95,12 +95,12 @@ fn a_decoder_of_norm_one_follows_its_gradient_at_right_angles_to_its_rows() {
 #[test]
 fn dead_latents_start_again_in_the_direction_of_an_input() {
     let mut sae = standard(0.5);
+    sae.keep_average(0.9).unwrap();
     let (dead, starts) = ([2usize, 7], [("b_enc", 0.25f32)]);
     let batch = uniform(ROWS * D_IN, 0);
     sae.step(&batch, &SETTINGS).unwrap();
     // The step's input is the batch, b_dec being 0 before it.
     dead.iter().for_each(|&latent| sae.firing.since_fired[latent] = 6);
-    sae.average = None;
     let [w_enc, w_dec] = ["W_enc", "W_dec"].map(|name| rows(sae.values.get(name)));
     let resampled = sae.resample(&starts, &mut Random::new(1, Stream::Resampling, 0)).unwrap();
     assert_eq!((resampled, sae.count_dead().unwrap()), (2, 0));
@@ -122,6 +122,8 @@ fn dead_latents_start_again_in_the_direction_of_an_input() {
         let encoder: Vec<f64> = directions[input].iter().map(|x| encoder_norm * x).collect();
         assert_close(&new_enc[latent], &encoder, 1e-6);
         assert_eq!(sae.values.get("b_enc")[latent], 0.25);
+        let of_average = rows(sae.average.as_ref().unwrap().values.get("W_dec"));
+        assert_eq!(of_average[latent], new_dec[latent]);
         for moments in [&sae.exp_avg, &sae.exp_avg_sq] {
             assert_eq!(moments.get("b_enc")[latent], 0.0);
             assert!(moments.get("W_enc")[latent * D_IN..][..D_IN].iter().all(|&x| x == 0.0));
