@@ -257,7 +257,40 @@ impl<B: Backend> Looks<'_, B> {
 }
 
 /// SAEs in the places of their hooks; another visitor sees the model's hooks (those with an SAE as they
-/// come in) and the insides of the SAEs.
+/// come in) and the insides of the SAEs. One that reads the features and silences one of them:
+///
+/// ```
+/// use cusae::analysis::{Splice, Splices};
+/// use cusae::backend::{Backend, Cpu};
+/// use cusae::data::open_model;
+/// use cusae::error::Result;
+/// use cusae::formats::saelens;
+/// use cusae::lm::{Processing, Visitor};
+/// use cusae::sae::inference::Sae;
+///
+/// struct Silence(usize);
+///
+/// impl<B: Backend> Visitor<B> for Silence {
+///     fn wants(&self, hook: &str) -> bool {
+///         hook.ends_with(".hook_sae_acts_post")
+///     }
+///     fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
+///         let mut activations = backend.download(value)?; // [sequences, T, d_sae]
+///         activations.chunks_exact_mut(shape[2]).for_each(|of_token| of_token[self.0] = 0.0);
+///         backend.write(value, 0, &activations)
+///     }
+/// }
+///
+/// let model = open_model(&Cpu, "model", "embedded", Processing::None)?.model;
+/// let saved = saelens::load_folder("tests/data/evals/trained-topk-resid/sae".as_ref())?;
+/// let sae = Sae::new(&Cpu, &saved.config, &saved.weights)?;
+/// let tokens = [1, 30, 400];
+/// let mut forward = model.forward(1, tokens.len())?;
+/// let mut splices = [Splice::new(&model, &sae, true, tokens.len())?];
+/// forward.run(&model, &tokens, &mut Splices { splices: &mut splices, visitor: &mut Silence(7) }, None)?;
+/// assert!(!splices[0].features()?.indices().contains(&7));
+/// # Ok::<(), cusae::error::Error>(())
+/// ```
 pub struct Splices<'s, 'a, B: Backend> {
     /// The SAEs; of several at one hook, the later take what the earlier put out.
     pub splices: &'s mut [Splice<'a, B>],
