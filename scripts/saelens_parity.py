@@ -33,6 +33,7 @@ from sae_lens import SAE, TrainingSAE, __version__  # noqa: E402
 ROWS = 256
 # Absolute, relative to the largest value, and the part of rows on which ties may be broken otherwise.
 TOLERANCE = {"float32": (2e-5, 2e-6, 0.02), "float16": (2e-2, 2e-3, 0.1), "bfloat16": (1e-1, 2e-2, 0.5)}
+MLP = ["--hook-name", "blocks.1.ln2.hook_normalized", "--hook-name-out", "blocks.1.hook_mlp_out"]
 RECIPES = [
     *[["--architecture", "topk", "--k", "8", "--normalize-activations", n] for n in ("none", "expected_average_only_in")],
     ["--architecture", "topk", "--k", "8", "--rescale-acts-by-decoder-norm", "false"],
@@ -56,6 +57,10 @@ RECIPES = [
     ["--architecture", "matching_pursuit", "--max-iterations", "8", "--normalize-activations", "expected_average_only_in"],
     ["--architecture", "matching_pursuit", "--max-iterations", "8", "--apply-b-dec-to-input", "false"],
     ["--architecture", "matching_pursuit", "--max-iterations", "8", "--format", "saelens-checkpoint"],
+    ["--architecture", "transcoder", *MLP],
+    ["--architecture", "skip_transcoder", "--normalize-activations", "layer_norm", *MLP],
+    ["--architecture", "jumprelu_transcoder", "--normalize-activations", "constant_norm_rescale", *MLP],
+    ["--architecture", "jumprelu_skip_transcoder", *MLP],
 ]
 SMALL = "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet".split()
 
@@ -80,7 +85,11 @@ def activations(sae):
 def saelens(sae, x):
     acts = sae.encode(x)
     dense = acts.to_dense() if acts.is_sparse else acts
-    return {"feature_acts": dense.float(), "reconstruction": sae.decode(acts).flatten(1).float()}
+    decoded = sae.decode(acts).flatten(1).float()
+    # What a skip connection carries comes from the input, not from the features.
+    skips = "W_skip" in dict(sae.named_parameters())
+    reconstruction = decoded + (x @ sae.W_skip.T) if skips else decoded
+    return {"feature_acts": dense.float(), "reconstruction": reconstruction, "decoded": decoded}
 
 
 def cusae(binary, folder, x, scratch):
@@ -102,7 +111,9 @@ def cusae(binary, folder, x, scratch):
 
 def differences(binary, folder, training, scratch):
     """What differs between SAELens' results and ours, one line each."""
-    sae = (TrainingSAE if training else SAE).load_from_disk(folder).eval()
+    # SAELens does not train transcoders.
+    transcodes = "transcoder" in json.loads((folder / "cfg.json").read_text())["architecture"]
+    sae = (TrainingSAE if training and not transcodes else SAE).load_from_disk(folder).eval()
     if training and sae.cfg.normalize_activations == "expected_average_only_in":
         # What commands make of a checkpoint: SAELens does the same at the end of training.
         scale = load_file(Path(folder) / "statistics.safetensors")["input_scale"].item()
@@ -130,7 +141,7 @@ def differences(binary, folder, training, scratch):
         lines.append(f"{same.sum()} of {ROWS} rows have the same latents, {expected.count_nonzero()} are active in all")
     compare("sparse feature_acts", ours["sparse feature_acts"], ours["feature_acts"])
     for name in ("reconstruction", "decoded"):
-        compare(name, ours[name][same], theirs["reconstruction"][same])
+        compare(name, ours[name][same], theirs[name][same])
     return lines
 
 
@@ -190,7 +201,7 @@ def main():
         for number, recipe in enumerate(RECIPES if arguments.train else []):
             folder = Path(runs) / f"{number}-{'-'.join(recipe[1::2])}"
             run(arguments.cusae, "train", *SMALL, *recipe, "--out", folder)
-            agree.append(check_all(arguments.cusae, folder, evaluates=True))
+            agree.append(check_all(arguments.cusae, folder, evaluates="transcoder" not in recipe[1]))
     print(f"{sum(agree)} of {len(agree)} agree")
     return 0 if all(agree) else 1
 

@@ -99,7 +99,8 @@ fn a_value_of_another_type_says_what_was_found_and_expected() {
         (
             "architecture = \"topp\"",
             "my.toml, key architecture: found the text \"topp\", expected standard | gated | jumprelu | topk | \
-             abstopk | batchtopk | matryoshka_batchtopk | matching_pursuit",
+             abstopk | batchtopk | matryoshka_batchtopk | matching_pursuit | transcoder | \
+             skip_transcoder | jumprelu_transcoder | jumprelu_skip_transcoder",
         ),
         ("max_grad_norm = \"off\"", "my.toml, key max_grad_norm: found the text \"off\", expected a number or none"),
         ("d_sae = 1.5", "my.toml, key d_sae: found the number 1.5, expected a whole number or auto"),

@@ -150,7 +150,7 @@ recipe! {
         max_iterations: Option<usize> = None,
         /// matching_pursuit: whether a token is finished when a latent is taken again.
         stop_on_duplicate_support: bool = true,
-        /// Whether the decoder's bias is subtracted from the encoder's input.
+        /// Whether the decoder's bias is subtracted from the encoder's input; a transcoder's is not.
         apply_b_dec_to_input: bool = true,
         /// Scaling of the activations.
         normalize_activations: NormalizeActivations = NormalizeActivations::None,
@@ -170,6 +170,8 @@ recipe! {
         model_name: String = "embedded".into(),
         /// Where in the model activations are read, as TransformerLens names it.
         hook_name: String = "blocks.2.hook_resid_pre".into(),
+        /// transcoders: where in the model the activations are that they predict, as wide as those they read.
+        hook_name_out: Option<String> = None,
         /// What is done to the model's weights when they are loaded.
         processing: Processing = Processing::None,
     }

@@ -114,6 +114,8 @@ impl Recipe {
             k_anneal_steps: Auto::Value(self.k_anneal_steps()),
             matryoshka_widths: self.matryoshka_widths(d_sae),
             decoder_init_norm: self.decoder_init_norm(),
+            // A transcoder's b_dec is of its output.
+            apply_b_dec_to_input: self.apply_b_dec_to_input && !self.architecture.transcodes(),
             l1_warm_up_steps: Auto::Value(self.l1_warm_up_steps()),
             l0_warm_up_steps: Auto::Value(self.l0_warm_up_steps()),
             lr_warm_up_steps: Auto::Value(self.lr_warm_up_steps()),

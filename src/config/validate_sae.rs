@@ -16,6 +16,7 @@ impl Recipe {
         self.validate_auxk()?;
         self.validate_matryoshka()?;
         self.validate_jumprelu()?;
+        self.validate_transcoder()?;
         self.validate_b_dec()?;
         not_negative("residual_threshold", self.residual_threshold)?;
         at_least_one("max_iterations", self.max_iterations.unwrap_or(1))?;
@@ -95,8 +96,9 @@ impl Recipe {
     /// A coefficient of 0 stays 0, whatever it is multiplied by.
     fn validate_target(&self) -> Result<()> {
         let (key, coefficient) = match self.architecture {
+            kind if kind.has_thresholds() => ("l0_coefficient", self.l0_coefficient),
             Architecture::Standard | Architecture::Gated => ("l1_coefficient", self.l1_coefficient),
-            Architecture::JumpRelu => ("l0_coefficient", self.l0_coefficient),
+            Architecture::Transcoder | Architecture::SkipTranscoder => ("l1_coefficient", self.l1_coefficient),
             _ => return Ok(()),
         };
         require(key, self.target_l0.is_none() || coefficient > 0.0, || {
@@ -121,6 +123,26 @@ impl Recipe {
         require(key, last <= d_sae, || format!("found {widths:?}, expected at most d_sae = {d_sae}"))
     }
 
+    fn validate_transcoder(&self) -> Result<()> {
+        let (kind, out) = (self.architecture, self.hook_name_out.as_deref());
+        if !kind.transcodes() {
+            return require("hook_name_out", out.is_none(), || {
+                format!("found {}, expected none: architecture {kind} gives what it reads", out.unwrap_or_default())
+            });
+        }
+        require("hook_name_out", out.is_some_and(|out| out != self.hook_name), || {
+            format!("found {}, expected another hook than hook_name for architecture {kind}", out.unwrap_or("none"))
+        })?;
+        require("resample_every", self.resample_every.is_none(), || {
+            let found = self.resample_every.unwrap_or_default();
+            format!("found {found}, expected none for architecture {kind}: an input is no direction of its output")
+        })?;
+        let scaling = self.normalize_activations;
+        require("normalize_activations", scaling != NormalizeActivations::ExpectedAverageOnlyIn, || {
+            format!("found {scaling}, expected none, constant_norm_rescale or layer_norm for architecture {kind}")
+        })
+    }
+
     fn validate_jumprelu(&self) -> Result<()> {
         not_negative("l0_coefficient", self.l0_coefficient)?;
         not_negative("jumprelu_init_threshold", self.jumprelu_init_threshold)?;
@@ -129,7 +151,7 @@ impl Recipe {
         not_negative("pre_act_loss_coefficient", self.pre_act_loss_coefficient.unwrap_or(0.0))?;
         positive("target_l0", self.target_l0.unwrap_or(1.0))?;
         let quadratic = self.jumprelu_sparsity_loss_mode == JumpReluSparsityLossMode::Quadratic;
-        let needs_target = self.architecture == Architecture::JumpRelu && quadratic;
+        let needs_target = self.architecture.has_thresholds() && quadratic;
         require("target_l0", !needs_target || self.target_l0.is_some(), || {
             "found none, but jumprelu_sparsity_loss_mode = quadratic aims at it; give a number of active latents".into()
         })?;

@@ -23,6 +23,14 @@ choice! {
         Matryoshka = "matryoshka_batchtopk",
         /// One latent after another takes its part of what is left; the decoder is the encoder, too.
         MatchingPursuit = "matching_pursuit",
+        /// standard from one hook to another.
+        Transcoder = "transcoder",
+        /// The same with a linear connection beside it.
+        SkipTranscoder = "skip_transcoder",
+        /// jumprelu from one hook to another.
+        JumpReluTranscoder = "jumprelu_transcoder",
+        /// The same with a linear connection beside it.
+        JumpReluSkipTranscoder = "jumprelu_skip_transcoder",
     }
 }
 
@@ -31,6 +39,18 @@ impl Architecture {
     pub fn has_auxk(self) -> bool {
         use Architecture::*;
         matches!(self, TopK | AbsTopK | BatchTopK | Matryoshka)
+    }
+
+    /// Whether it predicts the activations of another hook than it reads.
+    pub fn transcodes(self) -> bool {
+        use Architecture::*;
+        matches!(self, Transcoder | SkipTranscoder | JumpReluTranscoder | JumpReluSkipTranscoder)
+    }
+
+    /// Whether it encodes with thresholds.
+    pub fn has_thresholds(self) -> bool {
+        use Architecture::*;
+        matches!(self, JumpRelu | JumpReluTranscoder | JumpReluSkipTranscoder)
     }
 
     /// Whether k counts active latents of a batch, so that it need not be whole.

@@ -11,6 +11,7 @@ use super::matching_pursuit::MatchingPursuitKind;
 use super::matryoshka::MatryoshkaKind;
 use super::standard::StandardKind;
 use super::topk::TopKKind;
+use super::transcoder::TranscoderKind;
 use super::weights::Weights;
 use crate::backend::Rank;
 use crate::config::{Architecture, Recipe};
@@ -27,6 +28,10 @@ pub fn of(recipe: &Recipe) -> &'static dyn Kind {
         Architecture::BatchTopK => &BatchTopKKind,
         Architecture::Matryoshka => &MatryoshkaKind,
         Architecture::MatchingPursuit => &MatchingPursuitKind,
+        Architecture::Transcoder => &TranscoderKind { encoder: StandardKind, skip: false },
+        Architecture::SkipTranscoder => &TranscoderKind { encoder: StandardKind, skip: true },
+        Architecture::JumpReluTranscoder => &TranscoderKind { encoder: JumpReluKind, skip: false },
+        Architecture::JumpReluSkipTranscoder => &TranscoderKind { encoder: JumpReluKind, skip: true },
     }
 }
 
@@ -45,6 +50,11 @@ pub trait Kind: Sync {
 
     /// Whether the decoder is the encoder, too: there is no W_enc.
     fn is_tied(&self) -> bool {
+        false
+    }
+
+    /// Whether the input is carried to the output by a matrix `W_skip`, too.
+    fn skips(&self) -> bool {
         false
     }
 

@@ -23,5 +23,6 @@ pub mod similarity;
 pub mod standard;
 pub mod step;
 pub mod topk;
+pub mod transcoder;
 pub mod unit_norm;
 pub mod weights;

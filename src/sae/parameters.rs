@@ -40,7 +40,7 @@ impl<B: Backend> Named<B> {
                     let d_sae = values.len() / d_in;
                     HostTensor { shape: vec![d_sae, d_in], values }.transposed()
                 }
-                "W_dec" => HostTensor { shape: vec![values.len() / d_in, d_in], values },
+                "W_dec" | "W_skip" => HostTensor { shape: vec![values.len() / d_in, d_in], values },
                 _ => HostTensor { shape: vec![values.len()], values },
             };
             weights.insert(name, tensor);
@@ -70,6 +70,11 @@ impl<B: Backend> Named<B> {
     /// All names and buffers, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut B::Buffer<f32>)> {
         self.buffers.iter_mut().map(|(name, buffer)| (name.as_str(), buffer))
+    }
+
+    /// Whether there is a parameter of a name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.buffers.iter().any(|(known, _)| known == name)
     }
 
     /// The buffer of a name that the architecture has.

@@ -20,6 +20,7 @@ use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, 
 use super::average::Average;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
+use super::transcoder::Skip;
 use super::unit_norm::UnitNorm;
 use super::weights::Weights;
 use crate::backend::*;
@@ -52,6 +53,12 @@ pub struct TrainingConfig {
     pub max_grad_norm: Option<f32>,
     /// A latent is dead after so many steps without firing.
     pub dead_feature_window: u32,
+}
+
+impl TrainingConfig {
+    fn dims(&self) -> Dims {
+        Dims { rows: self.train_batch_size_tokens, d_in: self.d_in, d_sae: self.d_sae }
+    }
 }
 
 /// What the schedules say for one step.
@@ -91,6 +98,9 @@ pub struct TrainingSae<B: Backend> {
     measurements: Measurements<B>,
     pub(super) work: WorkSpace<B>,
     recording: B::Recording,
+    /// Whether the latest batch came with what is to be predicted.
+    transcodes: bool,
+    skip: Option<Skip<B>>,
 }
 
 pub(super) struct WorkSpace<B: Backend> {
@@ -125,6 +135,8 @@ impl<B: Backend> TrainingSae<B> {
             gradients: Named::zeros_like(backend, &values)?,
             squares: backend.zeros(d_sae)?,
             keeps_gradients: false,
+            transcodes: false,
+            skip: Skip::of(backend, &values, Dims { rows, d_in, d_sae })?,
             exp_avg: Named::zeros_like(backend, &values)?,
             exp_avg_sq: Named::zeros_like(backend, &values)?,
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
@@ -197,13 +209,23 @@ impl<B: Backend> TrainingSae<B> {
 
     /// Trains on one batch `[B, D]` of activations.
     pub fn step(&mut self, x: &B::Buffer<f32>, settings: &StepSettings) -> Result<()> {
+        self.step_towards(x, None, settings)
+    }
+
+    /// The same; a transcoder predicts `y [B, D]` from `x`.
+    pub fn step_towards(
+        &mut self,
+        x: &B::Buffer<f32>,
+        y: Option<&B::Buffer<f32>>,
+        settings: &StepSettings,
+    ) -> Result<()> {
         let step = self.n_training_steps + 1;
         let betas = [self.config.adam_beta1, self.config.adam_beta2];
         let scalars = StepScalars::new(step, settings.lr, betas, settings.coefficient);
         // Not by `write`, which may wait for work queued before.
         self.backend.fill(&mut self.work.scalars, scalars)?;
         self.architecture.project(&self.backend, &mut self.values)?;
-        self.prepare(x)?;
+        self.prepare(x, y)?;
         self.of_architecture(|architecture, batch| architecture.begin(batch))?;
         if self.architecture.repeats() {
             let (backend, mut recording) = (self.backend.clone(), take(&mut self.recording));
@@ -260,7 +282,8 @@ impl<B: Backend> TrainingSae<B> {
         work: impl FnOnce(&mut dyn Architecture<B>, &mut Batch<'_, B>) -> Result<()>,
     ) -> Result<()> {
         let TrainingConfig { train_batch_size_tokens: rows, d_in, d_sae, .. } = self.config;
-        let normalizes = self.normalization() != RowNormalization::None;
+        // As at inference, what a transcoder decodes is not brought back to the size of its input.
+        let normalizes = self.normalization() != RowNormalization::None && !self.transcodes;
         let mut batch = Batch {
             backend: &self.backend,
             dims: Dims { rows, d_in, d_sae },
@@ -268,7 +291,7 @@ impl<B: Backend> TrainingSae<B> {
             apply_b_dec_to_input: self.config.apply_b_dec_to_input,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
-            target: &self.work.target,
+            target: self.skip.as_ref().map_or(&self.work.target, |skip| &skip.target),
             denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
             dead_feature_window: self.config.dead_feature_window,
@@ -324,7 +347,8 @@ impl<B: Backend> TrainingSae<B> {
         }
     }
 
-    fn prepare(&mut self, x: &B::Buffer<f32>) -> Result<()> {
+    fn prepare(&mut self, x: &B::Buffer<f32>, y: Option<&B::Buffer<f32>>) -> Result<()> {
+        self.transcodes = y.is_some();
         self.backend.prepare_input(PrepareInput {
             x,
             scale: self.input_scale,
@@ -336,7 +360,13 @@ impl<B: Backend> TrainingSae<B> {
             input: &mut self.work.input,
             row_scale: &mut self.work.row_scale,
             row_shift: &mut self.work.row_shift,
-        })
+        })?;
+        let Some(y) = y else { return Ok(()) };
+        if let Some(skip) = &mut self.skip {
+            skip.begin(&self.backend, [x, y], self.values.get("W_skip"), self.config.dims())?;
+        }
+        let len = self.config.train_batch_size_tokens * self.config.d_in;
+        self.backend.copy(y, 0, &mut self.work.target, 0, len)
     }
 
     /// b_dec's gradient needs the encoder's; the clip needs all.
@@ -365,6 +395,10 @@ impl<B: Backend> TrainingSae<B> {
         })?;
         if let Some(unit_norm) = &mut self.unit_norm {
             unit_norm.project(&self.backend, self.values.get("W_dec"), self.gradients.get_mut("W_dec"))?;
+        }
+        if let Some(skip) = &mut self.skip {
+            let out = self.gradients.get_mut("W_skip");
+            skip.gradient(&self.backend, &self.work.output_gradient, out, self.config.dims())?;
         }
         let written = self.gradients.iter().filter(|(name, _)| !(listed && is_matrix(name)));
         let gradients: Vec<_> = written.map(|(_, gradient)| gradient).collect();

@@ -46,9 +46,9 @@ pub fn initialize<B: Backend>(
         }
     }
     let centers: Vec<_> = points.iter().zip(&widths).map(|(points, &width)| center(points, width)).collect();
-    for Trainee { hook, sae, .. } in saes {
+    for Trainee { hook, target, sae, .. } in saes {
         let scale = f64::from(sae.input_scale);
-        let b_dec: Vec<f32> = centers[*hook].iter().map(|x| (scale * x) as f32).collect();
+        let b_dec: Vec<f32> = centers[target.unwrap_or(*hook)].iter().map(|x| (scale * x) as f32).collect();
         if let Some(average) = &mut sae.average {
             backend.write(average.values.get_mut("b_dec"), 0, &b_dec)?;
         }

@@ -2,7 +2,8 @@
 //! and the coefficient is moved until they are. It is an integral control of logarithms: as long as L0
 //! is a factor away from the target, the coefficient is multiplied again and again.
 
-use crate::config::{Architecture, JumpReluSparsityLossMode, Recipe};
+use crate::config::{JumpReluSparsityLossMode, Recipe};
+use crate::sae::kind;
 
 /// Steps between looks at L0, which wait for the device.
 const EVERY: u64 = 10;
@@ -23,16 +24,13 @@ pub struct TargetL0 {
 impl TargetL0 {
     /// As the recipe says; none where it has no target, or the architecture no coefficient to reach it by.
     pub fn of(recipe: &Recipe) -> Option<Self> {
-        let warm_up_steps = match recipe.architecture {
-            Architecture::Standard | Architecture::Gated => recipe.l1_warm_up_steps(),
+        let quadratic = recipe.jumprelu_sparsity_loss_mode == JumpReluSparsityLossMode::Quadratic;
+        if recipe.architecture.has_thresholds() && quadratic {
             // The loss itself aims at the target.
-            Architecture::JumpRelu if recipe.jumprelu_sparsity_loss_mode == JumpReluSparsityLossMode::Quadratic => {
-                return None
-            }
-            Architecture::JumpRelu => recipe.l0_warm_up_steps(),
-            _ => return None,
-        };
-        recipe.target_l0.map(|target| TargetL0 { target, warm_up_steps: warm_up_steps as u64, factor: 1.0 })
+            return None;
+        }
+        let warm_up_steps = kind::of(recipe).coefficient(recipe)?.warm_up_steps as u64;
+        recipe.target_l0.map(|target| TargetL0 { target, warm_up_steps, factor: 1.0 })
     }
 
     /// Whether it wants to know L0 after so many steps.

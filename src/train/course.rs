@@ -61,14 +61,19 @@ impl Course {
         })
     }
 
-    /// Trains on a batch `[B, D]`.
-    pub fn step<B: Backend>(&mut self, sae: &mut TrainingSae<B>, batch: &B::Buffer<f32>) -> Result<()> {
+    /// Trains on a batch `[B, D]`; a transcoder predicts `y [B, D]`.
+    pub fn step<B: Backend>(
+        &mut self,
+        sae: &mut TrainingSae<B>,
+        batch: &B::Buffer<f32>,
+        y: Option<&B::Buffer<f32>>,
+    ) -> Result<()> {
         let step = sae.n_training_steps;
         if let Some(k) = self.k(step) {
             sae.set_k(k)?;
         }
         self.latest = self.settings(step);
-        sae.step(batch, &self.latest)?;
+        sae.step_towards(batch, y, &self.latest)?;
         if let Some(control) = self.control.as_mut().filter(|control| control.is_due(step + 1)) {
             control.observe(sae.report(false)?.l0);
         }

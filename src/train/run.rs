@@ -73,7 +73,10 @@ impl<'a, B: Backend> Run<'a, B> {
         let mut saes = Vec::with_capacity(members.len());
         for member in members {
             let hook = hook_names.iter().position(|name| *name == member.recipe.hook_name).unwrap_or_default();
-            saes.push(Trainee::new(backend, member, hook, widths[hook], origins[hook].clone())?);
+            let target = setup::target_hook(&member.recipe, &hook_names, &widths)?;
+            let mut trainee = Trainee::new(backend, member, hook, widths[hook], origins[hook].clone())?;
+            trainee.target = target;
+            saes.push(trainee);
         }
         let (recipe, out) = (saes[0].recipe.clone(), options.out.clone());
         let progress = if options.resume {
@@ -131,7 +134,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
             for trainee in self.saes.iter_mut().filter(|trainee| trainee.stopped.is_none()) {
-                trainee.step(&self.batches[trainee.hook])?;
+                trainee.step(&self.batches)?;
             }
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;

@@ -14,12 +14,12 @@ use crate::eval::{self, EvalConfig, Report};
 use crate::formats::saelens;
 use crate::hub;
 use crate::lm::{LanguageModel, Processing};
-use crate::sae::config::{ReshapeActivations, SaeConfig};
+use crate::sae::config::{ReshapeActivations, SaeConfig, Transcoder};
 use crate::sae::inference::Sae;
 use crate::sae::init::initial_weights;
 use crate::sae::kind;
 use crate::sae::step::{TrainingConfig, TrainingSae};
-use crate::sae::weights::Weights;
+use crate::sae::weights::{HostTensor, Weights};
 use serde_json::{json, Map, Value};
 use std::sync::Arc;
 
@@ -38,11 +38,26 @@ pub struct Parts<B: Backend> {
 pub fn hook_names(members: &[Member]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for Member { recipe, .. } in members {
-        if !names.contains(&recipe.hook_name) {
-            names.push(recipe.hook_name.clone());
+        for name in [Some(&recipe.hook_name), recipe.hook_name_out.as_ref()].into_iter().flatten() {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
         }
     }
     names
+}
+
+/// A transcoder's output among the hooks of the run; none of another SAE. Error: it is not as wide as the input.
+pub fn target_hook(recipe: &Recipe, hook_names: &[String], widths: &[usize]) -> Result<Option<usize>> {
+    let place = |wanted: &str| hook_names.iter().position(|name| name == wanted);
+    let (Some(out), Some(input)) = (&recipe.hook_name_out, place(&recipe.hook_name)) else { return Ok(None) };
+    let target = place(out);
+    let (d_in, d_out) = (widths[input], target.map_or(widths[input], |target| widths[target]));
+    if d_in != d_out {
+        let what = format!("{out} is {d_out} wide and {} {d_in}, expected hooks of one width", recipe.hook_name);
+        return Err(Error::config("hook_name_out", what));
+    }
+    Ok(target)
 }
 
 /// Judges an SAE on rows of held-out text.
@@ -214,6 +229,9 @@ pub fn learning_rate(recipe: &Recipe) -> LearningRate {
 pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
     let mut config = SaeConfig::new(kind::of(recipe).inference(recipe), d_in(recipe), recipe.d_sae(d_in(recipe)));
     config.apply_b_dec_to_input = recipe.apply_b_dec_to_input;
+    if recipe.architecture.transcodes() {
+        config.transcoder = Some(Transcoder { d_out: config.d_in, skip: kind::of(recipe).skips() });
+    }
     config.normalize_activations = recipe.normalize_activations;
     config.metadata = object(json!({
         "cusae_version": env!("CARGO_PKG_VERSION"),
@@ -230,6 +248,9 @@ pub fn sae_config(recipe: &Recipe, origin: Map<String, Value>) -> SaeConfig {
         "sequence_separator_token": setting(recipe, "sequence_separator_token"),
         "disable_concat_sequences": recipe.disable_concat_sequences,
     }));
+    if let Some(hook_name_out) = &recipe.hook_name_out {
+        config.metadata.insert("hook_name_out".into(), hook_name_out.as_str().into());
+    }
     config.metadata.extend(origin);
     if config.metadata["hook_name"].as_str().is_some_and(|name| name.ends_with("hook_z")) {
         config.reshape_activations = ReshapeActivations::HookZ;
@@ -289,6 +310,10 @@ fn first_weights(recipe: &Recipe, config: &SaeConfig) -> Result<(Weights, Vec<f6
         let mut weights = initial_weights([config.d_in, config.d_sae], &kind.vectors(recipe), norm, recipe.seed);
         if kind.is_tied() {
             weights.remove("W_enc");
+        }
+        if kind.skips() {
+            let shape = vec![config.d_out(), config.d_in];
+            weights.insert("W_skip", HostTensor { values: vec![0.0; shape[0] * shape[1]], shape });
         }
         return Ok((weights, Vec::new()));
     };

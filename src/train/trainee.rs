@@ -42,6 +42,8 @@ pub struct Trainee<B: Backend> {
     pub recipe: Recipe,
     /// Its place among the hooks of the run.
     pub hook: usize,
+    /// Likewise of a transcoder's output.
+    pub target: Option<usize>,
     /// What `cfg.json` says while it is trained.
     pub config: SaeConfig,
     /// Parameters, optimizer state and statistics.
@@ -69,6 +71,7 @@ impl<B: Backend> Trainee<B> {
             course: Course::new(&recipe),
             recipe,
             hook,
+            target: None,
             config,
             sae,
             stopped: None,
@@ -84,9 +87,10 @@ impl<B: Backend> Trainee<B> {
         folder.join(&self.name)
     }
 
-    /// Trains on a batch `[B, D]`.
-    pub fn step(&mut self, batch: &B::Buffer<f32>) -> Result<()> {
-        self.course.step(&mut self.sae, batch)
+    /// Trains on the batches `[B, D]` of all hooks.
+    pub fn step(&mut self, batches: &[B::Buffer<f32>]) -> Result<()> {
+        let y = self.target.map(|target| &batches[target]);
+        self.course.step(&mut self.sae, &batches[self.hook], y)
     }
 
     /// What is wrong, if a step so far was not finite. Waits for the device.
@@ -156,7 +160,8 @@ impl<B: Backend> Trainee<B> {
 
     /// The SAE as it stands, on the held-out rows; none without a language model.
     fn evaluate(&self, evaluator: Option<&setup::Evaluator<B>>) -> Result<Option<Report>> {
-        let Some(evaluator) = evaluator else { return Ok(None) };
+        // SAELens has no metrics for transcoders.
+        let (Some(evaluator), None) = (evaluator, self.target) else { return Ok(None) };
         let trained = Trained::of(&self.backend, &self.recipe, &self.config, &self.sae)?;
         let (config, weights) = trained.inference(&self.recipe);
         evaluator.evaluate(&self.backend, &config, &weights).map(Some)

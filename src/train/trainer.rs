@@ -35,6 +35,11 @@ impl<B: Backend> Trainer<B> {
             let what = format!("found {}, expected zeros: no activations are known yet", recipe.b_dec_init_method);
             return Err(Error::config("b_dec_init_method", what));
         }
+        if recipe.architecture.transcodes() {
+            let what =
+                format!("found {}, expected one that gives what it reads: a batch is of one hook", recipe.architecture);
+            return Err(Error::config("architecture", what));
+        }
         let config = setup::sae_config_of_stated_origin(&recipe);
         Ok(Trainer {
             backend: backend.clone(),
@@ -124,7 +129,7 @@ impl<B: Backend> Trainer<B> {
             self.backend.fill(&mut self.sae.firing.fired_count, 0)?;
             self.n_frac_active_samples = 0;
         }
-        self.course.step(&mut self.sae, &self.batch)?;
+        self.course.step(&mut self.sae, &self.batch, None)?;
         self.n_frac_active_samples += self.rows() as u64;
         Ok(())
     }

@@ -65,7 +65,8 @@ fn step<B: Backend>(backend: &B, recipe: &Recipe) -> Result<f64> {
     let batch = backend.upload(&batch)?;
     let mut course = Course::new(recipe);
     average(|| {
-        course.step(&mut sae, &batch)?;
+        let y = config.transcoder.map(|_| &batch);
+        course.step(&mut sae, &batch, y)?;
         // Reading a number waits for the device.
         backend.read(sae.values.get("b_dec"), 0, &mut [0.0])
     })

@@ -39,14 +39,25 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         parts.push(Part {
             what: "activation buffer",
             of: Of::Hook,
-            bytes: rows * (4 * sizes.d_in + 12),
-            formula: format!("{rows} tokens * (4 bytes * d_in {} + 12)", sizes.d_in),
+            bytes: sizes.hooks() * rows * (4 * sizes.d_in + 12),
+            formula: of_hooks(sizes, format!("{rows} tokens * (4 bytes * d_in {} + 12)", sizes.d_in)),
         });
         parts.extend(language_model(sizes, config));
+        if !sizes.recipe.architecture.transcodes() {
+            parts.push(evaluation(sizes, config));
+        }
     }
     parts.push(while_saving(sizes));
     parts.extend(while_b_dec_is_found(sizes));
     parts
+}
+
+/// A formula for each hook that is read.
+fn of_hooks(sizes: &Sizes<'_>, formula: String) -> String {
+    match sizes.hooks() {
+        1 => formula,
+        hooks => format!("{hooks} * {formula}"),
+    }
 }
 
 /// Buffers of a training step (`sae::step`, and the architecture's own).
@@ -70,12 +81,16 @@ fn model_parameters(config: &ModelConfig, processing: Processing) -> u64 {
     layers * block + (v + p) * d + 2 * d + if tied { 0 } else { v * d }
 }
 
-fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 3] {
+/// Seven streams and the MLP (`lm::Forward`).
+fn forward_width(config: &ModelConfig) -> u64 {
+    7 * config.d_model as u64 + config.d_mlp as u64
+}
+
+fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 2] {
     let recipe = sizes.recipe;
     let parameters = model_parameters(config, recipe.processing);
     let tokens = (recipe.store_batch_size_prompts * recipe.context_size) as u64;
-    // Seven streams and the MLP (`lm::Forward`).
-    let forward = 7 * config.d_model as u64 + config.d_mlp as u64;
+    let forward = forward_width(config);
     [
         Part {
             what: "language model",
@@ -89,13 +104,13 @@ fn language_model(sizes: &Sizes<'_>, config: &ModelConfig) -> [Part; 3] {
             bytes: 4 * tokens * forward,
             formula: format!("4 bytes * {tokens} tokens * (7 * d_model {} + d_mlp {})", config.d_model, config.d_mlp),
         },
-        evaluation(sizes, config.d_model as u64, forward),
     ]
 }
 
 /// An evaluation has a copy of the SAE on the host and one on the device, and for its batch a work
 /// space of the model, the clean run's last output, four rows of the SAE's width, and features.
-fn evaluation(sizes: &Sizes<'_>, d_model: u64, forward: u64) -> Part {
+fn evaluation(sizes: &Sizes<'_>, config: &ModelConfig) -> Part {
+    let (d_model, forward) = (config.d_model as u64, forward_width(config));
     let (recipe, d_in, parameters) = (sizes.recipe, sizes.d_in, sizes.parameters());
     let tokens = (recipe.eval_batch_size_prompts() * recipe.context_size) as u64;
     let (active, of) = kind::of(recipe).room(recipe, sizes.dims());
@@ -117,8 +132,8 @@ fn while_b_dec_is_found(sizes: &Sizes<'_>) -> Option<Part> {
     (recipe.b_dec_init_method != BDecInitMethod::Zeros).then(|| Part {
         what: "while b_dec is found",
         of: Of::Hook,
-        bytes: 4 * rows * d_in,
-        formula: format!("4 bytes * {rows} tokens * d_in {d_in}"),
+        bytes: sizes.hooks() * 4 * rows * d_in,
+        formula: of_hooks(sizes, format!("4 bytes * {rows} tokens * d_in {d_in}")),
     })
 }
 

@@ -125,7 +125,17 @@ impl Sizes<'_> {
     fn parameters(&self) -> u64 {
         let kind = kind::of(self.recipe);
         let (vectors, matrices) = (kind.vectors(self.recipe).len() as u64, if kind.is_tied() { 1 } else { 2 });
-        matrices * self.d_in * self.d_sae + vectors * self.d_sae + self.d_in
+        let skip = if kind.skips() { self.d_in * self.d_in } else { 0 };
+        skip + matrices * self.d_in * self.d_sae + vectors * self.d_sae + self.d_in
+    }
+
+    /// Hooks that are read: a transcoder's output, too.
+    fn hooks(&self) -> u64 {
+        if self.recipe.architecture.transcodes() {
+            2
+        } else {
+            1
+        }
     }
 
     fn dims(&self) -> Dims {
@@ -239,7 +249,9 @@ fn open_source(recipe: &Recipe) -> Result<(Source, usize)> {
         let what = format!("found {}, this model takes at most {}", recipe.context_size, config.n_ctx);
         return Err(Error::config("context_size", what));
     }
-    let (d_in, blocks) = (config.hook_width(&recipe.hook_name)?, config.blocks_to(&recipe.hook_name)?);
+    let d_in = config.hook_width(&recipe.hook_name)?;
+    let out = recipe.hook_name_out.as_ref().map_or(Ok(0), |out| config.blocks_to(out))?;
+    let blocks = out.max(config.blocks_to(&recipe.hook_name)?);
     Ok((Source::Model { config: Box::new(config), blocks }, d_in))
 }
 

@@ -128,6 +128,9 @@ fn training(sizes: &Sizes<'_>, config: &ModelConfig, blocks: usize) -> (f64, f64
 /// the hook ablated) and unembedded seven times, as the divergence of a run needs both distributions;
 /// one of the second half is run up to the hook. The SAE encodes both.
 fn evaluations(sizes: &Sizes<'_>, config: &ModelConfig, blocks: usize) -> f64 {
+    if sizes.recipe.architecture.transcodes() {
+        return 0.0;
+    }
     let recipe = sizes.recipe;
     // The last evaluation comes after the last step, whatever the interval.
     let during = recipe.eval_every_n_steps.map_or(0, |every| (sizes.steps - 1) / every as u64);
