@@ -128,18 +128,26 @@ enum cusae_function {
     CUSAE_TANH = 6,       /**< tanh(x). */
 };
 
+/** What the operands of a product are; its sums and its result are f32 whatever they are. */
+enum cusae_type {
+    CUSAE_F32 = 0,  /**< f32. */
+    CUSAE_BF16 = 1, /**< bf16: the upper half of an f32. */
+};
+
 /** out = function(x w + bias) + residual. */
 typedef struct cusae_linear {
-    const float* x;           /**< [rows, d_input] f32. */
-    const float* w;           /**< [d_input, d_output] f32, or [d_output, d_input] when transposed. */
+    const void* x;            /**< [rows, d_input] of type. */
+    const void* w;            /**< [d_input, d_output] of type, or [d_output, d_input] when transposed. */
     const float* bias;        /**< [d_output] f32; NULL: none. */
     const float* residual;    /**< [rows, d_output] f32; NULL: none. */
     float* out;               /**< Out [rows, d_output] f32. */
     uint64_t rows;            /**< Rows. */
     uint64_t d_input;         /**< Width of x. */
     uint64_t d_output;        /**< Width of out. */
-    uint32_t w_is_transposed; /**< 1: w is [d_output, d_input]. */
+    uint32_t w_is_transposed; /**< 1: w is [d_output, d_input], as bf16 must be. */
     uint32_t function;        /**< enum cusae_function. */
+    uint32_t type;            /**< enum cusae_type, of x and w. */
+    uint32_t unused;
 } cusae_linear;
 
 /** to[i] = function(to[i]). */
@@ -288,12 +296,14 @@ typedef struct cusae_prepare_input {
 
 /** The encoder's weights and one batch: h = input w_encT + b_enc. */
 typedef struct cusae_encoder {
-    const float* input; /**< [B, D] f32. */
-    const float* w_enc; /**< [F, D] f32. */
+    const void* input;  /**< [B, D] of type. */
+    const void* w_enc;  /**< [F, D] of type. */
     const float* b_enc; /**< [F] f32. */
     uint64_t rows;      /**< B. */
     uint64_t d_in;      /**< D. */
     uint64_t d_sae;     /**< F. */
+    uint32_t type;      /**< enum cusae_type, of input and w_enc. */
+    uint32_t unused;
 } cusae_encoder;
 
 /** Active latents by row: row b owns counts[b] entries from b * stride on, latents ascending. */
@@ -609,7 +619,7 @@ typedef struct cusae_gradient_dense {
 
 /** loss[i] = coefficient n_i sum_b ReLU(threshold_i - h_bi) for dead latents, else 0; gradients are added. */
 typedef struct cusae_pre_act_loss {
-    cusae_encoder encoder;      /**< Weights and batch. */
+    cusae_encoder encoder;      /**< Weights and batch, f32. */
     const float* threshold;     /**< [F] f32. */
     const float* decoder_norm;  /**< [F] f32: n. */
     const float* w_dec;         /**< [F, D] f32. */
@@ -692,6 +702,13 @@ typedef struct cusae_scale {
     uint32_t unused;
 } cusae_scale;
 
+/** to[i] = from[i] in bf16, to the nearest, ties to the even one; NaN becomes 0x7fff. */
+typedef struct cusae_round_bf16 {
+    const float* from; /**< [len] f32. */
+    uint16_t* to;      /**< Out [len] bf16. */
+    uint64_t len;      /**< Elements. */
+} cusae_round_bf16;
+
 /** The latents from first to last with since_fired > window, ascending. */
 typedef struct cusae_find_dead {
     const uint32_t* since_fired; /**< [F] u32. */
@@ -730,12 +747,12 @@ typedef struct cusae_row_variance {
     uint64_t d_in;   /**< D. */
 } cusae_row_variance;
 
-/** to[i] = pattern, for f32, u32 (4 bytes), f64 (8 bytes) and cusae_step_scalars (16 bytes). */
+/** to[i] = pattern, for bf16 (2 bytes), f32, u32 (4 bytes), f64 (8 bytes) and cusae_step_scalars (16 bytes). */
 typedef struct cusae_fill {
     void* to;               /**< Out [len] of element_bytes each. */
     uint64_t len;           /**< Elements. */
-    uint64_t pattern[2];    /**< The value's bits; the first 32 or 64 for 4 or 8 bytes. */
-    uint32_t element_bytes; /**< 4, 8 or 16. */
+    uint64_t pattern[2];    /**< The value's bits; the first 16, 32 or 64 for 2, 4 or 8 bytes. */
+    uint32_t element_bytes; /**< 2, 4, 8 or 16. */
     uint32_t unused;
 } cusae_fill;
 
@@ -748,7 +765,7 @@ typedef struct cusae_fill {
     X(decode_sparse) X(decode_dense) X(sparsity_lp) X(sparsity_lp_dense) \
     X(jumprelu_gradient) X(pre_act_loss) X(gate) X(gate_gradient) X(slice_lists) X(sum_by_latent) X(gradient_values) \
     X(transpose_lists) X(gradient_sparse) X(gradient_squares) X(gradient_dense) X(gradient_b_dec) \
-    X(clip_scale) X(adam) X(adam_sparse) X(row_norms) X(scale) X(find_dead) X(update_firing) \
+    X(clip_scale) X(adam) X(adam_sparse) X(row_norms) X(scale) X(round_bf16) X(find_dead) X(update_firing) \
     X(note_non_finite) X(sum) X(row_variance) X(fill)
 
 /* ---- The table --------------------------------------------------------------------------------- */

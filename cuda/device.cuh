@@ -1,5 +1,5 @@
-// device.cuh: what kernels are written in. The only file that knows whether nvcc or the test
-// emulator compiles them: every PTX instruction in use has one named wrapper here, in both versions.
+// device.cuh: what kernels are written in. With hopper.cuh the only file that knows whether nvcc or the
+// test emulator compiles them: every PTX instruction in use has one named wrapper, in both versions.
 #pragma once
 #include <cstdint>
 #include <cuda_bf16.h>
@@ -26,6 +26,8 @@ CUSAE_OPERATIONS(CUSAE_DECLARE)
 
 struct cusae_stream {
     int ordinal;
+    int capability;       // of the device, 90 for 9.0
+    int multiprocessors;  // likewise
     cudaStream_t handle;
     bool capturing;
     cusae_fault* fault;         // in the host's memory
@@ -123,7 +125,8 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], const void* row) 
 #if defined(__CUDACC__)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(shared_address(row)));
+                 : "r"(shared_address(row))
+                 : "memory");
 #else
     if (uintptr_t(row) % 16) emu::fail("ldmatrix: a row's address is not a multiple of 16");
     struct Operands { uint32_t* to; const void* row; } mine{to, row};
@@ -139,14 +142,14 @@ __device__ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], const void* row) 
 
 // mma.sync.m16n8k16: d[16, 8] f32 += a[16, 16] bf16 (row-major) * b[16, 8] bf16 (column-major).
 // Fragments as in the PTX ISA, "Matrix fragments for mma.m16n8k16".
-__device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+__device__ __forceinline__ void mma_m16n8k16(float* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
 #if defined(__CUDACC__)
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                  "{%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
-    struct Operands { float* d; const uint32_t *a, *b; } mine{d, a, b};
+    struct Operands { float* d; const uint32_t* a; uint32_t b[2]; } mine{d, a, {b0, b1}};
     emu::warp_collective(~0u, 11, &mine, [](void** lanes) {
         float A[16][16], B[8][16];
         const auto half = [](uint32_t word, int which) { return __bfloat162float({uint16_t(word >> (16 * which))}); };

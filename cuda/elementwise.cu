@@ -1,11 +1,12 @@
-// add, scale, fill: one thread per element, no neighbours.
+// add, scale, round_bf16, fill: one thread per element, no neighbours.
 //
 //   add    to[i] += from[i]            moves 12 bytes an element
 //   scale  to[i] = factor * from[i]    moves 8
-//   fill   to[i] = pattern             moves 4, 8 or 16
+//   round_bf16  to[i] = from[i]        moves 6
+//   fill   to[i] = pattern             moves 2, 4, 8 or 16
 //
-//   needs   fill: elements of 4, 8 or 16 bytes
-//   exact   one f32 operation: the same bits everywhere
+//   needs   fill: elements of 2, 4, 8 or 16 bytes
+//   exact   one f32 operation, or one rounding: the same bits everywhere
 #include "common.cuh"
 
 namespace CUSAE_NS {
@@ -18,6 +19,11 @@ __global__ void __launch_bounds__(kThreads) add_kernel(cusae_add a) {
 __global__ void __launch_bounds__(kThreads) scale_kernel(cusae_scale a) {
     const uint64_t i = global_thread();
     if (i < a.len) a.to[i] = a.factor * a.from[i];
+}
+
+__global__ void __launch_bounds__(kThreads) round_bf16_kernel(const float* from, bf16* to, uint64_t len) {
+    const uint64_t i = global_thread();
+    if (i < len) to[i] = __float2bfloat16_rn(from[i]);
 }
 
 template <class T> __global__ void __launch_bounds__(kThreads) fill_kernel(T* to, T pattern, uint64_t len) {
@@ -37,10 +43,19 @@ CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) {
     return launch(scale_kernel, grid_of_threads(a->len), kThreads, 0, stream, *a);
 }
 
+CUSAE_API(round_bf16)(const cusae_round_bf16* a, cusae_stream* stream) {
+    using namespace CUSAE_NS;
+    bf16* const to = reinterpret_cast<bf16*>(a->to);
+    return launch(round_bf16_kernel, grid_of_threads(a->len), kThreads, 0, stream, a->from, to, a->len);
+}
+
 CUSAE_API(fill)(const cusae_fill* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     const dim3 grid = grid_of_threads(a->len);
     const uint64_t low = a->pattern[0], high = a->pattern[1];
+    if (a->element_bytes == 2)
+        return launch(fill_kernel<uint16_t>, grid, kThreads, 0, stream, static_cast<uint16_t*>(a->to),
+                      uint16_t(low), a->len);
     if (a->element_bytes == 4)
         return launch(fill_kernel<uint32_t>, grid, kThreads, 0, stream, static_cast<uint32_t*>(a->to),
                       uint32_t(low), a->len);
@@ -49,5 +64,5 @@ CUSAE_API(fill)(const cusae_fill* a, cusae_stream* stream) {
     if (a->element_bytes == 16)
         return launch(fill_kernel<uint4>, grid, kThreads, 0, stream, static_cast<uint4*>(a->to),
                       uint4{uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32)}, a->len);
-    return refuse("elements have neither 4, 8 nor 16 bytes");
+    return refuse("elements have neither 2, 4, 8 nor 16 bytes");
 }

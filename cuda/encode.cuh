@@ -1,34 +1,43 @@
 // encode.cuh: the encoder's product h = input · w_encᵀ + b_enc with something done to every element and
-// to every group of 64 latents of a row, before anything is written.
+// to every group of 64 latents of a row, before anything is written: see keep.cuh.
+//
+//   encode(rows, keep, stream)    in f32 by gemm.cuh, in bf16 by gemm_bf16.cuh
 #pragma once
 #include "gemm.cuh"
+#include "gemm_bf16.cuh"
 
 namespace CUSAE_NS {
 
-constexpr unsigned kGroup = kGemmColumns;  // latents of a group: the columns of a tile
-
 // What an encoder reads: some rows of a batch, all `n_latents` latents or those that `latents` names.
 struct EncoderRows {
-    const float *input, *w_enc, *b_enc;
+    const void *input, *w_enc;  // of `type`
+    const float* b_enc;
     uint64_t rows, d_in, n_latents;
+    uint32_t type;            // enum cusae_type
     const uint32_t* latents;  // NULL: all
     const uint32_t* chosen;   // how many `latents` there are; n_latents is a bound then
     __device__ __forceinline__ uint64_t count() const { return chosen ? min(uint64_t(*chosen), n_latents) : n_latents; }
     __device__ __forceinline__ uint64_t latent(uint64_t column) const { return latents ? latents[column] : column; }
+    // `n` rows from `first` on.
+    EncoderRows part(uint64_t first, uint64_t n) const {
+        EncoderRows part = *this;
+        part.input = static_cast<const char*>(input) + first * d_in * (type == CUSAE_BF16 ? sizeof(bf16) : sizeof(float));
+        part.rows = n;
+        return part;
+    }
 };
 
 inline EncoderRows rows_of(const cusae_encoder& a) {
-    return {a.input, a.w_enc, a.b_enc, a.rows, a.d_in, a.d_sae, nullptr, nullptr};
+    return {a.input, a.w_enc, a.b_enc, a.rows, a.d_in, a.d_sae, a.type, nullptr, nullptr};
 }
 
-// `keep(row * n_latents + column, column, h)` is called for every element and gives a number; what
-// Keep::combine makes of a group's numbers, starting from 0, goes to `keep.group(row, group, number)`.
 template <class Keep> __global__ void __launch_bounds__(kGemmThreads) encode_kernel(EncoderRows a, Keep keep) {
     constexpr Layout kLayout = Layout::OuterK;
     const uint64_t first_row = uint64_t(blockIdx.x) * kGemmRows, first_column = uint64_t(blockIdx.y) * kGroup;
     const uint64_t n_latents = a.count();
     if (first_column >= n_latents) return;
-    const Operand<kLayout> input{a.input, a.rows, a.d_in}, w_enc{a.w_enc, n_latents, a.d_in, a.latents};
+    const Operand<kLayout> input{static_cast<const float*>(a.input), a.rows, a.d_in};
+    const Operand<kLayout> w_enc{static_cast<const float*>(a.w_enc), n_latents, a.d_in, a.latents};
     float product[kMicro][kMicro];
     gemm_tile(shared<GemmShared<kLayout, kLayout>>(), input, w_enc, a.d_in, first_row, first_column, product);
 
@@ -47,7 +56,9 @@ template <class Keep> __global__ void __launch_bounds__(kGemmThreads) encode_ker
         for (unsigned j = 0; j < kMicro; j++) {
             const unsigned column = gemm_column<kLayout>(j);
             if (row >= a.rows || column >= columns) continue;
-            number = Keep::combine(number, keep(row_start + column, first_column + column, product[i][j] + bias[j]));
+            const Kept kept = keep(row_start + column, first_column + column, product[i][j] + bias[j]);
+            keep.out[row_start + column] = kept.value;
+            number = Keep::combine(number, kept.number);
         }
 #pragma unroll
         for (unsigned lanes = kGemmColumnThreads / 2; lanes > 0; lanes /= 2)
@@ -56,12 +67,34 @@ template <class Keep> __global__ void __launch_bounds__(kGemmThreads) encode_ker
     }
 }
 
-// Refuses more than 65,535 groups, 4,194,240 latents.
-template <class Keep> int encode(const EncoderRows& a, const Keep& keep, cusae_stream* stream) {
+// Keeps max(h, 0), and counts the positive ones of every row.
+struct KeepRectified {
+    float* out;
+    uint32_t* counts;  // [rows]
+    static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return a + b; }
+    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t, float h) const {
+        const float feature = h <= 0.0f ? 0.0f : h;
+        return {feature, feature > 0.0f};
+    }
+    __device__ __forceinline__ void group(uint64_t row, unsigned, uint32_t positive) const {
+        if (positive > 0) atomicAdd(&counts[row], positive);
+    }
+};
+
+// Of f32 operands. Refuses more than 65,535 groups, 4,194,240 latents.
+template <class Keep> int encode_f32(const EncoderRows& a, const Keep& keep, cusae_stream* stream) {
     if (ceil_div(a.n_latents, kGroup) > 65535) return refuse("an encoder has more than 4194240 latents");
     const dim3 grid(unsigned(ceil_div(a.rows, kGemmRows)), unsigned(ceil_div(a.n_latents, kGroup)));
     const size_t bytes = sizeof(GemmShared<Layout::OuterK, Layout::OuterK>);
     return launch(encode_kernel<Keep>, grid, kGemmThreads, bytes, stream, a, keep);
+}
+
+// Of operands of any type. Refuses as encode_f32.
+template <class Keep> int encode(const EncoderRows& a, const Keep& keep, cusae_stream* stream) {
+    if (a.type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
+    if (a.type == CUSAE_F32 || ceil_div(a.n_latents, kGroup) > 65535) return encode_f32(a, keep, stream);
+    const auto of = [](const void* data) { return static_cast<const bf16*>(data); };
+    return gemm_bf16({of(a.input), of(a.w_enc), a.b_enc, a.rows, a.n_latents, a.d_in, a.latents, a.chosen}, keep, stream);
 }
 
 }  // namespace CUSAE_NS

@@ -1,7 +1,7 @@
 // encode_batch_topk: of the pre-activations h of a whole batch the n largest, as lists by row, and the
 // running mean of the smallest key selected. Source: SAELens batchtopk_sae.py.
 //
-//   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
+//   input [B, D], w_enc [F, D] f32 or bf16      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
 //   lists  out [B, S]: latents ascending, values h; what lies beyond a row's count stays as it was
 //   threshold  in and out [1] f64      longest  out [1] u32: entries of the longest row, listed or not
 //
@@ -178,14 +178,13 @@ CUSAE_API(encode_batch_topk)(const cusae_encode_batch_topk* a, cusae_stream* str
     if (a->n < 1 || a->n > encoder.rows * encoder.n_latents) return refuse("n is not between 1 and rows times d_sae");
     if (a->n > 0xffffffffull) return refuse("n does not fit 32 bits");
     const uint64_t groups = ceil_div(encoder.n_latents, kGroup), words = sizeof(Search) / sizeof(uint32_t);
-    uint32_t* memory = nullptr;
-    if (int error = scratch(stream, words + encoder.rows * (1 + groups + encoder.n_latents), &memory)) return error;
-    uint32_t* const ties = memory + words;
-    uint32_t* const maxima = ties + encoder.rows;
-    float* const h = reinterpret_cast<float*>(maxima + encoder.rows * groups);
-    Search* const search = reinterpret_cast<Search*>(memory);
+    float* h = nullptr;  // first, since products are stored 16 bytes at a time
+    if (int error = scratch(stream, encoder.rows * (encoder.n_latents + groups + 1) + words, &h)) return error;
+    uint32_t* const maxima = reinterpret_cast<uint32_t*>(h + encoder.rows * encoder.n_latents);
+    uint32_t* const ties = maxima + encoder.rows * groups;
+    Search* const search = reinterpret_cast<Search*>(ties + encoder.rows);
     const KeyOrder order{a->decoder_norm, 0.0f, false};
     const Chunk<KeyOrder> chunk{encoder, order, h, maxima, groups, a->lists, nullptr, &search->longest, 0};
-    if (int error = encode(encoder, KeepGroupMaxima<KeyOrder>{chunk}, stream)) return error;
+    if (int error = encode_chunk(chunk, stream)) return error;
     return select_in_batch(*a, chunk, search, ties, stream);
 }

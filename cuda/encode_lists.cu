@@ -1,7 +1,7 @@
 // encode_topk, encode_dead_topk, encode_relu, encode_jumprelu: the encoder's pre-activations h = input · w_encᵀ + b_enc,
 // of which each row keeps the largest, or the positive, as a list.
 //
-//   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
+//   input [B, D], w_enc [F, D] f32 or bf16      b_enc [F] f32      decoder_norm [F] f32 or NULL: 1
 //   encode_dead_topk: dead [F] u32, of which the first n_dead [1] u32 count, ascending, each below F
 //   lists  out [B, S]: latents ascending, values h; what lies beyond a row's count stays as it was
 //   encode_jumprelu: threshold [F] f32; pre_activations  out [B, S] f32 or NULL: h of the entries
@@ -22,18 +22,6 @@
 #include "select.cuh"
 
 namespace CUSAE_NS {
-
-// Lists what is above its threshold; with a bandwidth, what is within half of it too, with the value 0.
-struct JumpReluOrder {
-    const float* threshold;
-    float bandwidth;
-    __device__ __forceinline__ uint32_t operator()(float h, uint64_t latent) const {
-        const float of_latent = threshold[latent];
-        if (bandwidth > 0.0f) return h > of_latent || in_window(h, of_latent, bandwidth);
-        return h > of_latent && h > 0.0f;
-    }
-    __device__ __forceinline__ float value(float h, uint64_t latent) const { return h > threshold[latent] ? h : 0.0f; }
-};
 
 template <class Order> __global__ void __launch_bounds__(kThreads) select_kernel(Chunk<Order> a) {
     auto& s = shared<SelectShared>();
@@ -64,18 +52,16 @@ int encode_lists(const EncoderRows& all, const Order& order, const cusae_lists& 
                  float* pre_activations, cusae_stream* stream) {
     const uint64_t groups = ceil_div(all.n_latents, kGroup);
     const uint64_t n = chunk_rows(all.rows, (all.n_latents + groups) * sizeof(float));
-    uint32_t* maxima = nullptr;
-    if (int error = scratch(stream, n * (groups + all.n_latents), &maxima)) return error;
-    float* h = reinterpret_cast<float*>(maxima + n * groups);
+    float* h = nullptr;  // first, since products are stored 16 bytes at a time
+    if (int error = scratch(stream, n * (all.n_latents + groups), &h)) return error;
+    uint32_t* const maxima = reinterpret_cast<uint32_t*>(h + n * all.n_latents);
     for (uint64_t first = 0; first < all.rows; first += n) {
-        EncoderRows encoder = all;
-        encoder.input += first * all.d_in;
-        encoder.rows = min(n, all.rows - first);
+        const EncoderRows encoder = all.part(first, min(n, all.rows - first));
         const uint64_t entry = first * lists.stride;
         const cusae_lists of_chunk{lists.counts + first, lists.indices + entry, lists.values + entry, lists.stride};
         float* const pre_activations_of_chunk = pre_activations ? pre_activations + entry : nullptr;
         const Chunk<Order> chunk{encoder, order, h, maxima, groups, of_chunk, pre_activations_of_chunk, longest, k};
-        if (int error = encode(encoder, KeepGroupMaxima<Order>{chunk}, stream)) return error;
+        if (int error = encode_chunk(chunk, stream)) return error;
         const dim3 grid(unsigned(encoder.rows));
         if (int error = launch(select_kernel<Order>, grid, kThreads, sizeof(SelectShared), stream, chunk)) return error;
     }

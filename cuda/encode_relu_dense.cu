@@ -1,36 +1,18 @@
 // encode_relu_dense: features = max(input · w_encᵀ + b_enc, 0), all of them.
 //
-//   input [B, D] f32      w_enc [F, D] f32      b_enc [F] f32
+//   input [B, D], w_enc [F, D] f32 or bf16      b_enc [F] f32
 //   features  out [B, F] f32; a NaN stays one      counts  out [B] u32: positive features
 //
 //   needs   F <= 4,194,240
-//   work    gemm.cuh: a block owns 128 rows x 64 latents
+//   work    gemm.cuh: a block owns 128 rows x 64 latents; bf16 as gemm_bf16.cuh
 //   moves   4·(D/64 + D/128) bytes a feature through L2, 4 out
 //   exact   as gemm.cuh, then b_enc; counts are integer atomics, whose sum has no order: the same bits
 //           on every run
 #include "encode.cuh"
 
-namespace CUSAE_NS {
-
-struct KeepDense {
-    float* features;
-    uint32_t* counts;
-    static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return a + b; }
-    __device__ __forceinline__ uint32_t operator()(uint64_t at, uint64_t, float h) const {
-        const float feature = h <= 0.0f ? 0.0f : h;
-        features[at] = feature;
-        return feature > 0.0f;
-    }
-    __device__ __forceinline__ void group(uint64_t row, unsigned, uint32_t positive) const {
-        if (positive > 0) atomicAdd(&counts[row], positive);
-    }
-};
-
-}  // namespace CUSAE_NS
-
 CUSAE_API(encode_relu_dense)(const cusae_encode_relu_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     const uint64_t bytes = a->encoder.rows * sizeof(uint32_t);
     if (int error = cudaMemsetAsync(a->counts, 0, bytes, stream->handle)) return error;
-    return encode(rows_of(a->encoder), KeepDense{a->features, a->counts}, stream);
+    return encode(rows_of(a->encoder), KeepRectified{a->features, a->counts}, stream);
 }

@@ -5,7 +5,7 @@
 //   out.w_enc, out.w_dec [F, D], out.b_enc, threshold_gradient in and out [F] f32: added to
 //   loss out [F] f32: summed over the batch; 0 for latents that are not dead
 //
-//   needs   F <= 4,194,240
+//   needs   F <= 4,194,240; operands in f32
 //   work    the encoder's product of the dead latents leaves ReLU(threshold - h); then a block owns a
 //           latent, and a thread columns of its rows
 //   moves   the product's, 4·B·n_dead of a scratch of 4·B·F out and in, 4·B·D for each latent from L2
@@ -17,12 +17,11 @@ namespace CUSAE_NS {
 struct KeepBelow {
     EncoderRows encoder;
     const float* threshold;
-    float* below;  // [rows, F], of which the first n_dead columns are written
+    float* out;  // [rows, F], of which the first n_dead columns are written
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t) { return a; }
-    __device__ __forceinline__ uint32_t operator()(uint64_t at, uint64_t column, float h) const {
+    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t column, float h) const {
         const float distance = threshold[encoder.latent(column)] - h;
-        below[at] = distance > 0.0f ? distance : 0.0f;
-        return 0;
+        return {distance > 0.0f ? distance : 0.0f, 0};
     }
     __device__ __forceinline__ void group(uint64_t, unsigned, uint32_t) const {}
 };
@@ -33,6 +32,7 @@ __global__ void __launch_bounds__(kThreads) pre_act_loss_kernel(cusae_pre_act_lo
     auto& s = shared<PreActShared>();
     if (blockIdx.x >= *a.n_dead) return;
     const uint64_t latent = a.dead[blockIdx.x], width = a.encoder.d_in, stride = a.encoder.d_sae;
+    const float* const input = static_cast<const float*>(a.encoder.input);
     const float n = a.decoder_norm[latent], factor = a.coefficient * a.gradient_scale;
     double loss = 0, rows = 0;
     for (uint64_t row = threadIdx.x; row < a.encoder.rows; row += kThreads) {
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) pre_act_loss_kernel(cusae_pre_act_lo
     for (uint64_t column = threadIdx.x; column < width; column += kThreads) {
         float sum = 0;
         for (uint64_t row = 0; row < a.encoder.rows; row++)
-            if (below[row * stride + blockIdx.x] > 0.0f) sum += a.encoder.input[row * width + column];
+            if (below[row * stride + blockIdx.x] > 0.0f) sum += input[row * width + column];
         const uint64_t at = latent * width + column;
         a.out.w_enc[at] += -factor * n * sum;
         if (of_norm != 0.0f && n > 0.0f) a.out.w_dec[at] += of_norm / n * a.w_dec[at];
@@ -61,12 +61,13 @@ __global__ void __launch_bounds__(kThreads) pre_act_loss_kernel(cusae_pre_act_lo
 
 CUSAE_API(pre_act_loss)(const cusae_pre_act_loss* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
+    if (a->encoder.type != CUSAE_F32) return refuse("the operands are not f32");
     EncoderRows encoder = rows_of(a->encoder);
     encoder.latents = a->dead;
     encoder.chosen = a->n_dead;
     float* below = nullptr;
     if (int error = scratch(stream, a->encoder.rows * a->encoder.d_sae, &below)) return error;
-    if (int error = encode(encoder, KeepBelow{encoder, a->threshold, below}, stream)) return error;
+    if (int error = encode_f32(encoder, KeepBelow{encoder, a->threshold, below}, stream)) return error;
     if (int error = cudaMemsetAsync(a->loss, 0, a->encoder.d_sae * sizeof(float), stream->handle)) return error;
     return launch(pre_act_loss_kernel, dim3(unsigned(a->encoder.d_sae)), kThreads, sizeof(PreActShared), stream, *a, below);
 }

@@ -69,7 +69,12 @@ int stream_create(cusae_stream** out, int ordinal) {
     cusae_stream* stream = new cusae_stream{};
     stream->ordinal = ordinal;
     void *fault = nullptr, *device_fault = nullptr;
+    int major = 0, minor = 0;
     int error = cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking);
+    if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
+    if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
+    if (!error) error = cudaDeviceGetAttribute(&stream->multiprocessors, cudaDevAttrMultiProcessorCount, ordinal);
+    stream->capability = 10 * major + minor;
     if (!error) error = cudaHostAlloc(&fault, sizeof(cusae_fault), cudaHostAllocMapped);
     if (!error) error = cudaHostGetDevicePointer(&device_fault, fault, 0);
     stream->fault = static_cast<cusae_fault*>(fault);

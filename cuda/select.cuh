@@ -37,15 +37,20 @@ template <class Order> struct Chunk {
 
 template <class Order> struct KeepGroupMaxima {
     Chunk<Order> a;
+    float* out;  // a.h
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return max(a, b); }
-    __device__ __forceinline__ uint32_t operator()(uint64_t at, uint64_t column, float h) const {
-        a.h[at] = h;
-        return a.order(h, a.encoder.latent(column));
+    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t column, float h) const {
+        return {h, a.order(h, a.encoder.latent(column))};
     }
     __device__ __forceinline__ void group(uint64_t row, unsigned group, uint32_t maximum) const {
         a.maxima[row * a.groups + group] = maximum;
     }
 };
+
+// Queues the product of a chunk.
+template <class Order> int encode_chunk(const Chunk<Order>& chunk, cusae_stream* stream) {
+    return encode(chunk.encoder, KeepGroupMaxima<Order>{chunk, chunk.h}, stream);
+}
 
 // ---- Selection in a row, by a block --------------------------------------------------------------------
 

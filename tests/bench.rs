@@ -30,13 +30,14 @@ fn every_operation_has_a_row() {
     assert!(operations().len() > 30, "the list was not found");
     assert_eq!(operations().difference(&timed).collect::<Vec<_>>(), Vec::<&&str>::new());
     let whole: Vec<_> = timed.difference(&operations()).copied().collect();
-    assert_eq!(whole, ["forward", "step standard", "step standard dense", "step topk"]);
+    let steps = ["step standard", "step standard dense", "step topk"];
+    assert_eq!(whole, [&["encode_topk_bf16", "forward", "linear_bf16"], &steps[..]].concat());
 }
 
 fn every_row_runs_on<B: Backend>(backend: &B) {
     let mut bench = Bench::new(backend, ONCE).unwrap();
     let ceilings = Ceilings::measure(&mut bench, &TINY).unwrap();
-    assert!(ceilings.copy > 0.0 && ceilings.product > 0.0, "{ceilings:?}");
+    assert!(ceilings.copy > 0.0 && ceilings.product > 0.0 && ceilings.bf16_product > 0.0, "{ceilings:?}");
     for row in table(&TINY) {
         let outcome = bench.measure(&row, &ceilings).unwrap();
         let measured = outcome.measured.unwrap_or_else(|| panic!("{}: {:?}", row.operation, outcome.skipped));
@@ -60,7 +61,7 @@ fn every_row_runs_in_the_emulator() {
 fn work(operation: &str, size: &str) -> (u64, u64) {
     let rows = table::<Cpu>(&TINY);
     let mut found = rows.iter().filter(|row| row.operation == operation && row.size.contains(size));
-    let Work { flops, bytes } = found.next().unwrap_or_else(|| panic!("{operation}, {size}")).work();
+    let Work { flops, bytes, .. } = found.next().unwrap_or_else(|| panic!("{operation}, {size}")).work();
     assert!(found.next().is_none(), "{operation}, {size} is not one row");
     (flops, bytes)
 }
@@ -114,10 +115,11 @@ fn the_work_of_a_step_is_that_of_its_operations() {
 
 #[test]
 fn the_percentage_is_the_shortest_possible_time_by_the_measured_one() {
-    let ceilings = Ceilings { copy: 100.0, product: 1000.0 };
+    let ceilings = Ceilings { copy: 100.0, product: 1000.0, bf16_product: 2000.0 };
     // 0.3 seconds of memory traffic beside 0.2 of products.
-    assert_eq!(Work { flops: 200, bytes: 30 }.shortest(&ceilings), 0.3);
-    assert_eq!(Work { flops: 400, bytes: 30 }.shortest(&ceilings), 0.4);
+    assert_eq!(Work { flops: 200, bf16_flops: 0, bytes: 30 }.shortest(&ceilings), 0.3);
+    assert_eq!(Work { flops: 400, bf16_flops: 0, bytes: 30 }.shortest(&ceilings), 0.4);
+    assert_eq!(Work { flops: 400, bf16_flops: 800, bytes: 30 }.shortest(&ceilings), 0.8);
     let mut bench = Bench::new(&Cpu, ONCE).unwrap();
     for row in table(&TINY) {
         let shortest: f64 = row.parts.iter().map(|part| part.shortest(&ceilings)).sum();
@@ -126,7 +128,7 @@ fn the_percentage_is_the_shortest_possible_time_by_the_measured_one() {
         assert!((measured.percent_of_ceiling / expected - 1.0).abs() < 1e-12, "{}: {measured:?}", row.operation);
         let rates = [measured.gflop_per_second * 1e9, measured.gb_per_second * 1e9];
         let work = row.work();
-        for (rate, amount) in rates.into_iter().zip([work.flops, work.bytes]) {
+        for (rate, amount) in rates.into_iter().zip([work.flops + work.bf16_flops, work.bytes]) {
             assert!((rate * measured.seconds - amount as f64).abs() <= 1e-9 * amount as f64, "{}", row.operation);
         }
     }
@@ -140,7 +142,7 @@ fn a_row_that_does_not_fit_the_memory_is_skipped_with_a_sentence() {
     let huge = SaeSizes { d_sae: 1 << 30, ..TINY.sae };
     let mut bench = Bench::new(&emulator, ONCE).unwrap();
     let adam = table(&Sizes { sae: huge, ..TINY }).into_iter().find(|row| row.operation == "adam").unwrap();
-    let outcome = bench.measure(&adam, &Ceilings { copy: 1.0, product: 1.0 }).unwrap();
+    let outcome = bench.measure(&adam, &Ceilings { copy: 1.0, product: 1.0, bf16_product: 1.0 }).unwrap();
     assert_eq!(outcome.measured, None);
     // Four buffers of 2³⁴ numbers, and a factor.
     assert_eq!(outcome.skipped.as_deref(), Some("needs 256.00 GiB of memory, 895.99 MiB are free"));
@@ -149,7 +151,7 @@ fn a_row_that_does_not_fit_the_memory_is_skipped_with_a_sentence() {
 #[test]
 fn the_report_is_a_table_and_json() -> Result<()> {
     let mut bench = Bench::new(&Cpu, ONCE)?;
-    let ceilings = Ceilings { copy: 2e9, product: 3e9 };
+    let ceilings = Ceilings { copy: 2e9, product: 3e9, bf16_product: 6e9 };
     let mut report = Report::new(&Cpu, &TINY, ceilings);
     for row in table(&TINY).iter().filter(|row| ["adam", "step topk"].contains(&row.operation)) {
         report.rows.push(bench.measure(row, &ceilings)?);

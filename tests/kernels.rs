@@ -3,9 +3,10 @@
 mod cases;
 mod devices;
 
-use cases::{activation, check, decoder, devices, encode, fails, listed, lm, refused, sae};
+use cases::{activation, check, check_both_paths, decoder, devices, encode, fails, listed, lm, refused, sae};
 use cusae::backend::{
-    Backend, Buffer, EncodeRelu, Encoder, FeatureLists, GatherRows, StepScalars, UnembedCrossEntropy,
+    bf16, ActivationFunction, Backend, Buffer, Cpu, EncodeRelu, Encoder, FeatureLists, GatherRows, Linear, Matrix,
+    StepScalars, UnembedCrossEntropy,
 };
 
 #[test]
@@ -38,6 +39,33 @@ fn linear() {
 fn linear_refuses_more_columns_than_its_grid_has_room_for() {
     let case = lm::LinearCase { rows: 0, d_input: 0, d_output: 4_194_241, ..lm::linear().swap_remove(0) };
     refused(case, "linear: a product has more than 4194240 columns");
+}
+
+#[test]
+fn linear_in_bf16() {
+    check_both_paths(lm::linear_in_bf16());
+}
+
+#[test]
+fn products_refuse_operands_of_two_types_and_weights_laid_out_for_another() {
+    let case = || lm::LinearCase { bf16: true, ..lm::linear().swap_remove(0) };
+    assert!(!case().w_is_transposed);
+    fails(case(), "linear: bf16 weights are not transposed");
+    let (x, w, mut out) = (vec![1.0f32], vec![bf16::ONE], vec![0.0]);
+    let error = Cpu.linear(Linear {
+        x: Matrix::F32(&x),
+        w: Matrix::Bf16(&w),
+        w_is_transposed: true,
+        bias: None,
+        function: ActivationFunction::Identity,
+        residual: None,
+        rows: 1,
+        d_input: 1,
+        d_output: 1,
+        out: &mut out,
+    });
+    let sentence = "linear: x is f32, w is bf16; a product takes two of one type";
+    assert_eq!(error.unwrap_err().to_string(), sentence);
 }
 
 #[test]
@@ -206,7 +234,8 @@ fn counts_stay_within_lists_that_are_too_short() {
     for device in devices() {
         let ones = device.upload(&[1.0f32; 3]).unwrap();
         let (mut lists, mut longest) = (FeatureLists::new(&device, 1, 2).unwrap(), device.zeros(1).unwrap());
-        let encoder = Encoder { input: &ones, w_enc: &ones, b_enc: &ones, rows: 1, d_in: 1, d_sae: 3 };
+        let encoder =
+            Encoder { input: Matrix::F32(&ones), w_enc: Matrix::F32(&ones), b_enc: &ones, rows: 1, d_in: 1, d_sae: 3 };
         device.encode_relu(EncodeRelu { encoder, lists: &mut lists, longest: &mut longest }).unwrap();
         assert_eq!(device.download(&longest).unwrap(), [3]);
         assert_eq!(device.download(&lists.counts).unwrap(), [2]);
@@ -217,6 +246,41 @@ fn counts_stay_within_lists_that_are_too_short() {
 #[test]
 fn encode_relu_dense() {
     check(encode::relu_dense());
+}
+
+#[test]
+fn encode_topk_in_bf16() {
+    check_both_paths(encode::topk_in_bf16());
+}
+
+#[test]
+fn encode_dead_topk_in_bf16() {
+    check_both_paths(encode::dead_topk_in_bf16());
+}
+
+#[test]
+fn encode_relu_in_bf16() {
+    check_both_paths(encode::relu_in_bf16());
+}
+
+#[test]
+fn encode_relu_dense_in_bf16() {
+    check_both_paths(encode::relu_dense_in_bf16());
+}
+
+#[test]
+fn encode_batch_topk_in_bf16() {
+    check_both_paths(encode::batch_topk_in_bf16());
+}
+
+#[test]
+fn encode_jumprelu_in_bf16() {
+    check_both_paths(encode::jumprelu_in_bf16());
+}
+
+#[test]
+fn pre_act_loss_refuses_bf16() {
+    fails(encode::pre_act_loss().swap_remove(1).in_bf16(), "pre_act_loss: the operands are bf16, expected f32");
 }
 
 #[test]
@@ -337,6 +401,11 @@ fn scale() {
 }
 
 #[test]
+fn round_bf16() {
+    check(sae::round_bf16());
+}
+
+#[test]
 fn sum() {
     check(sae::sum());
 }
@@ -369,6 +438,9 @@ fn buffers_are_filled_with_any_value() {
         let mut floats = device.zeros::<f32>(257).unwrap();
         device.fill(&mut floats, -1.5).unwrap();
         assert_eq!(device.download(&floats).unwrap(), [-1.5f32; 257]);
+        let mut halves = device.zeros::<bf16>(5).unwrap();
+        device.fill(&mut halves, bf16::ONE).unwrap();
+        assert_eq!(device.download(&halves).unwrap(), [bf16::ONE; 5]);
         let mut doubles = device.zeros::<f64>(3).unwrap();
         device.fill(&mut doubles, 0.1).unwrap();
         assert_eq!(device.download(&doubles).unwrap(), [0.1f64; 3]);

@@ -322,3 +322,66 @@ fn matryoshka_with_an_auxk_for_every_width() {
     assert!(log[39]["losses/inner_mse_loss_8"] > log[39]["losses/inner_mse_loss_24"]);
     assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
 }
+
+const IN_BF16: &str = r#"
+    model_name = "FOLDER"
+    hook_name = "blocks.0.hook_resid_post"
+    dataset_path = "FOLDER/tokens.safetensors"
+    context_size = 8
+    d_sae = 96
+    k = 4
+    dead_feature_window = 30
+    feature_sampling_window = 9
+    train_batch_size_tokens = 40
+    training_tokens = 1000
+    buffer_tokens = 120
+    store_batch_size_prompts = 15
+    n_eval_batches = 1
+    eval_batch_size_prompts = 2
+    eval_every_n_steps = 15
+    log_every = 1
+    tensorboard = false
+"#;
+
+/// The largest part by which `mse_loss` of some step of two runs differs.
+fn loss_difference(a: &Path, b: &Path) -> f64 {
+    let losses = |run| lines(run).into_iter().map(|line| line["losses/mse_loss"]).collect::<Vec<_>>();
+    let (a, b) = (losses(a), losses(b));
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(&b).map(|(a, b)| (a - b).abs() / a).fold(0.0, f64::max)
+}
+
+/// One device's rounding to f32 can let an operand's rounding to bf16 go the other way, by up to 2^-8 of it:
+/// so far may losses be apart. From the run in f32 all operands are off by up to 2^-9, of the model and the
+/// encoder, and a choice among near values may fall otherwise: a few percent.
+#[test]
+fn autocast_of_the_encoder_and_of_the_model() {
+    let folder = inputs();
+    let at = |name: &str| folder.path().join(name);
+    let toml = IN_BF16.replace("FOLDER", folder.path().to_str().unwrap());
+    let recipe = |more: &str| Recipe::from_toml(Path::new("recipe.toml"), &(toml.clone() + more)).unwrap();
+    let (in_f32, in_bf16) = (recipe(""), recipe("autocast = true\nautocast_lm = true"));
+    train(&Cpu, &in_f32, &at("f32"), false, u64::MAX).unwrap();
+    train(&Cpu, &in_bf16, &at("cpu"), false, u64::MAX).unwrap();
+    let from_f32 = loss_difference(&at("f32"), &at("cpu"));
+    assert!(0.0 < from_f32 && from_f32 < 0.05, "bf16 differs from f32 by {from_f32}");
+
+    // The paths of a Hopper GPU and of an older one.
+    for (device, name) in [(0, "hopper"), (8, "portable")] {
+        train(&emulator(device), &in_bf16, &at(name), false, u64::MAX).unwrap();
+        let from_cpu = loss_difference(&at("cpu"), &at(name));
+        assert!(from_cpu < 1.0 / 256.0, "{name} differs from the CPU by {from_cpu}");
+    }
+
+    for (name, device) in [("stopped cpu", None), ("stopped hopper", Some(0))] {
+        let half = (recipe("").total_training_steps() / 2 * 40) as u64;
+        for (resume, after) in [(false, half), (true, u64::MAX)] {
+            let done = match device {
+                None => train(&Cpu, &in_bf16, &at(name), resume, after),
+                Some(device) => train(&emulator(device), &in_bf16, &at(name), resume, after),
+            };
+            assert_eq!(done.is_ok(), resume);
+        }
+        assert_same_files(&at(name.strip_prefix("stopped ").unwrap()), &at(name));
+    }
+}

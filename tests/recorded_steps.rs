@@ -64,6 +64,7 @@ fn sae(backend: &Native, architecture: ArchitectureConfig) -> TrainingSae<Native
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: Some(1.0),
+        autocast: false,
         dead_feature_window: 2,
     };
     let mut weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(1.0), 1);

@@ -115,6 +115,19 @@ fn more_rows_than_a_grid_has() {
 }
 
 #[test]
+fn operands_of_no_known_type() {
+    let sentence = "the operands are neither f32 nor bf16";
+    refused(|table| table.linear, |a| a.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.encode_relu_dense, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
+}
+
+#[test]
+fn bf16_where_only_f32_is_possible() {
+    refused(|table| table.linear, |a| a.type_ = CUSAE_BF16, "bf16 weights are not transposed");
+    refused(|table| table.pre_act_loss, |a| a.encoder.type_ = CUSAE_BF16, "the operands are not f32");
+}
+
+#[test]
 fn more_latents_than_an_encoder_has_groups() {
     let sentence = "an encoder has more than 4194240 latents";
     let mut number = 0u32;
@@ -322,8 +335,8 @@ fn more_gradients_than_there_is_room_for() {
 
 #[test]
 fn elements_of_another_size() {
-    let sentence = "elements have neither 4, 8 nor 16 bytes";
-    refused(|table| table.fill, |a| (a.len, a.element_bytes) = (1, 2), sentence);
+    let sentence = "elements have neither 2, 4, 8 nor 16 bytes";
+    refused(|table| table.fill, |a| (a.len, a.element_bytes) = (1, 3), sentence);
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl<B: Backend> Run<B> {
             adam_beta2: number(&trainer["adam_beta2"]),
             adam_epsilon: number(&config["adam_eps"]),
             max_grad_norm: Some(number(&config["grad_clip_max_norm"]) as f32),
+            autocast: false,
             dead_feature_window: number(&trainer["dead_feature_window"]) as u32,
         };
         let schedule = LearningRate {
@@ -355,6 +356,7 @@ fn explained_variance_is_that_of_saelens() {
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: None,
+        autocast: false,
         dead_feature_window: 10,
     };
     let mut sae = TrainingSae::new(&Cpu, config, &weights).unwrap();

@@ -1,6 +1,7 @@
 //! Arguments of the language model's operations. See the parent module for the conventions.
 
-use super::{need, require, Backend, Buffer};
+use super::matrix::need_operands;
+use super::{need, require, Backend, Buffer, Matrix};
 use crate::error::Result;
 
 /// `resid[r, :] = w_e[tokens[r], :] + w_pos[past + r % T, :]`.
@@ -146,12 +147,12 @@ pub enum ActivationFunction {
 }
 
 /// `out = f(x · w + bias) + residual`, with `w` as GPT-2's Conv1D stores it, `[K, N]`, or as
-/// `[N, K]` when `w_is_transposed`.
+/// `[N, K]` when `w_is_transposed`, as bf16 must be.
 pub struct Linear<'a, B: Backend> {
     /// Input `[M, K]`.
-    pub x: &'a B::Buffer<f32>,
-    /// Weights `[K, N]`, or `[N, K]`.
-    pub w: &'a B::Buffer<f32>,
+    pub x: Matrix<'a, B>,
+    /// Weights `[K, N]`, or `[N, K]`, of the input's type.
+    pub w: Matrix<'a, B>,
     /// Whether `w` is `[N, K]`.
     pub w_is_transposed: bool,
     /// Bias `[N]`.
@@ -174,8 +175,9 @@ impl<B: Backend> Linear<'_, B> {
     /// Whether the buffers fit the dimensions.
     pub fn check(&self) -> Result<()> {
         let (op, n) = ("linear", self.rows * self.d_output);
-        need(op, "x", self.x.len(), self.rows * self.d_input)?;
-        need(op, "w", self.w.len(), self.d_input * self.d_output)?;
+        let (of_x, of_w) = (self.rows * self.d_input, self.d_input * self.d_output);
+        need_operands(op, [("x", self.x, of_x), ("w", self.w, of_w)])?;
+        require(op, self.w_is_transposed || !self.w.is_bf16(), || "bf16 weights are not transposed".into())?;
         need(op, "out", self.out.len(), n)?;
         if let Some(bias) = self.bias {
             need(op, "bias", bias.len(), self.d_output)?;

@@ -10,12 +10,14 @@
 pub mod cpu;
 mod device;
 mod lm_ops;
+mod matrix;
 pub mod native;
 mod sae_ops;
 
 pub use cpu::Cpu;
 pub use device::Device;
 pub use lm_ops::*;
+pub use matrix::{bf16, Matrix};
 pub use native::Native;
 pub use sae_ops::*;
 
@@ -27,6 +29,7 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync + std::fmt::Debug {}
 impl Element for f32 {}
 impl Element for f64 {}
 impl Element for u32 {}
+impl Element for bf16 {}
 
 /// An owned, contiguous, typed piece of a device's memory.
 pub trait Buffer: Send + Sync {
@@ -40,7 +43,8 @@ pub trait Buffer: Send + Sync {
 
 /// A device that can train and run: memory, and the operations of the language model and the SAE.
 ///
-/// All numbers are f32 unless said otherwise; sums that are read by people are f64. Every operation
+/// All numbers are f32 unless said otherwise; sums that are read by people are f64. A product with bf16
+/// operands has f32 sums, in an order and with a rounding that the device chooses. Every operation
 /// is deterministic: the same inputs give the same bits, for any number of threads. Operations write
 /// to buffers only; nothing comes to the host but by `read`.
 pub trait Backend: Clone + Send + Sync + Sized + 'static {
@@ -199,6 +203,8 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn row_norms(&self, op: RowNorms<'_, Self>) -> Result<()>;
     /// `to = factor * from`.
     fn scale(&self, op: Scale<'_, Self>) -> Result<()>;
+    /// f32 rounded to bf16.
+    fn round_bf16(&self, op: RoundBf16<'_, Self>) -> Result<()>;
     /// The latents that have not fired for too long.
     fn find_dead(&self, op: FindDead<'_, Self>) -> Result<()>;
     /// How often each latent fired in a batch, and since when it has not.

@@ -2,7 +2,7 @@
 //! weights are normal; how often a latent is active is log-normal, so that lists by latent have very
 //! different lengths; tokens follow Zipf's law.
 
-use crate::backend::{AdamConstants, Backend, DeadLatents, Element, FeatureLists, StepScalars};
+use crate::backend::{bf16, AdamConstants, Backend, DeadLatents, Element, FeatureLists, StepScalars};
 use crate::error::Result;
 use crate::random::{philox, Random, Stream};
 use rayon::prelude::*;
@@ -67,6 +67,11 @@ impl<'a, B: Backend> Data<'a, B> {
     /// Normal numbers.
     pub(super) fn scaled(&mut self, len: usize, mean: f32, deviation: f32) -> Result<B::Buffer<f32>> {
         self.buffer(len, |seed| normal(seed, len, mean, deviation))
+    }
+
+    /// Normal numbers in bf16.
+    pub(super) fn scaled_bf16(&mut self, len: usize, mean: f32, deviation: f32) -> Result<B::Buffer<bf16>> {
+        self.buffer(len, |seed| normal(seed, len, mean, deviation).into_iter().map(bf16::from_f32).collect())
     }
 
     /// Absolute values of normal numbers: norms, second moments.

@@ -2,7 +2,7 @@
 //! the language model's forward pass, for `cusae bench` and `cargo bench`.
 //!
 //! A row says what its operation cannot do without ([`Work`]): the floating-point operations of its
-//! products, and the bytes that pass between memory and the device. With the two ceilings, measured in
+//! products, and the bytes that pass between memory and the device. With the ceilings, measured in
 //! the same run on the same backend ([`Ceilings`]), that gives the shortest time possible; the row's
 //! percentage is this time by the measured one.
 
@@ -33,6 +33,8 @@ pub struct Work {
     /// Floating-point operations of matrix and dot products, two for each multiplication with its
     /// addition; elementwise arithmetic is not counted.
     pub flops: u64,
+    /// The same of products with bf16 operands.
+    pub bf16_flops: u64,
     /// Bytes in and out of memory.
     pub bytes: u64,
 }
@@ -40,16 +42,22 @@ pub struct Work {
 impl Work {
     /// `[m, k] · [k, n]`.
     fn product(m: usize, k: usize, n: usize) -> Work {
-        Work { flops: 2 * (m * k * n) as u64, bytes: 4 * (m * k + k * n + m * n) as u64 }
+        Work::flops(2 * m * k * n) + Work::bytes(4 * (m * k + k * n + m * n))
+    }
+
+    /// The same with bf16 operands.
+    fn bf16_product(m: usize, k: usize, n: usize) -> Work {
+        let flops = Work { bf16_flops: 2 * (m * k * n) as u64, ..Work::default() };
+        flops + Work::bytes(2 * (m * k + k * n) + 4 * m * n)
     }
 
     /// So many bytes, and no products.
     fn bytes(bytes: usize) -> Work {
-        Work { flops: 0, bytes: bytes as u64 }
+        Work { bytes: bytes as u64, ..Work::default() }
     }
 
     fn flops(flops: usize) -> Work {
-        Work { flops: flops as u64, bytes: 0 }
+        Work { flops: flops as u64, ..Work::default() }
     }
 
     /// Seconds that it takes at the ceilings, products and memory traffic at the same time.
@@ -58,7 +66,7 @@ impl Work {
     }
 
     fn product_seconds(&self, ceilings: &Ceilings) -> f64 {
-        self.flops as f64 / ceilings.product
+        self.flops as f64 / ceilings.product + self.bf16_flops as f64 / ceilings.bf16_product
     }
 
     fn copy_seconds(&self, ceilings: &Ceilings) -> f64 {
@@ -69,7 +77,11 @@ impl Work {
 impl std::ops::Add for Work {
     type Output = Work;
     fn add(self, other: Work) -> Work {
-        Work { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+        Work {
+            flops: self.flops + other.flops,
+            bf16_flops: self.bf16_flops + other.bf16_flops,
+            bytes: self.bytes + other.bytes,
+        }
     }
 }
 

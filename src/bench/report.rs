@@ -46,7 +46,7 @@ impl Measured {
             slowest: times.slowest,
             cpu_seconds: times.cpu,
             samples: times.samples,
-            gflop_per_second: work.flops as f64 / seconds / 1e9,
+            gflop_per_second: (work.flops + work.bf16_flops) as f64 / seconds / 1e9,
             gb_per_second: work.bytes as f64 / seconds / 1e9,
             tokens_per_second: row.tokens.map(|tokens| tokens as f64 / seconds),
             percent_of_ceiling: 100.0 * shortest / seconds,
@@ -140,9 +140,9 @@ fn command(mut words: impl Iterator<Item = String>) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ceilings { copy, product } = self.ceilings;
+        let [copy, product, bf16] = self.ceilings.rates().map(|rate| rate / 1e9);
         writeln!(f, "device    {}", self.device)?;
-        writeln!(f, "ceilings  copy {:.1} GB/s, product {:.1} GFLOP/s", copy / 1e9, product / 1e9)?;
+        writeln!(f, "ceilings  copy {copy:.1} GB/s, product {product:.1} GFLOP/s, of bf16 {bf16:.1} GFLOP/s")?;
         writeln!(f, "sizes     {}\n", self.sizes)?;
         let width = self.rows.iter().map(|row| row.size.chars().count()).max().unwrap_or(0);
         writeln!(f, "{:<22} {:<width$} {:>10} {:>16} {:>6}", "operation", "size", "time", "rate", "%")?;

@@ -104,7 +104,7 @@ pub fn run<B: Backend>(mut args: Args, common: &Common, backend: &B) -> anyhow::
     args.hook.retain(|name| !seen.contains(name) && (seen.push(name.clone()), true).1);
     let in_one_file = args.out.extension().is_some_and(|ending| ending == "safetensors");
     args.refuse_store_flags(in_one_file)?;
-    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", &args.model, args.processing)?;
+    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", &args.model, args.processing, false)?;
     let mut documents = args.documents()?;
     let packing = Packing {
         context_size: args.context_size.map_or_else(|| context_of(&mut documents, &model), Ok)?,

@@ -78,7 +78,7 @@ pub fn report<B: Backend>(args: &Args, common: &Common, backend: &B, sae: &Sae<B
             Error::config("--model", "the SAE's cfg.json does not name one; give a folder, or embedded")
         })?;
     let processing = args.processing.unwrap_or(notes.processing());
-    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", name, processing)?;
+    let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", name, processing, false)?;
     let config = EvalConfig {
         batch_size_prompts: args.batch_size_prompts,
         n_eval_reconstruction_batches: args.n_eval_reconstruction_batches,

@@ -21,6 +21,7 @@ struct Info {
     machine: Machine,
     cuda: bool,
     gpus: Vec<String>,
+    kernels: Vec<&'static str>,
     why_no_cuda: Option<String>,
 }
 
@@ -41,7 +42,8 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
         },
         machine: Machine::here(),
         cuda: why_no_cuda.is_none(),
-        gpus: gpus.unwrap_or_default().iter().map(ToString::to_string).collect(),
+        gpus: gpus.unwrap_or_default().iter().map(|gpu| format!("{gpu}, {}", gpu.path())).collect(),
+        kernels: Native::targets().to_vec(),
         why_no_cuda,
     })
 }
@@ -59,6 +61,9 @@ impl fmt::Display for Info {
         writeln!(f, "memory        {memory}")?;
         for gpu in &self.gpus {
             writeln!(f, "GPU           {gpu}")?;
+        }
+        if !self.kernels.is_empty() {
+            writeln!(f, "kernels       {}", self.kernels.join(", "))?;
         }
         match &self.why_no_cuda {
             None => writeln!(f, "CUDA          yes"),

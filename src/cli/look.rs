@@ -59,7 +59,7 @@ impl LookArgs {
         })?;
         let processing = self.processing.unwrap_or(notes.processing());
         let prepend_bos = self.prepend_bos.unwrap_or(notes.prepend_bos());
-        let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", name, processing)?;
+        let ModelAndTokenizer { model, tokenizer } = open_model(backend, "--model", name, processing, false)?;
         let tokenizer = tokenizer.ok_or_else(|| {
             Error::config(
                 "--model",

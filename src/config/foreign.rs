@@ -50,7 +50,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
     (&["model_from_pretrained_kwargs"], "use processing to say how weights are treated"),
     (&["prefetch_llm_batches"], "the model and the SAE share one device; remove it"),
     (
-        &["autocast", "autocast_lm", "compile_llm", "llm_compilation_mode", "compile_sae", "sae_compilation_mode"],
+        &["compile_llm", "llm_compilation_mode", "compile_sae", "sae_compilation_mode"],
         "the program is compiled ahead and computes in dtype; remove it",
     ),
     (&["use_sparse_activations"], "topk always computes sparsely; remove it"),

@@ -242,6 +242,10 @@ recipe! {
         ema_decay: Option<f64> = None,
         /// Batches over which expected_average_only_in measures the norm of activations.
         n_batches_for_norm_estimate: usize = 100,
+        /// Whether the encoder's product takes bf16 operands, with f32 sums; parameters and all else stay f32.
+        autocast: bool = false,
+        /// Whether the products of the language model's linear maps do; its attention and the rest stay f32.
+        autocast_lm: bool = false,
         /// Steps without firing after which a latent counts as dead.
         dead_feature_window: usize = 200,
         /// Steps between resamplings, in which dead latents start again from inputs with large errors; none has none.

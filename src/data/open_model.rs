@@ -16,18 +16,21 @@ pub struct ModelAndTokenizer<B: Backend> {
 }
 
 /// Opens `embedded`, a Hugging Face folder, or a model of the Hub; `key` is the recipe key or flag that named it.
+/// With `autocast` its products take bf16 operands: [`LanguageModel::autocast`].
 pub fn open_model<B: Backend>(
     backend: &B,
     key: &str,
     name: &str,
     processing: Processing,
+    autocast: bool,
 ) -> Result<ModelAndTokenizer<B>> {
+    let shared = |model: LanguageModel<B>| Ok(Arc::new(if autocast { model.autocast()? } else { model }));
     if name == "embedded" {
-        let model = Arc::new(LanguageModel::embedded(backend, processing)?);
+        let model = shared(LanguageModel::embedded(backend, processing)?)?;
         return Ok(ModelAndTokenizer { model, tokenizer: Some(Arc::new(Tokenizer::embedded()?)) });
     }
     let folder = hub::model(key, name)?;
-    let model = Arc::new(LanguageModel::load(backend, &folder, processing)?);
+    let model = shared(LanguageModel::load(backend, &folder, processing)?)?;
     let has_tokenizer = ["tokenizer.json", "vocab.json"].iter().any(|file| folder.join(file).exists());
     let tokenizer = has_tokenizer.then(|| Tokenizer::from_folder(&folder)).transpose()?;
     Ok(ModelAndTokenizer { model, tokenizer: tokenizer.map(Arc::new) })

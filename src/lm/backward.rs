@@ -5,7 +5,7 @@
 use super::hooks::{BlockHook, Hook, Record};
 use super::model::LanguageModel;
 use super::weights::{Block, Map, Norm};
-use crate::backend::{ActivationFunction, Backend, Linear};
+use crate::backend::{ActivationFunction, Backend, Linear, Matrix};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 
@@ -95,8 +95,8 @@ impl<B: Backend> LanguageModel<B> {
         let n = rows.len() / d;
         let mut logits = self.backend.zeros(n * d_vocab)?;
         self.backend.linear(Linear {
-            x: &self.backend.upload(&rows)?,
-            w: self.w_u(),
+            x: Matrix::F32(&self.backend.upload(&rows)?),
+            w: Matrix::F32(self.w_u()),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,
@@ -164,8 +164,8 @@ impl<B: Backend> LanguageModel<B> {
         let rows = gradient.len() / out;
         let mut result = self.backend.zeros(rows * input)?;
         self.backend.linear(Linear {
-            x: &self.backend.upload(gradient)?,
-            w: &map.w,
+            x: Matrix::F32(&self.backend.upload(gradient)?),
+            w: Matrix::F32(&map.w),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,

@@ -1,10 +1,11 @@
 //! The forward pass: one block after another, every hook where TransformerLens has it, and an end
 //! as soon as the last hook asked for is passed.
 
+use super::autocast::{Part, Weights};
 use super::cache::Cache;
 use super::hooks::{BlockHook, Hook, Visitor};
 use super::model::LanguageModel;
-use super::weights::{Block, Map, Norm};
+use super::weights::{Block, Norm};
 use crate::backend::*;
 use crate::error::{Error, Result};
 
@@ -28,6 +29,8 @@ pub struct Forward<B: Backend> {
     v: B::Buffer<f32>,
     z: B::Buffer<f32>,
     mlp: B::Buffer<f32>,
+    /// The input of the latest product, where products take bf16.
+    rounded: Option<B::Buffer<bf16>>,
     loss: B::Buffer<f32>,
     optional: Optional<B>,
     /// Present if runs go on where the one before ended.
@@ -148,6 +151,11 @@ impl<B: Backend> Forward<B> {
             v: stream()?,
             z: stream()?,
             mlp: backend.zeros(rows * config.d_mlp)?,
+            rounded: model
+                .rounded
+                .as_ref()
+                .map(|_| backend.zeros(rows * config.d_mlp.max(config.d_model)))
+                .transpose()?,
             loss: backend.zeros(rows)?,
             optional: Optional {
                 branch: None,
@@ -356,9 +364,11 @@ impl<B: Backend> Forward<B> {
         let heads = [context, config.n_heads, config.d_head];
         run.visit(at(ResidPre), &mut self.resid, &[context, d_model])?;
         self.layer_norm(run, block.ln1.as_ref(), [at(Ln1Scale), at(Ln1Normalized), at(Ln1Output)])?;
-        let maps = [(Q, &block.q, &mut self.q), (K, &block.k, &mut self.k), (V, &block.v, &mut self.v)];
-        for (hook, map, out) in maps {
-            linear(run, &self.normed, map, [d_model, d_model], ActivationFunction::Identity, None, out)?;
+        let maps = [(Q, Part::Q, &mut self.q), (K, Part::K, &mut self.k), (V, Part::V, &mut self.v)];
+        let x = run.model.operand(&self.normed, run.rows() * d_model, &mut self.rounded)?;
+        for (hook, part, out) in maps {
+            let map = run.model.weights(layer, part);
+            linear(run, x, map, [d_model, d_model], ActivationFunction::Identity, None, out)?;
             run.visit(at(hook), out, &heads)?;
         }
         let (n_heads, d_head) = (config.n_heads, config.d_head);
@@ -380,8 +390,9 @@ impl<B: Backend> Forward<B> {
             backend.attention(Attention { q, k, v, scale, dims, z })?;
         }
         run.visit(at(Z), &mut self.z, &heads)?;
-        let (x, resid) = (&self.z, [&mut self.resid, &mut self.next_resid]);
-        add_branch(run, x, &block.o, d_model, at(AttnOut), resid, &mut self.optional.branch)?;
+        let x = run.model.operand(&self.z, run.rows() * d_model, &mut self.rounded)?;
+        let (map, resid) = (run.model.weights(layer, Part::O), [&mut self.resid, &mut self.next_resid]);
+        add_branch(run, x, map, d_model, at(AttnOut), resid, &mut self.optional.branch)?;
         run.visit(at(ResidMid), &mut self.resid, &[context, d_model])
     }
 
@@ -391,7 +402,8 @@ impl<B: Backend> Forward<B> {
         let config = &run.model.config;
         let (context, d_model, d_mlp, function) = (run.context, config.d_model, config.d_mlp, config.activation);
         self.layer_norm(run, block.ln2.as_ref(), [at(Ln2Scale), at(Ln2Normalized), at(Ln2Output)])?;
-        let (x, map, out) = (&self.normed, &block.mlp_in, &mut self.mlp);
+        let x = run.model.operand(&self.normed, run.rows() * d_model, &mut self.rounded)?;
+        let (map, out) = (run.model.weights(layer, Part::MlpIn), &mut self.mlp);
         if run.wants(at(MlpPre)) {
             linear(run, x, map, [d_model, d_mlp], ActivationFunction::Identity, None, out)?;
             run.visit(at(MlpPre), out, &[context, d_mlp])?;
@@ -401,8 +413,9 @@ impl<B: Backend> Forward<B> {
             linear(run, x, map, [d_model, d_mlp], function, None, out)?;
         }
         run.visit(at(MlpPost), out, &[context, d_mlp])?;
-        let (x, resid) = (&self.mlp, [&mut self.resid, &mut self.next_resid]);
-        add_branch(run, x, &block.mlp_out, d_mlp, at(MlpOut), resid, &mut self.optional.branch)?;
+        let x = run.model.operand(&self.mlp, run.rows() * d_mlp, &mut self.rounded)?;
+        let (map, resid) = (run.model.weights(layer, Part::MlpOut), [&mut self.resid, &mut self.next_resid]);
+        add_branch(run, x, map, d_mlp, at(MlpOut), resid, &mut self.optional.branch)?;
         run.visit(at(ResidPost), &mut self.resid, &[context, d_model])
     }
 
@@ -498,8 +511,8 @@ fn unembed<B: Backend>(
     logits: &mut B::Buffer<f32>,
 ) -> Result<()> {
     model.backend.linear(Linear {
-        x,
-        w: model.w_u(),
+        x: Matrix::F32(x),
+        w: Matrix::F32(model.w_u()),
         w_is_transposed: true,
         bias: model.ends.b_u.as_ref(),
         function: ActivationFunction::Identity,
@@ -514,15 +527,14 @@ fn unembed<B: Backend>(
 /// `out = f(x · w + b) + residual`.
 fn linear<B: Backend>(
     run: &Run<'_, B>,
-    x: &B::Buffer<f32>,
-    map: &Map<B::Buffer<f32>>,
+    x: Matrix<'_, B>,
+    Weights { w, b }: Weights<'_, B>,
     [d_input, d_output]: [usize; 2],
     function: ActivationFunction,
     residual: Option<&B::Buffer<f32>>,
     out: &mut B::Buffer<f32>,
 ) -> Result<()> {
-    let (w, bias, rows) = (&map.w, Some(&map.b), run.rows());
-    let w_is_transposed = false;
+    let (bias, rows, w_is_transposed) = (Some(b), run.rows(), w.is_bf16());
     run.model.backend.linear(Linear { x, w, w_is_transposed, bias, function, residual, rows, d_input, d_output, out })
 }
 
@@ -530,8 +542,8 @@ fn linear<B: Backend>(
 /// `hook` if somebody looks.
 fn add_branch<B: Backend>(
     run: &mut Run<'_, B>,
-    x: &B::Buffer<f32>,
-    map: &Map<B::Buffer<f32>>,
+    x: Matrix<'_, B>,
+    map: Weights<'_, B>,
     d_input: usize,
     hook: Hook,
     [resid, next_resid]: [&mut B::Buffer<f32>; 2],

@@ -1,6 +1,7 @@
 //! Language models: a GPT-2 family forward pass whose every TransformerLens hook can be read and
 //! edited, from the files that Hugging Face's `transformers` writes; and generation with it.
 
+mod autocast;
 mod backward;
 mod cache;
 mod checkpoint;

@@ -6,7 +6,7 @@ use super::forward::Forward;
 use super::hooks::{Hook, HookTable};
 use super::processing::{process_block, process_ends, Processing};
 use super::weights::{expect_all, read_block, read_ends, Block, Ends};
-use crate::backend::Backend;
+use crate::backend::{bf16, Backend};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::formats::tensors::TensorFile;
@@ -19,6 +19,8 @@ pub struct LanguageModel<B: Backend> {
     pub(super) hooks: HookTable,
     pub(super) blocks: Vec<Block<B::Buffer<f32>>>,
     pub(super) ends: Ends<B::Buffer<f32>>,
+    /// The maps of each block in bf16, by [`super::autocast::Part`], if products take that.
+    pub(super) rounded: Option<Vec<Vec<B::Buffer<bf16>>>>,
 }
 
 impl<B: Backend> LanguageModel<B> {
@@ -56,7 +58,7 @@ impl<B: Backend> LanguageModel<B> {
             blocks.push(block.map(&mut upload)?);
         }
         let hooks = HookTable::new(config.n_layers);
-        Ok(LanguageModel { backend: backend.clone(), config, hooks, blocks, ends })
+        Ok(LanguageModel { backend: backend.clone(), config, hooks, blocks, ends, rounded: None })
     }
 
     /// Shape and variant.

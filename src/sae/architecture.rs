@@ -1,6 +1,7 @@
 //! What differs between architectures in a training step. One architecture is one file beside this
 //! one with a type that implements [`Architecture`]; [`build`] is the only list of them.
 
+use super::autocast::Rounded;
 use super::batchtopk::{BatchTopK, BatchTopKConfig};
 use super::gated::Gated;
 use super::jumprelu::{JumpRelu, JumpReluConfig};
@@ -71,6 +72,8 @@ pub struct Batch<'a, B: Backend> {
     pub decoder_norm: &'a B::Buffer<f32>,
     /// The encoder's input `[B, D]`.
     pub input: &'a B::Buffer<f32>,
+    /// Input and W_enc in bf16, where the encoder's product is to take them.
+    pub rounded: Option<&'a Rounded<B>>,
     /// What the reconstruction is compared with `[B, D]`.
     pub target: &'a B::Buffer<f32>,
     /// Scale and shift that undo a row-by-row normalisation, if there is one.
@@ -212,15 +215,24 @@ pub trait Architecture<B: Backend>: Send {
 impl<'a, B: Backend> Batch<'a, B> {
     /// The encoder's arguments.
     pub fn encoder(&self) -> Encoder<'a, B> {
+        self.encoder_with("b_enc")
+    }
+
+    /// The same with another bias.
+    pub fn encoder_with(&self, bias: &str) -> Encoder<'a, B> {
+        let [input, w_enc] = self.rounded.map_or(self.f32_operands(), Rounded::operands);
         let Dims { rows, d_in, d_sae } = self.dims;
-        Encoder {
-            input: self.input,
-            w_enc: self.values.get("W_enc"),
-            b_enc: self.values.get("b_enc"),
-            rows,
-            d_in,
-            d_sae,
-        }
+        Encoder { input, w_enc, b_enc: self.values.get(bias), rows, d_in, d_sae }
+    }
+
+    /// The encoder's arguments as they are before they are rounded.
+    pub fn f32_encoder(&self) -> Encoder<'a, B> {
+        let [input, w_enc] = self.f32_operands();
+        Encoder { input, w_enc, ..self.encoder() }
+    }
+
+    fn f32_operands(&self) -> [Matrix<'a, B>; 2] {
+        [self.input, self.values.get("W_enc")].map(Matrix::F32)
     }
 
     /// The decoder's arguments for the mean squared error of the batch (`2 / B`).

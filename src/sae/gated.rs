@@ -147,14 +147,10 @@ impl<B: Backend> Architecture<B> for Gated<B> {
 
     /// Opens gates, in lists made longer until every row fits; waits for the longest row's length.
     fn begin(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
-        let Dims { rows, d_in, d_sae } = batch.dims;
-        let encoder = || {
-            let [w_enc, b_enc] = ["W_enc", "b_gate"].map(|name| batch.values.get(name));
-            Encoder { input: batch.input, w_enc, b_enc, rows, d_in, d_sae }
-        };
+        let Dims { rows, d_sae, .. } = batch.dims;
         loop {
             let (lists, longest) = (&mut self.gates, &mut self.longest);
-            batch.backend.encode_relu(EncodeRelu { encoder: encoder(), lists, longest })?;
+            batch.backend.encode_relu(EncodeRelu { encoder: batch.encoder_with("b_gate"), lists, longest })?;
             if !batch.make_room(&mut self.gates, &self.longest)? {
                 return Ok(());
             }

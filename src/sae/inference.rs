@@ -264,8 +264,8 @@ impl<B: Backend> Pass<B> {
         let gated = sae.config.architecture == InferenceArchitecture::Gated;
         let mut pre = sae.backend.zeros(self.rows * d_sae)?;
         sae.backend.linear(Linear {
-            x: &self.input,
-            w: sae.values.get("W_enc"),
+            x: Matrix::F32(&self.input),
+            w: Matrix::F32(sae.values.get("W_enc")),
             w_is_transposed: true,
             bias: (!gated).then(|| sae.values.get("b_enc")),
             function: ActivationFunction::Identity,
@@ -477,8 +477,8 @@ impl<B: Backend> Pass<B> {
     pub fn add_skip(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
         let Some(Transcoder { d_out, skip: true }) = sae.config.transcoder else { return Ok(()) };
         sae.backend.linear(Linear {
-            x,
-            w: sae.values.get("W_skip"),
+            x: Matrix::F32(x),
+            w: Matrix::F32(sae.values.get("W_skip")),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,
@@ -513,5 +513,6 @@ fn keep_largest(latents: &mut Vec<usize>, k: usize, value: impl Fn(usize) -> f32
 fn encoder<'a, B: Backend>(sae: &'a Sae<B>, input: &'a B::Buffer<f32>, rows: usize) -> Encoder<'a, B> {
     let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
     let b_enc = if sae.config.architecture == InferenceArchitecture::Gated { "b_gate" } else { "b_enc" };
-    Encoder { input, w_enc: sae.values.get("W_enc"), b_enc: sae.values.get(b_enc), rows, d_in, d_sae }
+    let (input, w_enc) = (Matrix::F32(input), Matrix::F32(sae.values.get("W_enc")));
+    Encoder { input, w_enc, b_enc: sae.values.get(b_enc), rows, d_in, d_sae }
 }

@@ -121,7 +121,7 @@ impl<B: Backend> JumpRelu<B> {
     /// `c * mean_b Σ ReLU(threshold - h) |W_dec|` over dead latents.
     fn pull_dead_latents(&mut self, coefficient: f64, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_sae, .. }) = (batch.backend, batch.dims);
-        let (encoder, scalars) = (batch.encoder(), [coefficient as f32, 1.0 / rows as f32]);
+        let (encoder, scalars) = (batch.f32_encoder(), [coefficient as f32, 1.0 / rows as f32]);
         let names = ["W_enc", "b_enc", "W_dec", "threshold"];
         let [w_enc, b_enc, w_dec, threshold_gradient] = batch.gradients.get_many_mut(names);
         backend.pre_act_loss(PreActLoss {

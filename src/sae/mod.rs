@@ -1,6 +1,7 @@
 //! The sparse autoencoder: parameters, training step, architectures.
 
 pub mod architecture;
+pub mod autocast;
 pub mod auxk;
 pub mod average;
 pub mod batchtopk;

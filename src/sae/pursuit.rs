@@ -115,8 +115,8 @@ impl<B: Backend> Pursuit<B> {
         })?;
         backend.encode_topk(EncodeTopk {
             encoder: Encoder {
-                input: &self.gathered,
-                w_enc: of.w_dec,
+                input: Matrix::F32(&self.gathered),
+                w_enc: Matrix::F32(of.w_dec),
                 b_enc: &self.no_bias,
                 rows: n,
                 d_in: of.d_in,

@@ -1,7 +1,7 @@
 //! Cosines between all rows of a matrix, some rows at a time: a matrix product on the device, of which only a
 //! part is ever in memory.
 
-use crate::backend::{ActivationFunction, Backend, Linear};
+use crate::backend::{ActivationFunction, Backend, Linear, Matrix};
 use crate::error::Result;
 
 /// Rows at a time.
@@ -26,8 +26,8 @@ pub fn cosines<B: Backend>(
         let some = chunk.len() / width;
         let mut cosines = backend.zeros(some * rows)?;
         backend.linear(Linear {
-            x: &backend.upload(chunk)?,
-            w: &all,
+            x: Matrix::F32(&backend.upload(chunk)?),
+            w: Matrix::F32(&all),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,

@@ -8,7 +8,8 @@
 //!    the squares of the others; they are summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
-//! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; the average of the parameters, where one is kept.
+//! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; with `autocast`, W_enc in bf16;
+//!    the average of the parameters, where one is kept.
 //! 8. Was everything finite?
 //!
 //! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
@@ -17,6 +18,7 @@
 //! do them as one piece of recorded work.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
+use super::autocast::Rounded;
 use super::average::Average;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
@@ -51,6 +53,8 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Limit on the global gradient norm.
     pub max_grad_norm: Option<f32>,
+    /// Whether the encoder's product takes bf16 operands.
+    pub autocast: bool,
     /// A latent is dead after so many steps without firing.
     pub dead_feature_window: u32,
 }
@@ -95,6 +99,8 @@ pub struct TrainingSae<B: Backend> {
     /// Factor on the activations (`expected_average_only_in`); 1 without.
     pub input_scale: f32,
     decoder_norm: B::Buffer<f32>,
+    /// With `autocast`.
+    rounded: Option<Rounded<B>>,
     measurements: Measurements<B>,
     pub(super) work: WorkSpace<B>,
     recording: B::Recording,
@@ -145,6 +151,7 @@ impl<B: Backend> TrainingSae<B> {
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
+            rounded: config.autocast.then(|| Rounded::new(backend, Dims { rows, d_in, d_sae })).transpose()?,
             measurements: Measurements::none(backend, architecture.terms())?,
             config,
             architecture,
@@ -152,7 +159,7 @@ impl<B: Backend> TrainingSae<B> {
             work,
             recording: B::Recording::default(),
         };
-        sae.refresh_decoder_norm()?;
+        sae.parameters_changed()?;
         Ok(sae)
     }
 
@@ -291,6 +298,7 @@ impl<B: Backend> TrainingSae<B> {
             apply_b_dec_to_input: self.config.apply_b_dec_to_input,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
+            rounded: self.rounded.as_ref(),
             target: self.skip.as_ref().map_or(&self.work.target, |skip| &skip.target),
             denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
@@ -361,6 +369,9 @@ impl<B: Backend> TrainingSae<B> {
             row_scale: &mut self.work.row_scale,
             row_shift: &mut self.work.row_shift,
         })?;
+        if let Some(rounded) = &mut self.rounded {
+            rounded.take_input(&self.backend, &self.work.input)?;
+        }
         let Some(y) = y else { return Ok(()) };
         if let Some(skip) = &mut self.skip {
             skip.begin(&self.backend, [x, y], self.values.get("W_skip"), self.config.dims())?;
@@ -433,9 +444,10 @@ impl<B: Backend> TrainingSae<B> {
             unit_norm.normalize(&self.backend, self.values.get_mut("W_dec"))?;
         }
         match listed {
-            true => self.update_matrices(constants),
-            false => self.refresh_decoder_norm(),
+            true => self.update_matrices(constants)?,
+            false => self.refresh_decoder_norm()?,
         }
+        self.refresh_rounded()
     }
 
     /// Adam where the gradients are not written, and the decoder's new row norms.
@@ -458,7 +470,18 @@ impl<B: Backend> TrainingSae<B> {
     }
 
     /// To be called after the parameters were changed from outside.
-    pub fn refresh_decoder_norm(&mut self) -> Result<()> {
+    pub fn parameters_changed(&mut self) -> Result<()> {
+        self.refresh_decoder_norm()?;
+        self.refresh_rounded()
+    }
+
+    /// The copy of W_enc that the encoder's product takes.
+    fn refresh_rounded(&mut self) -> Result<()> {
+        let rounded = self.rounded.as_mut();
+        rounded.map_or(Ok(()), |rounded| rounded.take_w_enc(&self.backend, self.values.get("W_enc")))
+    }
+
+    fn refresh_decoder_norm(&mut self) -> Result<()> {
         self.backend.row_norms(RowNorms {
             matrix: self.values.get("W_dec"),
             rows: self.config.d_sae,

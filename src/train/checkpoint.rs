@@ -213,7 +213,7 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
     }
     let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
-    sae.refresh_decoder_norm()
+    sae.parameters_changed()
 }
 
 /// Makes the SAE of a checkpoint whose activations were scaled in training one for activations as they

@@ -101,7 +101,7 @@ pub fn open<B: Backend>(
         let origins = stored.iter().map(|stored| origin(stored, recipe)).collect();
         return Ok(Parts { source: Box::new(FromFiles::new(backend, stored, settings)?), evaluator: None, origins });
     }
-    let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing)?;
+    let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing, recipe.autocast_lm)?;
     let config = model.model.config();
     reporter.message(&format!(
         "model: {} ({} layers, d_model {}, vocabulary {}), activations of {}",
@@ -207,6 +207,7 @@ pub fn training_config(recipe: &Recipe) -> TrainingConfig {
         adam_beta2: recipe.adam_beta2,
         adam_epsilon: recipe.adam_epsilon,
         max_grad_norm: recipe.max_grad_norm.map(|norm| norm as f32),
+        autocast: recipe.autocast,
         dead_feature_window: recipe.dead_feature_window as u32,
     }
 }
@@ -393,6 +394,7 @@ mod tests {
             adam_beta2: 0.2,
             adam_epsilon: 0.3,
             max_grad_norm: Some(4.0),
+            autocast: false,
             dead_feature_window: 9,
             train_batch_size_tokens: 32,
             ..Recipe::default()
@@ -410,6 +412,7 @@ mod tests {
             adam_beta2: 0.2,
             adam_epsilon: 0.3,
             max_grad_norm: Some(4.0),
+            autocast: false,
             dead_feature_window: 9,
         };
         assert_eq!(training_config(&recipe), expected);

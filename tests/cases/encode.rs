@@ -26,6 +26,8 @@ pub struct Shape {
     pub numbers: Numbers,
     /// Keys are h times 0, 0.5, 1 or 2.
     pub norms: bool,
+    /// The operands are bf16.
+    pub bf16: bool,
 }
 
 struct Weights {
@@ -37,8 +39,8 @@ struct Weights {
 
 /// Those buffers on a device.
 struct Uploaded<B: Backend> {
-    input: B::Buffer<f32>,
-    w_enc: B::Buffer<f32>,
+    input: Operand<B>,
+    w_enc: Operand<B>,
     b_enc: B::Buffer<f32>,
     norm: B::Buffer<f32>,
     shape: Shape,
@@ -47,7 +49,7 @@ struct Uploaded<B: Backend> {
 impl<B: Backend> Uploaded<B> {
     fn encoder(&self) -> Encoder<'_, B> {
         let Shape { rows, d_in, d_sae, .. } = self.shape;
-        Encoder { input: &self.input, w_enc: &self.w_enc, b_enc: &self.b_enc, rows, d_in, d_sae }
+        Encoder { input: self.input.matrix(), w_enc: self.w_enc.matrix(), b_enc: &self.b_enc, rows, d_in, d_sae }
     }
 
     fn norm(&self) -> Option<&B::Buffer<f32>> {
@@ -56,11 +58,23 @@ impl<B: Backend> Uploaded<B> {
 }
 
 fn shape(rows: usize, d_in: usize, d_sae: usize, numbers: Numbers, norms: bool) -> Shape {
-    Shape { rows, d_in, d_sae, numbers, norms }
+    Shape { rows, d_in, d_sae, numbers, norms, bf16: false }
 }
 
 impl Shape {
+    /// With bf16 operands. Rounded sums are those of a D that Hopper's kernel takes, a multiple of 8.
+    fn in_bf16(self) -> Shape {
+        let d_in = if self.numbers == Numbers::Real { 40 } else { self.d_in };
+        Shape { d_in, bf16: true, ..self }
+    }
+
     fn weights(&self) -> Weights {
+        let Weights { input, w_enc, b_enc, norm } = self.unrounded_weights();
+        let round = |values| if self.bf16 { rounded(values) } else { values };
+        Weights { input: round(input), w_enc: round(w_enc), b_enc, norm }
+    }
+
+    fn unrounded_weights(&self) -> Weights {
         let Shape { rows, d_in, d_sae, .. } = *self;
         let integers = |seed, n| indices(seed, n, 5).iter().map(|&i| i as f32 - 2.0).collect();
         let norm = indices(7, d_sae, 4).iter().map(|&i| [0.0, 0.5, 1.0, 2.0][i as usize]).collect();
@@ -95,8 +109,8 @@ impl Shape {
     fn upload<B: Backend>(&self, backend: &B) -> Result<Uploaded<B>> {
         let weights = self.weights();
         Ok(Uploaded {
-            input: backend.upload(&weights.input)?,
-            w_enc: backend.upload(&weights.w_enc)?,
+            input: Operand::upload(backend, &weights.input, self.bf16)?,
+            w_enc: Operand::upload(backend, &weights.w_enc, self.bf16)?,
             b_enc: backend.upload(&weights.b_enc)?,
             norm: backend.upload(&weights.norm)?,
             shape: *self,
@@ -109,7 +123,8 @@ impl Shape {
         let products = |x: &[f32], w: &[f32], b: f32| {
             let terms = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w)).chain([f64::from(b)]);
             let (sum, magnitude) = terms.fold((0.0, 0.0), |(sum, magnitude), t| (sum + t, magnitude + t.abs()));
-            (sum, 2.0 * (self.d_in + 1) as f64 * ROUNDING * magnitude)
+            let of_cores = if self.bf16 { OF_TENSOR_CORES } else { 1.0 };
+            (sum, of_cores * 2.0 * (self.d_in + 1) as f64 * ROUNDING * magnitude)
         };
         let latents = || w_enc.chunks_exact(self.d_in).zip(&b_enc);
         input.chunks_exact(self.d_in).flat_map(|x| latents().map(move |(w, &b)| products(x, w, b))).collect()
@@ -185,6 +200,37 @@ pub fn topk() -> Vec<TopkCase> {
     cases.extend([1, 2, 3, 130].map(|k| (shape(4, 130, 130, Extremes, k % 2 == 0), k)));
     cases.extend([1, 15, 16, 17, 500, 1000].map(|k| (shape(2, 5, 1000, Integers, k % 2 == 0), k)));
     cases.into_iter().map(case).collect()
+}
+
+/// With bf16 operands, as [`topk`]; and around the tiles of 128 rows, 128 and 192 latents, 32 and 64 elements of
+/// D and the four steps in flight; D that is a multiple of 8, so that 16 bytes are loaded at a time, and not.
+pub fn topk_in_bf16() -> Vec<TopkCase> {
+    let sizes = [
+        [127, 32, 127],
+        [128, 40, 128],
+        [129, 33, 129],
+        [2, 64, 191],
+        [2, 63, 192],
+        [130, 72, 193],
+        [300, 8, 400],
+        [3, 256, 70],
+        [3, 264, 70],
+        [5, 400, 200],
+    ];
+    let sized = sizes.map(|[rows, d_in, d_sae]| TopkCase {
+        shape: shape(rows, d_in, d_sae, Numbers::Integers, d_in % 16 == 0),
+        k: 9,
+        stride: 9,
+        dead_every: 0,
+        rank: Rank::Value,
+    });
+    let cases = topk().into_iter().chain(sized);
+    cases.map(|case| TopkCase { shape: case.shape.in_bf16(), ..case }).collect()
+}
+
+/// With bf16 operands, as [`dead_topk`].
+pub fn dead_topk_in_bf16() -> Vec<TopkCase> {
+    dead_topk().into_iter().map(|case| TopkCase { shape: case.shape.in_bf16(), ..case }).collect()
 }
 
 /// As [`topk`], of every second or third latent, whatever their sign, so that every row has k entries;
@@ -286,6 +332,11 @@ pub fn relu() -> Vec<ReluCase> {
     .to_vec()
 }
 
+/// With bf16 operands, as [`relu`].
+pub fn relu_in_bf16() -> Vec<ReluCase> {
+    relu().into_iter().map(|case| ReluCase { shape: case.shape.in_bf16(), ..case }).collect()
+}
+
 /// Rounding must not be able to change which h are positive.
 fn check_signs(shape: &Shape, exact: &[(f64, f64)]) {
     let undecided = exact.iter().find(|(h, bound)| h.abs() <= *bound && *h != 0.0);
@@ -344,6 +395,11 @@ pub fn batch_topk() -> Vec<BatchTopkCase> {
     ];
     cases.extend((1..15).map(|n| (shape(3, 2, 5, Integers, n % 2 == 0), n, 5)));
     cases.into_iter().map(case).collect()
+}
+
+/// With bf16 operands, as [`batch_topk`].
+pub fn batch_topk_in_bf16() -> Vec<BatchTopkCase> {
+    batch_topk().into_iter().map(|case| BatchTopkCase { shape: case.shape.in_bf16(), ..case }).collect()
 }
 
 impl Case for BatchTopkCase {
@@ -420,6 +476,11 @@ pub fn jumprelu() -> Vec<JumpReluCase> {
     .to_vec()
 }
 
+/// With bf16 operands, as [`jumprelu`].
+pub fn jumprelu_in_bf16() -> Vec<JumpReluCase> {
+    jumprelu().into_iter().map(|case| JumpReluCase { shape: case.shape.in_bf16(), ..case }).collect()
+}
+
 impl Case for JumpReluCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let Shape { rows, d_sae, .. } = self.shape;
@@ -468,6 +529,14 @@ pub fn relu_dense() -> Vec<ReluDenseCase> {
     .to_vec()
 }
 
+/// With bf16 operands, as [`relu_dense`]; widths of rows that are and are not multiples of 4, at which four
+/// features are stored at a time.
+pub fn relu_dense_in_bf16() -> Vec<ReluDenseCase> {
+    let more = [[3, 24, 190], [3, 24, 188], [17, 1, 385]];
+    let more = more.map(|[rows, d_in, d_sae]| ReluDenseCase(shape(rows, d_in, d_sae, Numbers::Integers, false)));
+    relu_dense().into_iter().chain(more).map(|ReluDenseCase(shape)| ReluDenseCase(shape.in_bf16())).collect()
+}
+
 impl Case for ReluDenseCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let ReluDenseCase(shape) = self;
@@ -504,6 +573,12 @@ pub fn pre_act_loss() -> Vec<PreActLossCase> {
         dead_every,
     };
     [(1, 1, 1, 1), (129, 3, 130, 2), (5, 257, 65, 1), (300, 4, 7, 7), (0, 2, 3, 1), (3, 2, 5, 0)].map(case).to_vec()
+}
+
+impl PreActLossCase {
+    pub fn in_bf16(self) -> PreActLossCase {
+        PreActLossCase { shape: self.shape.in_bf16(), ..self }
+    }
 }
 
 impl Case for PreActLossCase {

@@ -276,6 +276,8 @@ pub struct LinearCase {
     pub factor: f32,
     /// Whether the first of `x` is not a number.
     pub nan: bool,
+    /// The operands are bf16.
+    pub bf16: bool,
 }
 
 /// Both layouts of the weights. Just below, at and above a tile's 128 rows x 64 columns x 16 products
@@ -291,6 +293,7 @@ pub fn linear() -> Vec<LinearCase> {
         adds: true,
         factor: 1.0,
         nan: false,
+        bf16: false,
     };
     let sizes = [
         [1, 1, 1],
@@ -318,6 +321,16 @@ pub fn linear() -> Vec<LinearCase> {
     cases.flat_map(|case| [false, true].map(|w_is_transposed| LinearCase { w_is_transposed, ..case.clone() })).collect()
 }
 
+/// With bf16 operands, as [`linear`] with transposed weights; and just below, at and above a tile's 128 rows,
+/// 128 and 192 columns, 32 and 64 products and the four steps in flight.
+pub fn linear_in_bf16() -> Vec<LinearCase> {
+    let sizes = [[127, 31, 127], [128, 64, 192], [129, 72, 193], [257, 8, 390], [2, 256, 20], [2, 320, 385]];
+    let transposed = linear().into_iter().filter(|case| case.w_is_transposed);
+    let plain = LinearCase { bf16: true, w_is_transposed: true, ..linear().swap_remove(0) };
+    let sized = sizes.map(|[rows, d_input, d_output]| LinearCase { rows, d_input, d_output, ..plain.clone() });
+    transposed.map(|case| LinearCase { bf16: true, ..case }).chain(sized).collect()
+}
+
 impl Case for LinearCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let &LinearCase { rows, d_input, d_output, w_is_transposed, function, .. } = self;
@@ -325,14 +338,16 @@ impl Case for LinearCase {
         if self.nan {
             x[0] = f32::NAN;
         }
-        let w = values(2, d_input * d_output);
+        let round = |values| if self.bf16 { rounded(values) } else { values };
+        let (x, w) = (round(x), round(values(2, d_input * d_output)));
         let (bias, residual) = (values(3, d_output), values(4, rows * d_output));
-        let (x_buffer, w_buffer) = (backend.upload(&x)?, backend.upload(&w)?);
+        let upload = |values: &[f32]| Operand::upload(backend, values, self.bf16);
+        let (x_buffer, w_buffer) = (upload(&x)?, upload(&w)?);
         let (bias_buffer, residual_buffer) = (backend.upload(&bias)?, backend.upload(&residual)?);
         let mut out = unwritten(backend, rows * d_output)?;
         backend.linear(Linear {
-            x: &x_buffer,
-            w: &w_buffer,
+            x: x_buffer.matrix(),
+            w: w_buffer.matrix(),
             w_is_transposed,
             bias: self.adds.then_some(&bias_buffer),
             function,
@@ -342,6 +357,7 @@ impl Case for LinearCase {
             d_output,
             out: &mut out,
         })?;
+        let of_cores = if self.bf16 { OF_TENSOR_CORES } else { 1.0 };
         // No function has a slope above 1.2; the residual is added to at most the size of its argument.
         let bounds = (0..rows * d_output).map(|i| {
             let (row, column) = (i / d_output, i % d_output);
@@ -350,7 +366,7 @@ impl Case for LinearCase {
             let (bias, residual) = if self.adds { (bias[column], residual[i]) } else { (0.0, 0.0) };
             let size = products.map(f64::abs).sum::<f64>() + f64::from(bias.abs());
             let all = size + f64::from(residual.abs());
-            1.2 * product_bound(d_input, size) + function_bound(function, size) + 4.0 * ROUNDING * all
+            1.2 * of_cores * product_bound(d_input, size) + function_bound(function, size) + 4.0 * ROUNDING * all
         });
         let bounds = Agree::Within(bounds.collect());
         let mut outputs = Outputs::default();

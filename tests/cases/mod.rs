@@ -11,7 +11,7 @@ pub mod listed;
 pub mod lm;
 pub mod sae;
 
-use cusae::backend::{Backend, Cpu, Element, Native};
+use cusae::backend::{bf16, Backend, Cpu, Element, Matrix, Native};
 use cusae::error::Result;
 use cusae::random::{Random, Stream};
 use std::fmt::Debug;
@@ -77,6 +77,21 @@ impl Outputs {
         Ok(())
     }
 
+    /// The bits of the first `len` elements of a buffer of bf16, the same everywhere.
+    pub fn bf16<B: Backend>(
+        &mut self,
+        backend: &B,
+        name: &'static str,
+        buffer: &B::Buffer<bf16>,
+        len: usize,
+    ) -> Result<()> {
+        let mut values = vec![bf16::ZERO; len];
+        backend.read(buffer, 0, &mut values)?;
+        let bits = values.iter().map(|x| x.to_bits().into()).collect();
+        self.0.push(Output { name, values: Values::U32(bits), agree: Agree::Bits });
+        Ok(())
+    }
+
     /// The first `len` elements of a buffer of f64.
     pub fn f64<B: Backend>(
         &mut self,
@@ -104,15 +119,30 @@ pub fn devices() -> Vec<Native> {
     super::devices::devices(&[0, 1, 2])
 }
 
+/// The emulator once more, as GPUs of compute capability 8.0: products of bf16 take another path there.
+fn older_devices() -> Vec<Native> {
+    super::devices::devices(&[8, 9, 10]).into_iter().filter(|device| device.properties().capability < 90).collect()
+}
+
 /// Runs cases on every device and compares with the CPU backend; the emulator's thread orders must
 /// not make a difference of one bit.
 pub fn check<C: Case>(cases: impl IntoIterator<Item = C>) {
+    check_on(&devices(), cases);
+}
+
+/// Runs cases with bf16 operands likewise, on the paths of old and of new GPUs.
+pub fn check_both_paths<C: Case + Clone>(cases: Vec<C>) {
+    check_on(&devices(), cases.clone());
+    check_on(&older_devices(), cases);
+}
+
+fn check_on<C: Case>(devices: &[Native], cases: impl IntoIterator<Item = C>) {
     for case in cases {
         let expected = case.run(&Cpu).unwrap_or_else(|error| panic!("{case:?} on the CPU: {error}"));
         let mut in_order: Option<Outputs> = None;
-        for device in devices() {
-            let place = format!("{case:?} on {}", cusae::backend::Backend::describe(&device));
-            let found = case.run(&device).unwrap_or_else(|error| panic!("{place}: {error}"));
+        for device in devices {
+            let place = format!("{case:?} on {}", device.describe());
+            let found = case.run(device).unwrap_or_else(|error| panic!("{place}: {error}"));
             assert_eq!(expected.0.len(), found.0.len(), "{place}");
             for (expected, found) in expected.0.iter().zip(&found.0) {
                 agree(&place, &expected.agree, expected, found);
@@ -184,6 +214,39 @@ pub fn indices(seed: u64, n: usize, limit: usize) -> Vec<u32> {
     let mut random = Random::new(seed, Stream::Shuffle, 0);
     (0..n).map(|_| random.below(limit as u32)).collect()
 }
+
+/// bf16 as f32.
+pub fn rounded(values: Vec<f32>) -> Vec<f32> {
+    values.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect()
+}
+
+/// An operand of a product on a device.
+pub enum Operand<B: Backend> {
+    F32(B::Buffer<f32>),
+    Bf16(B::Buffer<bf16>),
+}
+
+impl<B: Backend> Operand<B> {
+    /// Uploads values that bf16 can hold where it is to be bf16.
+    pub fn upload(backend: &B, values: &[f32], as_bf16: bool) -> Result<Self> {
+        if !as_bf16 {
+            return Ok(Operand::F32(backend.upload(values)?));
+        }
+        let values: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+        Ok(Operand::Bf16(backend.upload(&values)?))
+    }
+
+    pub fn matrix(&self) -> Matrix<'_, B> {
+        match self {
+            Operand::F32(buffer) => Matrix::F32(buffer),
+            Operand::Bf16(buffer) => Matrix::Bf16(buffer),
+        }
+    }
+}
+
+/// How much farther apart than f32 sums the sums of tensor cores may be, which cut off what others round:
+/// 2^-23 of a sum in the place of 2^-24.
+pub const OF_TENSOR_CORES: f64 = 2.0;
 
 /// A buffer that nobody has written: NaN, or a large number.
 pub fn unwritten<B: Backend, T: Element>(backend: &B, len: usize) -> Result<B::Buffer<T>> {

@@ -530,6 +530,31 @@ impl Case for ScaleCase {
     }
 }
 
+/// [`Backend::round_bf16`].
+#[derive(Clone, Debug)]
+pub struct RoundBf16Case {
+    pub len: usize,
+}
+
+/// Around a block's 256 elements.
+pub fn round_bf16() -> Vec<RoundBf16Case> {
+    [0, 1, 255, 256, 1000].map(|len| RoundBf16Case { len }).to_vec()
+}
+
+impl Case for RoundBf16Case {
+    /// Among the numbers are ties on both sides, what rounds to infinity, subnormals and NaN.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
+        let bits = [0x3f80_8000, 0x3f81_8000, 0x7f7f_ffff, 0x0000_8001, 0x8000_8000, 0x7f80_0001, 0xff80_0000u32];
+        let rare = bits.map(f32::from_bits);
+        let from: Vec<f32> = rare.into_iter().cycle().zip(values(1, self.len)).map(|(a, b)| [a, b]).flatten().collect();
+        let (from, mut to) = (backend.upload(&from[..self.len])?, unwritten(backend, self.len + 3)?);
+        backend.round_bf16(RoundBf16 { from: &from, len: self.len, to: &mut to })?;
+        let mut outputs = Outputs::default();
+        outputs.bf16(backend, "to", &to, self.len + 3)?;
+        Ok(outputs)
+    }
+}
+
 /// [`Backend::sum`].
 #[derive(Clone, Debug)]
 pub struct SumCase {

@@ -4,6 +4,7 @@
 
 use super::estimate::{may_exceed, pre_activation, Estimates, Estimator, CHUNK_ROWS, SLACK};
 use super::gemm::{product_with, Operand};
+use super::matrix::F32Encoder;
 use super::simd::vectorised;
 use super::*;
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-impl Encoder<'_, Cpu> {
+impl F32Encoder<'_> {
     /// `h` of a latent, for a row of the input.
     pub(super) fn pre_activation(&self, input: &[f32], latent: usize) -> f32 {
         pre_activation(input, &self.w_enc[latent * self.d_in..][..self.d_in], self.b_enc[latent])
@@ -36,7 +37,7 @@ struct Candidate {
 /// What keys are: `h`, or `h` times the decoder norm, or the magnitude of that.
 #[derive(Clone, Copy)]
 struct Keys<'a> {
-    encoder: &'a Encoder<'a, Cpu>,
+    encoder: &'a F32Encoder<'a>,
     decoder_norm: Option<&'a Vec<f32>>,
     rank: Rank,
 }
@@ -132,7 +133,7 @@ fn select(
     above: f32,
     lists: &mut FeatureLists<Cpu>,
 ) {
-    let (encoder, stride) = (estimator.encoder, lists.stride);
+    let (encoder, stride) = (&estimator.encoder, lists.stride);
     let rows = encoder.rows;
     let outputs = (
         lists.counts[..rows].par_chunks_mut(CHUNK_ROWS),
@@ -168,9 +169,13 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
     let (dead, k) = (&dead.latents[..n_dead], k.min(n_dead));
     let gather = |vector: &[f32]| dead.iter().map(|&latent| vector[latent as usize]).collect::<Vec<f32>>();
     let d_in = encoder.d_in;
-    let w_enc = dead.iter().flat_map(|&latent| &encoder.w_enc[latent as usize * d_in..][..d_in]).copied().collect();
+    let (mut space, mut w_enc) = (Vec::new(), Vec::with_capacity(n_dead * d_in));
+    for &latent in dead {
+        let first = latent as usize * d_in;
+        w_enc.extend_from_slice(encoder.w_enc.widened(first..first + d_in, &mut space));
+    }
     let (b_enc, norm) = (gather(encoder.b_enc), decoder_norm.map(|norm| gather(norm)));
-    let of_dead = Encoder { w_enc: &w_enc, b_enc: &b_enc, d_sae: n_dead, ..encoder };
+    let of_dead = Encoder { w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, d_sae: n_dead, ..encoder };
     select(&Estimator::new(&of_dead), rank, norm.as_ref(), k, f32::NEG_INFINITY, lists);
     let stride = lists.stride;
     for (indices, &count) in lists.indices.chunks_exact_mut(stride).zip(&lists.counts).take(encoder.rows) {
@@ -194,7 +199,7 @@ pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
         counts.fill(0);
         estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
             for latent in ones(may_exceed(estimates, None, false, 0.0)).map(|i| estimates.first + i) {
-                let h = encoder.pre_activation(estimates.input, latent);
+                let h = estimator.encoder.pre_activation(estimates.input, latent);
                 if h > 0.0 {
                     // Beyond the stride entries are only counted: the caller is told.
                     if (counts[row] as usize) < stride {
@@ -217,9 +222,9 @@ pub(super) fn longest_row(lists: &FeatureLists<Cpu>, rows: usize) -> u32 {
 
 pub(super) fn relu_dense(op: EncodeReluDense<'_, Cpu>) -> Result<()> {
     let EncodeReluDense { encoder, features, counts } = op;
-    let Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = encoder;
+    let F32Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = F32Encoder::from(&encoder);
     let positive: Vec<AtomicU32> = (0..rows).map(|_| AtomicU32::new(0)).collect();
-    let (input, weights) = (Operand::rows(input, d_in), Operand::transposed(w_enc, d_in));
+    let (input, weights) = (Operand::rows(&input, d_in), Operand::transposed(&w_enc, d_in));
     product_with([rows, d_sae, d_in], features, input, weights, false, |mut block| {
         let column = block.column;
         for (row, h) in block.rows() {
@@ -273,7 +278,8 @@ mod tests {
         (0..d).for_each(|i| w_enc[i * d + i] = 1.0);
         let b_enc = vec![0.0; d];
         let mut lists = FeatureLists::new(&Cpu, rows, k).unwrap();
-        let encoder = Encoder { input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
+        let encoder =
+            Encoder { input: Matrix::F32(input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in: d, d_sae: d };
         Cpu.encode_topk(EncodeTopk { encoder, rank: Rank::Value, decoder_norm: norm.as_ref(), k, lists: &mut lists })
             .unwrap();
         let norm = norm.unwrap_or(vec![1.0; d]);
@@ -305,7 +311,8 @@ mod tests {
             let nearly: Vec<f32> = w_enc[..100].iter().map(|w| w * (1.0 + 1e-6)).collect();
             w_enc[200..300].copy_from_slice(&nearly);
             let norm = norm.iter().map(|x| x.abs()).collect();
-            let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in, d_sae };
+            let encoder =
+                Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in, d_sae };
             let lists = |estimator: Estimator| {
                 let mut lists = FeatureLists::new(&Cpu, rows, k).unwrap();
                 select(&estimator, Rank::Magnitude, Some(&norm), k, 0.0, &mut lists);
@@ -331,7 +338,8 @@ mod tests {
     fn relu_lists_hold_what_the_dense_form_holds_or_report_the_overflow() {
         let (rows, d_in, d_sae) = (6, 10, 700);
         let (input, w_enc, b_enc) = (random(rows * d_in, 1), random(d_sae * d_in, 2), random(d_sae, 3));
-        let encoder = || Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in, d_sae };
+        let encoder =
+            || Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in, d_sae };
         let (mut dense, mut counts) = (vec![0.0; rows * d_sae], vec![0; rows]);
         Cpu.encode_relu_dense(EncodeReluDense { encoder: encoder(), features: &mut dense, counts: &mut counts })
             .unwrap();
@@ -356,7 +364,14 @@ mod tests {
     #[test]
     fn relu_lists_without_room_are_refused() {
         let (input, w_enc, b_enc) = (vec![1.0], vec![1.0], vec![0.0]);
-        let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows: 1, d_in: 1, d_sae: 1 };
+        let encoder = Encoder {
+            input: Matrix::F32(&input),
+            w_enc: Matrix::F32(&w_enc),
+            b_enc: &b_enc,
+            rows: 1,
+            d_in: 1,
+            d_sae: 1,
+        };
         let mut lists = FeatureLists::new(&Cpu, 1, 0).unwrap();
         let mut longest = vec![0];
         let op = EncodeRelu { encoder, lists: &mut lists, longest: &mut longest };
@@ -373,7 +388,8 @@ mod tests {
         let b_enc = vec![0.0; d];
         let dead = DeadLatents { count: vec![3], latents: vec![0, 2, 3, 9, 9, 9, 9, 9] };
         let mut lists = FeatureLists::new(&Cpu, rows, 2).unwrap();
-        let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
+        let encoder =
+            Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in: d, d_sae: d };
         let rank = Rank::Value;
         let op = EncodeDeadTopk { encoder, rank, decoder_norm: None, dead: &dead, k: 2, lists: &mut lists };
         Cpu.encode_dead_topk(op).unwrap();

@@ -71,7 +71,7 @@ fn largest_of(
         }
         let weight = op.decoder_norm.map(|norm| &norm[panel..]);
         for latent in ones(may_exceed(estimates, weight, false, least)).map(|i| panel + i) {
-            let value = op.encoder.pre_activation(estimates.input, latent);
+            let value = estimator.encoder.pre_activation(estimates.input, latent);
             let key = op.decoder_norm.map_or(value, |norm| value * norm[latent]);
             if key >= least && key > 0.0 {
                 bound.count(key);
@@ -124,7 +124,8 @@ mod tests {
         let mut w_enc = vec![0.0; d * d];
         (0..d).for_each(|i| w_enc[i * d + i] = 1.0);
         let (input, b_enc) = (input.to_vec(), vec![0.0; d]);
-        let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in: d, d_sae: d };
+        let encoder =
+            Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in: d, d_sae: d };
         let (mut lists, mut threshold) = (FeatureLists::new(&Cpu, rows, stride).unwrap(), vec![1.0]);
         let (lists_out, mut longest) = (&mut lists, vec![0]);
         let op = EncodeBatchTopk {

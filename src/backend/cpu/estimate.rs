@@ -4,6 +4,7 @@
 
 use super::bf16;
 use super::gemm::{product_here, Operand};
+use super::matrix::F32Encoder;
 use super::simd::{dot, multiply_add, vectorised};
 use super::*;
 use rayon::prelude::*;
@@ -117,7 +118,7 @@ fn bits_above(upper: &[f32], bound: impl Fn(usize) -> f32) -> u64 {
 /// adding `D` products rounds each sum once at most, which `2 D + 64` roundings of `|x| |w|` cover for the
 /// estimate and `h` together.
 pub(super) struct Estimator<'a> {
-    pub encoder: &'a Encoder<'a, Cpu>,
+    pub encoder: F32Encoder<'a>,
     /// w_enc rounded, panel by panel; none on a machine that is not faster with it.
     rounded: Option<Vec<u32>>,
     /// `|w|` and `|dw|` of every latent.
@@ -126,17 +127,18 @@ pub(super) struct Estimator<'a> {
 
 impl<'a> Estimator<'a> {
     /// With the products that this machine is fastest with.
-    pub fn new(encoder: &'a Encoder<'a, Cpu>) -> Self {
+    pub fn new(encoder: &Encoder<'a, Cpu>) -> Self {
         Self::with(encoder, bf16::is_available())
     }
 
     /// With products in f32.
     #[cfg(test)]
-    pub fn in_f32(encoder: &'a Encoder<'a, Cpu>) -> Self {
+    pub fn in_f32(encoder: &Encoder<'a, Cpu>) -> Self {
         Self::with(encoder, false)
     }
 
-    fn with(encoder: &'a Encoder<'a, Cpu>, rounds: bool) -> Self {
+    fn with(encoder: &Encoder<'a, Cpu>, rounds: bool) -> Self {
+        let encoder = F32Encoder::from(encoder);
         let (d_in, d_sae) = (encoder.d_in, encoder.d_sae);
         let of_panel = PANEL * bf16::pairs(d_in);
         let mut rounded = rounds.then(|| vec![0; d_sae.div_ceil(PANEL) * of_panel]);
@@ -191,7 +193,7 @@ impl<'a> Estimator<'a> {
     }
 
     fn f32_products(&self, rows: Range<usize>, mut keep: impl FnMut(usize, usize, &[f32])) {
-        let Encoder { input, w_enc, d_in, d_sae, .. } = *self.encoder;
+        let &F32Encoder { ref input, ref w_enc, d_in, d_sae, .. } = &self.encoder;
         let n = rows.len();
         let input = Operand::rows(&input[rows.start * d_in..rows.end * d_in], d_in);
         let mut tile = vec![0.0; n * F32_LATENTS.min(d_sae)];
@@ -209,7 +211,7 @@ impl<'a> Estimator<'a> {
 
     #[cfg(target_arch = "x86_64")]
     fn rounded_products(&self, rounded: &[u32], rows: Range<usize>, mut keep: impl FnMut(usize, usize, &[f32])) {
-        let Encoder { input, d_in, d_sae, .. } = *self.encoder;
+        let &F32Encoder { ref input, d_in, d_sae, .. } = &self.encoder;
         let pairs = bf16::pairs(d_in);
         let groups: Vec<Range<usize>> =
             rows.clone().step_by(bf16::ROWS).map(|first| first..rows.end.min(first + bf16::ROWS)).collect();
@@ -261,7 +263,8 @@ mod tests {
             let (input, mut w_enc) = (numbers(rows * d_in, 1), numbers(d_sae * d_in, 2));
             w_enc[..d_in].fill(0.0);
             let b_enc = numbers(d_sae, 3);
-            let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows, d_in, d_sae };
+            let encoder =
+                Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in, d_sae };
             for estimator in [Estimator::new(&encoder), Estimator::in_f32(&encoder)] {
                 let mut seen = 0;
                 for first in (0..rows).step_by(CHUNK_ROWS) {
@@ -286,7 +289,14 @@ mod tests {
     fn what_may_exceed_a_bound_is_found() {
         let (input, w_enc) = (vec![1.0, 0.5], vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0, f32::NAN, 0.0]);
         let b_enc = vec![0.0; 4];
-        let encoder = Encoder { input: &input, w_enc: &w_enc, b_enc: &b_enc, rows: 1, d_in: 2, d_sae: 4 };
+        let encoder = Encoder {
+            input: Matrix::F32(&input),
+            w_enc: Matrix::F32(&w_enc),
+            b_enc: &b_enc,
+            rows: 1,
+            d_in: 2,
+            d_sae: 4,
+        };
         let found = |weight: Option<&[f32]>, magnitude: bool, bound: f32| {
             let mut found = 0;
             Estimator::new(&encoder).for_each(0..1, |_, e| found = may_exceed(e, weight, magnitude, bound));

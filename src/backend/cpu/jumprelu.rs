@@ -3,6 +3,7 @@
 use super::encode::{longest_row, ones};
 use super::estimate::{may_exceed_each, Estimator, CHUNK_ROWS};
 use super::gradient::add_norm_term;
+use super::matrix::F32Encoder;
 use super::simd::{axpy, dot, vectorised};
 use super::*;
 use rayon::prelude::*;
@@ -54,7 +55,7 @@ pub(super) fn encode(op: EncodeJumpRelu<'_, Cpu>) -> Result<()> {
         estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
             let bits = may_exceed_each(estimates, &bounds[estimates.first..]);
             for latent in ones(bits).map(|i| estimates.first + i) {
-                let h = encoder.pre_activation(estimates.input, latent);
+                let h = estimator.encoder.pre_activation(estimates.input, latent);
                 let Some(value) = value(h, threshold[latent], bandwidth) else { continue };
                 if (counts[row] as usize) < stride {
                     let slot = row * stride + counts[row] as usize;
@@ -140,7 +141,7 @@ struct OfLatent {
 pub(super) fn pre_act_loss(op: PreActLoss<'_, Cpu>) -> Result<()> {
     let PreActLoss { encoder, threshold, decoder_norm, w_dec, dead, out, .. } = op;
     let dead = &dead.latents[..dead.count[0] as usize];
-    let Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = encoder;
+    let F32Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = F32Encoder::from(&encoder);
     let of_latent = |&latent: &u32| {
         let i = latent as usize;
         let mut sums = OfLatent { w_enc: vec![0.0; d_in], rows: 0.0, loss: 0.0 };

@@ -20,6 +20,7 @@ mod jumprelu;
 mod layer_norm;
 mod linear;
 mod lists;
+mod matrix;
 mod prepare;
 mod reduce;
 mod sample;
@@ -174,6 +175,7 @@ impl Backend for Cpu {
         row_norms: RowNorms => reduce::row_norms,
         row_variance: RowVariance => reduce::row_variance,
         scale: Scale => reduce::scale,
+        round_bf16: RoundBf16 => matrix::round,
         find_dead: FindDead => firing::find_dead,
         update_firing: UpdateFiring => firing::run,
         note_non_finite: NoteNonFinite => clip::note_non_finite,

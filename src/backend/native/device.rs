@@ -72,6 +72,18 @@ pub struct DeviceProperties {
     pub runtime_version: u32,
 }
 
+impl DeviceProperties {
+    /// Which kernels multiply bf16 operands on it.
+    pub fn path(&self) -> &'static str {
+        // As gemm_sm90_takes in cuda/gemm_bf16.cuh.
+        if self.capability == 90 {
+            "Hopper's bf16 products (TMA, wgmma)"
+        } else {
+            "portable bf16 products (mma.sync, cp.async)"
+        }
+    }
+}
+
 impl fmt::Display for DeviceProperties {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let gib = self.memory_total as f64 / (1u64 << 30) as f64;
@@ -84,6 +96,15 @@ impl Native {
     /// The GPU with this number. Error: why it cannot be used.
     pub fn cuda(ordinal: usize) -> Result<Native, Unavailable> {
         Native::on(cuda_table()?, ordinal)
+    }
+
+    /// What the kernels in this binary were compiled for, as build.rs says it; nothing in a build without them.
+    pub fn targets() -> &'static [&'static str] {
+        if cfg!(has_cuda) {
+            &["sm_80 and newer", "sm_90a", "PTX for later ones"]
+        } else {
+            &[]
+        }
     }
 
     /// All GPUs. Error: why there is none.

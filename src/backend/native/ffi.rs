@@ -155,11 +155,14 @@ pub const CUSAE_SILU: cusae_function = 4;
 pub const CUSAE_QUICK_GELU: cusae_function = 5;
 pub const CUSAE_TANH: cusae_function = 6;
 pub type cusae_function = ::core::ffi::c_uint;
+pub const CUSAE_F32: cusae_type = 0;
+pub const CUSAE_BF16: cusae_type = 1;
+pub type cusae_type = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_linear {
-    pub x: *const f32,
-    pub w: *const f32,
+    pub x: *const ::core::ffi::c_void,
+    pub w: *const ::core::ffi::c_void,
     pub bias: *const f32,
     pub residual: *const f32,
     pub out: *mut f32,
@@ -168,10 +171,12 @@ pub struct cusae_linear {
     pub d_output: u64,
     pub w_is_transposed: u32,
     pub function: u32,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_linear"][::core::mem::size_of::<cusae_linear>() - 72usize];
+    ["Size of cusae_linear"][::core::mem::size_of::<cusae_linear>() - 80usize];
     ["Alignment of cusae_linear"][::core::mem::align_of::<cusae_linear>() - 8usize];
     ["Offset of field: cusae_linear::x"][::core::mem::offset_of!(cusae_linear, x) - 0usize];
     ["Offset of field: cusae_linear::w"][::core::mem::offset_of!(cusae_linear, w) - 8usize];
@@ -184,6 +189,8 @@ const _: () = {
     ["Offset of field: cusae_linear::w_is_transposed"]
         [::core::mem::offset_of!(cusae_linear, w_is_transposed) - 64usize];
     ["Offset of field: cusae_linear::function"][::core::mem::offset_of!(cusae_linear, function) - 68usize];
+    ["Offset of field: cusae_linear::type_"][::core::mem::offset_of!(cusae_linear, type_) - 72usize];
+    ["Offset of field: cusae_linear::unused"][::core::mem::offset_of!(cusae_linear, unused) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -503,16 +510,18 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_encoder {
-    pub input: *const f32,
-    pub w_enc: *const f32,
+    pub input: *const ::core::ffi::c_void,
+    pub w_enc: *const ::core::ffi::c_void,
     pub b_enc: *const f32,
     pub rows: u64,
     pub d_in: u64,
     pub d_sae: u64,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encoder"][::core::mem::size_of::<cusae_encoder>() - 48usize];
+    ["Size of cusae_encoder"][::core::mem::size_of::<cusae_encoder>() - 56usize];
     ["Alignment of cusae_encoder"][::core::mem::align_of::<cusae_encoder>() - 8usize];
     ["Offset of field: cusae_encoder::input"][::core::mem::offset_of!(cusae_encoder, input) - 0usize];
     ["Offset of field: cusae_encoder::w_enc"][::core::mem::offset_of!(cusae_encoder, w_enc) - 8usize];
@@ -520,6 +529,8 @@ const _: () = {
     ["Offset of field: cusae_encoder::rows"][::core::mem::offset_of!(cusae_encoder, rows) - 24usize];
     ["Offset of field: cusae_encoder::d_in"][::core::mem::offset_of!(cusae_encoder, d_in) - 32usize];
     ["Offset of field: cusae_encoder::d_sae"][::core::mem::offset_of!(cusae_encoder, d_sae) - 40usize];
+    ["Offset of field: cusae_encoder::type_"][::core::mem::offset_of!(cusae_encoder, type_) - 48usize];
+    ["Offset of field: cusae_encoder::unused"][::core::mem::offset_of!(cusae_encoder, unused) - 52usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -550,15 +561,15 @@ pub struct cusae_encode_topk {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_topk"][::core::mem::size_of::<cusae_encode_topk>() - 104usize];
+    ["Size of cusae_encode_topk"][::core::mem::size_of::<cusae_encode_topk>() - 112usize];
     ["Alignment of cusae_encode_topk"][::core::mem::align_of::<cusae_encode_topk>() - 8usize];
     ["Offset of field: cusae_encode_topk::encoder"][::core::mem::offset_of!(cusae_encode_topk, encoder) - 0usize];
-    ["Offset of field: cusae_encode_topk::lists"][::core::mem::offset_of!(cusae_encode_topk, lists) - 48usize];
+    ["Offset of field: cusae_encode_topk::lists"][::core::mem::offset_of!(cusae_encode_topk, lists) - 56usize];
     ["Offset of field: cusae_encode_topk::decoder_norm"]
-        [::core::mem::offset_of!(cusae_encode_topk, decoder_norm) - 80usize];
-    ["Offset of field: cusae_encode_topk::k"][::core::mem::offset_of!(cusae_encode_topk, k) - 88usize];
-    ["Offset of field: cusae_encode_topk::magnitude"][::core::mem::offset_of!(cusae_encode_topk, magnitude) - 96usize];
-    ["Offset of field: cusae_encode_topk::unused"][::core::mem::offset_of!(cusae_encode_topk, unused) - 100usize];
+        [::core::mem::offset_of!(cusae_encode_topk, decoder_norm) - 88usize];
+    ["Offset of field: cusae_encode_topk::k"][::core::mem::offset_of!(cusae_encode_topk, k) - 96usize];
+    ["Offset of field: cusae_encode_topk::magnitude"][::core::mem::offset_of!(cusae_encode_topk, magnitude) - 104usize];
+    ["Offset of field: cusae_encode_topk::unused"][::core::mem::offset_of!(cusae_encode_topk, unused) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -573,21 +584,21 @@ pub struct cusae_encode_batch_topk {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_batch_topk"][::core::mem::size_of::<cusae_encode_batch_topk>() - 120usize];
+    ["Size of cusae_encode_batch_topk"][::core::mem::size_of::<cusae_encode_batch_topk>() - 128usize];
     ["Alignment of cusae_encode_batch_topk"][::core::mem::align_of::<cusae_encode_batch_topk>() - 8usize];
     ["Offset of field: cusae_encode_batch_topk::encoder"]
         [::core::mem::offset_of!(cusae_encode_batch_topk, encoder) - 0usize];
     ["Offset of field: cusae_encode_batch_topk::lists"]
-        [::core::mem::offset_of!(cusae_encode_batch_topk, lists) - 48usize];
+        [::core::mem::offset_of!(cusae_encode_batch_topk, lists) - 56usize];
     ["Offset of field: cusae_encode_batch_topk::decoder_norm"]
-        [::core::mem::offset_of!(cusae_encode_batch_topk, decoder_norm) - 80usize];
+        [::core::mem::offset_of!(cusae_encode_batch_topk, decoder_norm) - 88usize];
     ["Offset of field: cusae_encode_batch_topk::threshold"]
-        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold) - 88usize];
+        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold) - 96usize];
     ["Offset of field: cusae_encode_batch_topk::longest"]
-        [::core::mem::offset_of!(cusae_encode_batch_topk, longest) - 96usize];
-    ["Offset of field: cusae_encode_batch_topk::n"][::core::mem::offset_of!(cusae_encode_batch_topk, n) - 104usize];
+        [::core::mem::offset_of!(cusae_encode_batch_topk, longest) - 104usize];
+    ["Offset of field: cusae_encode_batch_topk::n"][::core::mem::offset_of!(cusae_encode_batch_topk, n) - 112usize];
     ["Offset of field: cusae_encode_batch_topk::threshold_lr"]
-        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold_lr) - 112usize];
+        [::core::mem::offset_of!(cusae_encode_batch_topk, threshold_lr) - 120usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -602,21 +613,21 @@ pub struct cusae_encode_jumprelu {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_jumprelu"][::core::mem::size_of::<cusae_encode_jumprelu>() - 112usize];
+    ["Size of cusae_encode_jumprelu"][::core::mem::size_of::<cusae_encode_jumprelu>() - 120usize];
     ["Alignment of cusae_encode_jumprelu"][::core::mem::align_of::<cusae_encode_jumprelu>() - 8usize];
     ["Offset of field: cusae_encode_jumprelu::encoder"]
         [::core::mem::offset_of!(cusae_encode_jumprelu, encoder) - 0usize];
-    ["Offset of field: cusae_encode_jumprelu::lists"][::core::mem::offset_of!(cusae_encode_jumprelu, lists) - 48usize];
+    ["Offset of field: cusae_encode_jumprelu::lists"][::core::mem::offset_of!(cusae_encode_jumprelu, lists) - 56usize];
     ["Offset of field: cusae_encode_jumprelu::threshold"]
-        [::core::mem::offset_of!(cusae_encode_jumprelu, threshold) - 80usize];
+        [::core::mem::offset_of!(cusae_encode_jumprelu, threshold) - 88usize];
     ["Offset of field: cusae_encode_jumprelu::pre_activations"]
-        [::core::mem::offset_of!(cusae_encode_jumprelu, pre_activations) - 88usize];
+        [::core::mem::offset_of!(cusae_encode_jumprelu, pre_activations) - 96usize];
     ["Offset of field: cusae_encode_jumprelu::longest"]
-        [::core::mem::offset_of!(cusae_encode_jumprelu, longest) - 96usize];
+        [::core::mem::offset_of!(cusae_encode_jumprelu, longest) - 104usize];
     ["Offset of field: cusae_encode_jumprelu::bandwidth"]
-        [::core::mem::offset_of!(cusae_encode_jumprelu, bandwidth) - 104usize];
+        [::core::mem::offset_of!(cusae_encode_jumprelu, bandwidth) - 112usize];
     ["Offset of field: cusae_encode_jumprelu::unused"]
-        [::core::mem::offset_of!(cusae_encode_jumprelu, unused) - 108usize];
+        [::core::mem::offset_of!(cusae_encode_jumprelu, unused) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -627,11 +638,11 @@ pub struct cusae_encode_relu {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_relu"][::core::mem::size_of::<cusae_encode_relu>() - 88usize];
+    ["Size of cusae_encode_relu"][::core::mem::size_of::<cusae_encode_relu>() - 96usize];
     ["Alignment of cusae_encode_relu"][::core::mem::align_of::<cusae_encode_relu>() - 8usize];
     ["Offset of field: cusae_encode_relu::encoder"][::core::mem::offset_of!(cusae_encode_relu, encoder) - 0usize];
-    ["Offset of field: cusae_encode_relu::lists"][::core::mem::offset_of!(cusae_encode_relu, lists) - 48usize];
-    ["Offset of field: cusae_encode_relu::longest"][::core::mem::offset_of!(cusae_encode_relu, longest) - 80usize];
+    ["Offset of field: cusae_encode_relu::lists"][::core::mem::offset_of!(cusae_encode_relu, lists) - 56usize];
+    ["Offset of field: cusae_encode_relu::longest"][::core::mem::offset_of!(cusae_encode_relu, longest) - 88usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -642,14 +653,14 @@ pub struct cusae_encode_relu_dense {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_relu_dense"][::core::mem::size_of::<cusae_encode_relu_dense>() - 64usize];
+    ["Size of cusae_encode_relu_dense"][::core::mem::size_of::<cusae_encode_relu_dense>() - 72usize];
     ["Alignment of cusae_encode_relu_dense"][::core::mem::align_of::<cusae_encode_relu_dense>() - 8usize];
     ["Offset of field: cusae_encode_relu_dense::encoder"]
         [::core::mem::offset_of!(cusae_encode_relu_dense, encoder) - 0usize];
     ["Offset of field: cusae_encode_relu_dense::features"]
-        [::core::mem::offset_of!(cusae_encode_relu_dense, features) - 48usize];
+        [::core::mem::offset_of!(cusae_encode_relu_dense, features) - 56usize];
     ["Offset of field: cusae_encode_relu_dense::counts"]
-        [::core::mem::offset_of!(cusae_encode_relu_dense, counts) - 56usize];
+        [::core::mem::offset_of!(cusae_encode_relu_dense, counts) - 64usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -665,22 +676,22 @@ pub struct cusae_encode_dead_topk {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_encode_dead_topk"][::core::mem::size_of::<cusae_encode_dead_topk>() - 120usize];
+    ["Size of cusae_encode_dead_topk"][::core::mem::size_of::<cusae_encode_dead_topk>() - 128usize];
     ["Alignment of cusae_encode_dead_topk"][::core::mem::align_of::<cusae_encode_dead_topk>() - 8usize];
     ["Offset of field: cusae_encode_dead_topk::encoder"]
         [::core::mem::offset_of!(cusae_encode_dead_topk, encoder) - 0usize];
     ["Offset of field: cusae_encode_dead_topk::lists"]
-        [::core::mem::offset_of!(cusae_encode_dead_topk, lists) - 48usize];
+        [::core::mem::offset_of!(cusae_encode_dead_topk, lists) - 56usize];
     ["Offset of field: cusae_encode_dead_topk::decoder_norm"]
-        [::core::mem::offset_of!(cusae_encode_dead_topk, decoder_norm) - 80usize];
-    ["Offset of field: cusae_encode_dead_topk::dead"][::core::mem::offset_of!(cusae_encode_dead_topk, dead) - 88usize];
+        [::core::mem::offset_of!(cusae_encode_dead_topk, decoder_norm) - 88usize];
+    ["Offset of field: cusae_encode_dead_topk::dead"][::core::mem::offset_of!(cusae_encode_dead_topk, dead) - 96usize];
     ["Offset of field: cusae_encode_dead_topk::n_dead"]
-        [::core::mem::offset_of!(cusae_encode_dead_topk, n_dead) - 96usize];
-    ["Offset of field: cusae_encode_dead_topk::k"][::core::mem::offset_of!(cusae_encode_dead_topk, k) - 104usize];
+        [::core::mem::offset_of!(cusae_encode_dead_topk, n_dead) - 104usize];
+    ["Offset of field: cusae_encode_dead_topk::k"][::core::mem::offset_of!(cusae_encode_dead_topk, k) - 112usize];
     ["Offset of field: cusae_encode_dead_topk::magnitude"]
-        [::core::mem::offset_of!(cusae_encode_dead_topk, magnitude) - 112usize];
+        [::core::mem::offset_of!(cusae_encode_dead_topk, magnitude) - 120usize];
     ["Offset of field: cusae_encode_dead_topk::unused"]
-        [::core::mem::offset_of!(cusae_encode_dead_topk, unused) - 116usize];
+        [::core::mem::offset_of!(cusae_encode_dead_topk, unused) - 124usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1262,24 +1273,24 @@ pub struct cusae_pre_act_loss {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_pre_act_loss"][::core::mem::size_of::<cusae_pre_act_loss>() - 144usize];
+    ["Size of cusae_pre_act_loss"][::core::mem::size_of::<cusae_pre_act_loss>() - 152usize];
     ["Alignment of cusae_pre_act_loss"][::core::mem::align_of::<cusae_pre_act_loss>() - 8usize];
     ["Offset of field: cusae_pre_act_loss::encoder"][::core::mem::offset_of!(cusae_pre_act_loss, encoder) - 0usize];
     ["Offset of field: cusae_pre_act_loss::threshold"]
-        [::core::mem::offset_of!(cusae_pre_act_loss, threshold) - 48usize];
+        [::core::mem::offset_of!(cusae_pre_act_loss, threshold) - 56usize];
     ["Offset of field: cusae_pre_act_loss::decoder_norm"]
-        [::core::mem::offset_of!(cusae_pre_act_loss, decoder_norm) - 56usize];
-    ["Offset of field: cusae_pre_act_loss::w_dec"][::core::mem::offset_of!(cusae_pre_act_loss, w_dec) - 64usize];
-    ["Offset of field: cusae_pre_act_loss::dead"][::core::mem::offset_of!(cusae_pre_act_loss, dead) - 72usize];
-    ["Offset of field: cusae_pre_act_loss::n_dead"][::core::mem::offset_of!(cusae_pre_act_loss, n_dead) - 80usize];
-    ["Offset of field: cusae_pre_act_loss::out"][::core::mem::offset_of!(cusae_pre_act_loss, out) - 88usize];
+        [::core::mem::offset_of!(cusae_pre_act_loss, decoder_norm) - 64usize];
+    ["Offset of field: cusae_pre_act_loss::w_dec"][::core::mem::offset_of!(cusae_pre_act_loss, w_dec) - 72usize];
+    ["Offset of field: cusae_pre_act_loss::dead"][::core::mem::offset_of!(cusae_pre_act_loss, dead) - 80usize];
+    ["Offset of field: cusae_pre_act_loss::n_dead"][::core::mem::offset_of!(cusae_pre_act_loss, n_dead) - 88usize];
+    ["Offset of field: cusae_pre_act_loss::out"][::core::mem::offset_of!(cusae_pre_act_loss, out) - 96usize];
     ["Offset of field: cusae_pre_act_loss::threshold_gradient"]
-        [::core::mem::offset_of!(cusae_pre_act_loss, threshold_gradient) - 120usize];
-    ["Offset of field: cusae_pre_act_loss::loss"][::core::mem::offset_of!(cusae_pre_act_loss, loss) - 128usize];
+        [::core::mem::offset_of!(cusae_pre_act_loss, threshold_gradient) - 128usize];
+    ["Offset of field: cusae_pre_act_loss::loss"][::core::mem::offset_of!(cusae_pre_act_loss, loss) - 136usize];
     ["Offset of field: cusae_pre_act_loss::coefficient"]
-        [::core::mem::offset_of!(cusae_pre_act_loss, coefficient) - 136usize];
+        [::core::mem::offset_of!(cusae_pre_act_loss, coefficient) - 144usize];
     ["Offset of field: cusae_pre_act_loss::gradient_scale"]
-        [::core::mem::offset_of!(cusae_pre_act_loss, gradient_scale) - 140usize];
+        [::core::mem::offset_of!(cusae_pre_act_loss, gradient_scale) - 148usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1425,6 +1436,21 @@ const _: () = {
     ["Offset of field: cusae_scale::len"][::core::mem::offset_of!(cusae_scale, len) - 16usize];
     ["Offset of field: cusae_scale::factor"][::core::mem::offset_of!(cusae_scale, factor) - 24usize];
     ["Offset of field: cusae_scale::unused"][::core::mem::offset_of!(cusae_scale, unused) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_round_bf16 {
+    pub from: *const f32,
+    pub to: *mut u16,
+    pub len: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_round_bf16"][::core::mem::size_of::<cusae_round_bf16>() - 24usize];
+    ["Alignment of cusae_round_bf16"][::core::mem::align_of::<cusae_round_bf16>() - 8usize];
+    ["Offset of field: cusae_round_bf16::from"][::core::mem::offset_of!(cusae_round_bf16, from) - 0usize];
+    ["Offset of field: cusae_round_bf16::to"][::core::mem::offset_of!(cusae_round_bf16, to) - 8usize];
+    ["Offset of field: cusae_round_bf16::len"][::core::mem::offset_of!(cusae_round_bf16, len) - 16usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1751,6 +1777,9 @@ pub struct cusae_table {
     pub scale: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_scale, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
+    pub round_bf16: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_round_bf16, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub find_dead: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_find_dead, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
@@ -1772,7 +1801,7 @@ pub struct cusae_table {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 552usize];
+    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 560usize];
     ["Alignment of cusae_table"][::core::mem::align_of::<cusae_table>() - 8usize];
     ["Offset of field: cusae_table::table_bytes"][::core::mem::offset_of!(cusae_table, table_bytes) - 0usize];
     ["Offset of field: cusae_table::error_text"][::core::mem::offset_of!(cusae_table, error_text) - 8usize];
@@ -1848,10 +1877,11 @@ const _: () = {
     ["Offset of field: cusae_table::adam_sparse"][::core::mem::offset_of!(cusae_table, adam_sparse) - 480usize];
     ["Offset of field: cusae_table::row_norms"][::core::mem::offset_of!(cusae_table, row_norms) - 488usize];
     ["Offset of field: cusae_table::scale"][::core::mem::offset_of!(cusae_table, scale) - 496usize];
-    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 504usize];
-    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 512usize];
-    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 520usize];
-    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 528usize];
-    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 536usize];
-    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 544usize];
+    ["Offset of field: cusae_table::round_bf16"][::core::mem::offset_of!(cusae_table, round_bf16) - 504usize];
+    ["Offset of field: cusae_table::find_dead"][::core::mem::offset_of!(cusae_table, find_dead) - 512usize];
+    ["Offset of field: cusae_table::update_firing"][::core::mem::offset_of!(cusae_table, update_firing) - 520usize];
+    ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 528usize];
+    ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 536usize];
+    ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 544usize];
+    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 552usize];
 };

@@ -1,7 +1,7 @@
 //! The language model's operations: Rust's arguments as C's. What they mean is said in
 //! `backend/lm_ops.rs` and in `cuda/api.h`, whose names they share.
 
-use super::memory::or_null;
+use super::memory::{element_type, operand, or_null};
 use super::*;
 
 pub(super) fn embed(native: &Native, op: Embed<'_, Native>) -> Result<()> {
@@ -55,8 +55,8 @@ fn function(function: ActivationFunction) -> u32 {
 
 pub(super) fn linear(native: &Native, op: Linear<'_, Native>) -> Result<()> {
     let arguments = ffi::cusae_linear {
-        x: op.x.at(),
-        w: op.w.at(),
+        x: operand(op.x),
+        w: operand(op.w),
         bias: or_null(op.bias),
         residual: or_null(op.residual),
         out: op.out.at(),
@@ -65,6 +65,8 @@ pub(super) fn linear(native: &Native, op: Linear<'_, Native>) -> Result<()> {
         d_output: op.d_output as u64,
         w_is_transposed: op.w_is_transposed.into(),
         function: function(op.function),
+        type_: element_type(op.x),
+        unused: 0,
     };
     native.call("linear", |table| table.linear, &arguments)
 }

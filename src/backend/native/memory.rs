@@ -47,6 +47,23 @@ pub(super) fn or_null<T>(buffer: Option<&NativeBuffer<T>>) -> *mut T {
     buffer.map_or(std::ptr::null_mut(), NativeBuffer::at)
 }
 
+/// The address of a product's operand.
+pub(super) fn operand(matrix: Matrix<'_, Native>) -> *const c_void {
+    match matrix {
+        Matrix::F32(buffer) => buffer.start,
+        Matrix::Bf16(buffer) => buffer.start,
+    }
+}
+
+/// The type of a product's operand as `enum cusae_type`.
+pub(super) fn element_type(matrix: Matrix<'_, Native>) -> u32 {
+    if matrix.is_bf16() {
+        ffi::CUSAE_BF16
+    } else {
+        ffi::CUSAE_F32
+    }
+}
+
 /// Memory that nobody has written yet.
 fn uninitialised<T: Element>(native: &Native, len: usize) -> Result<NativeBuffer<T>> {
     let mut start = std::ptr::null_mut();

@@ -279,6 +279,7 @@ impl Backend for Native {
         adam_sparse: AdamSparse => sae_ops::adam_sparse,
         row_norms: RowNorms => sae_ops::row_norms,
         scale: Scale => sae_ops::scale,
+        round_bf16: RoundBf16 => sae_ops::round_bf16,
         find_dead: FindDead => sae_ops::find_dead,
         update_firing: UpdateFiring => sae_ops::update_firing,
         note_non_finite: NoteNonFinite => sae_ops::note_non_finite,

@@ -1,15 +1,16 @@
 //! Arguments of the encoders.
 
 use super::*;
-use crate::backend::{need, require, Backend, Buffer};
+use crate::backend::matrix::need_operands;
+use crate::backend::{need, require, Backend, Buffer, Matrix};
 use crate::error::Result;
 
 /// The encoder's weights and one batch: `h = input · w_encᵀ + b_enc`.
 pub struct Encoder<'a, B: Backend> {
     /// The encoder's input `[B, D]`.
-    pub input: &'a B::Buffer<f32>,
-    /// `[F, D]`.
-    pub w_enc: &'a B::Buffer<f32>,
+    pub input: Matrix<'a, B>,
+    /// `[F, D]`, of the input's type.
+    pub w_enc: Matrix<'a, B>,
     /// `[F]`.
     pub b_enc: &'a B::Buffer<f32>,
     /// Rows (`B`).
@@ -22,8 +23,8 @@ pub struct Encoder<'a, B: Backend> {
 
 impl<B: Backend> Encoder<'_, B> {
     pub(super) fn check(&self, op: &'static str) -> Result<()> {
-        need(op, "input", self.input.len(), self.rows * self.d_in)?;
-        need(op, "w_enc", self.w_enc.len(), self.d_sae * self.d_in)?;
+        let (n, of_weights) = (self.rows * self.d_in, self.d_sae * self.d_in);
+        need_operands(op, [("input", self.input, n), ("w_enc", self.w_enc, of_weights)])?;
         need(op, "b_enc", self.b_enc.len(), self.d_sae)
     }
 }

@@ -109,6 +109,7 @@ impl<B: Backend> PreActLoss<'_, B> {
     pub fn check(&self) -> Result<()> {
         let (op, Encoder { d_in, d_sae, .. }) = ("pre_act_loss", &self.encoder);
         self.encoder.check(op)?;
+        require(op, self.encoder.input.f32().is_some(), || "the operands are bf16, expected f32".into())?;
         need(op, "threshold", self.threshold.len(), *d_sae)?;
         need(op, "decoder_norm", self.decoder_norm.len(), *d_sae)?;
         need(op, "w_dec", self.w_dec.len(), d_sae * d_in)?;

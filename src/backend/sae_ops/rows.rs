@@ -1,6 +1,6 @@
 //! Arguments of the operations on rows of activations: gathering, normalising, norms.
 
-use crate::backend::{need, require, Backend, Buffer};
+use crate::backend::{bf16, need, require, Backend, Buffer};
 use crate::error::Result;
 
 /// `to[i, :] = from[rows[i], :]`.
@@ -138,6 +138,24 @@ impl<B: Backend> Scale<'_, B> {
     pub fn check(&self) -> Result<()> {
         need("scale", "from", self.from.len(), self.len)?;
         need("scale", "to", self.to.len(), self.len)
+    }
+}
+
+/// `to[i] = from[i]` in bf16: to the nearest, ties to the even one; NaN becomes 0x7fff.
+pub struct RoundBf16<'a, B: Backend> {
+    /// `[len]`.
+    pub from: &'a B::Buffer<f32>,
+    /// Elements.
+    pub len: usize,
+    /// Out `[len]`.
+    pub to: &'a mut B::Buffer<bf16>,
+}
+
+impl<B: Backend> RoundBf16<'_, B> {
+    /// Whether the buffers fit the dimensions.
+    pub fn check(&self) -> Result<()> {
+        need("round_bf16", "from", self.from.len(), self.len)?;
+        need("round_bf16", "to", self.to.len(), self.len)
     }
 }
 

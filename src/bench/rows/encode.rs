@@ -7,6 +7,7 @@ use crate::backend::*;
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
         encode_topk(s),
+        encode_topk_bf16(s),
         encode_relu(s),
         encode_batch_topk(s),
         encode_jumprelu(s),
@@ -44,7 +45,8 @@ impl<B: Backend> Operands<B> {
 
     pub(super) fn encoder(&self) -> Encoder<'_, B> {
         let SaeSizes { rows, d_in, d_sae, .. } = self.s;
-        Encoder { input: &self.input, w_enc: &self.w_enc, b_enc: &self.b_enc, rows, d_in, d_sae }
+        let (input, w_enc) = (Matrix::F32(&self.input), Matrix::F32(&self.w_enc));
+        Encoder { input, w_enc, b_enc: &self.b_enc, rows, d_in, d_sae }
     }
 }
 
@@ -63,6 +65,26 @@ pub(super) fn encode_topk<B: Backend>(s: SaeSizes) -> Row<B> {
             let encoder = operands.encoder();
             let (rank, decoder_norm) = (Rank::Value, Some(&norm));
             backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k: s.k, lists: &mut lists })
+        }))
+    })
+}
+
+/// The same with bf16 operands.
+pub(super) fn encode_topk_bf16<B: Backend>(s: SaeSizes) -> Row<B> {
+    let SaeSizes { rows, d_in, d_sae, k, .. } = s;
+    let product = Work { bf16_flops: 2 * (s.batch() * d_sae) as u64, ..Work::default() };
+    let operands = Work::bytes(2 * (s.batch() + s.weights()) + 8 * d_sae);
+    let work = product + operands + Work::bytes(8 * s.entries() + 4 * rows);
+    Row::new("encode_topk_bf16", s.size_k(k), work, move |data| {
+        let input = data.scaled_bf16(s.batch(), 0.0, 1.0)?;
+        let w_enc = data.scaled_bf16(s.weights(), 0.0, 1.0 / (d_in as f32).sqrt())?;
+        let (b_enc, norm) = (data.scaled(d_sae, 0.0, BIAS_DEVIATION)?, data.positive(d_sae)?);
+        let mut lists = data.empty_lists(rows, k)?;
+        Ok(Box::new(move |backend: &B| {
+            let (input, w_enc) = (Matrix::Bf16(&input), Matrix::Bf16(&w_enc));
+            let encoder = Encoder { input, w_enc, b_enc: &b_enc, rows, d_in, d_sae };
+            let (rank, decoder_norm) = (Rank::Value, Some(&norm));
+            backend.encode_topk(EncodeTopk { encoder, rank, decoder_norm, k, lists: &mut lists })
         }))
     })
 }

@@ -10,6 +10,9 @@ pub(super) fn rows<B: Backend>(s: LmSizes) -> Vec<Row<B>> {
         linear(s.rows, [s.d_model, s.d_model], ActivationFunction::Identity, true),
         linear(s.rows, [s.d_model, s.d_mlp()], ActivationFunction::GeluTanh, false),
         linear(s.rows, [s.d_mlp(), s.d_model], ActivationFunction::Identity, true),
+        linear_bf16(s.rows, [s.d_model, s.d_model], ActivationFunction::Identity, true),
+        linear_bf16(s.rows, [s.d_model, s.d_mlp()], ActivationFunction::GeluTanh, false),
+        linear_bf16(s.rows, [s.d_mlp(), s.d_model], ActivationFunction::Identity, true),
         activate(s),
     ];
     rows.extend(s.contexts.iter().flat_map(|&context| attention::rows(s, context)));
@@ -75,22 +78,16 @@ pub(in crate::bench) fn linear<B: Backend>(
     function: ActivationFunction,
     with_residual: bool,
 ) -> Row<B> {
-    let of_residual = if with_residual { 4 * rows * d_output } else { 0 };
-    let work = Work::product(rows, d_input, d_output) + Work::bytes(of_residual);
-    let after = match (function, with_residual) {
-        (ActivationFunction::Identity, false) => String::new(),
-        (ActivationFunction::Identity, true) => " + residual".into(),
-        (function, _) => format!(", {function:?}"),
-    };
-    Row::new("linear", format!("rows {rows}, {d_input} to {d_output}{after}"), work, move |data| {
+    let work = Work::product(rows, d_input, d_output) + of_residual(with_residual, rows * d_output);
+    Row::new("linear", size_of_linear(rows, [d_input, d_output], function, with_residual), work, move |data| {
         let (x, w) = (data.normal(rows * d_input)?, data.scaled(d_input * d_output, 0.0, 0.02)?);
         let bias = data.normal(d_output)?;
         let residual = if with_residual { Some(data.normal(rows * d_output)?) } else { None };
         let mut out = data.zeros(rows * d_output)?;
         Ok(Box::new(move |backend: &B| {
             backend.linear(Linear {
-                x: &x,
-                w: &w,
+                x: Matrix::F32(&x),
+                w: Matrix::F32(&w),
                 w_is_transposed: false,
                 bias: Some(&bias),
                 function,
@@ -102,6 +99,55 @@ pub(in crate::bench) fn linear<B: Backend>(
             })
         }))
     })
+}
+
+/// The same with bf16 operands.
+pub(in crate::bench) fn linear_bf16<B: Backend>(
+    rows: usize,
+    [d_input, d_output]: [usize; 2],
+    function: ActivationFunction,
+    with_residual: bool,
+) -> Row<B> {
+    let work = Work::bf16_product(rows, d_input, d_output) + of_residual(with_residual, rows * d_output);
+    Row::new("linear_bf16", size_of_linear(rows, [d_input, d_output], function, with_residual), work, move |data| {
+        let x = data.scaled_bf16(rows * d_input, 0.0, 1.0)?;
+        let w = data.scaled_bf16(d_input * d_output, 0.0, 0.02)?;
+        let bias = data.normal(d_output)?;
+        let residual = if with_residual { Some(data.normal(rows * d_output)?) } else { None };
+        let mut out = data.zeros(rows * d_output)?;
+        Ok(Box::new(move |backend: &B| {
+            backend.linear(Linear {
+                x: Matrix::Bf16(&x),
+                w: Matrix::Bf16(&w),
+                w_is_transposed: true,
+                bias: Some(&bias),
+                function,
+                residual: residual.as_ref(),
+                rows,
+                d_input,
+                d_output,
+                out: &mut out,
+            })
+        }))
+    })
+}
+
+fn of_residual(with_residual: bool, len: usize) -> Work {
+    Work::bytes(if with_residual { 4 * len } else { 0 })
+}
+
+fn size_of_linear(
+    rows: usize,
+    [d_input, d_output]: [usize; 2],
+    function: ActivationFunction,
+    with_residual: bool,
+) -> String {
+    let after = match (function, with_residual) {
+        (ActivationFunction::Identity, false) => String::new(),
+        (ActivationFunction::Identity, true) => " + residual".into(),
+        (function, _) => format!(", {function:?}"),
+    };
+    format!("rows {rows}, {d_input} to {d_output}{after}")
 }
 
 fn activate<B: Backend>(s: LmSizes) -> Row<B> {

@@ -86,6 +86,14 @@ pub(super) fn scale<B: Backend>(s: SaeSizes) -> Row<B> {
     })
 }
 
+pub(super) fn round_bf16<B: Backend>(s: SaeSizes) -> Row<B> {
+    let len = s.weights();
+    Row::new("round_bf16", format!("{len} numbers"), Work::bytes(6 * len), move |data| {
+        let (from, mut to) = (data.normal(len)?, data.zeros(len)?);
+        Ok(Box::new(move |backend: &B| backend.round_bf16(RoundBf16 { from: &from, len, to: &mut to })))
+    })
+}
+
 pub(super) fn fill<B: Backend>(s: SaeSizes) -> Row<B> {
     Row::new("fill", format!("{} numbers", s.weights()), Work::bytes(4 * s.weights()), move |data| {
         let mut to = data.zeros::<f32>(s.weights())?;

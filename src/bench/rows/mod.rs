@@ -12,7 +12,7 @@ mod matrix;
 mod optimizer;
 mod whole;
 
-pub(super) use lm::linear;
+pub(super) use lm::{linear, linear_bf16};
 
 use super::*;
 

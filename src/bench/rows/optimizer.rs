@@ -11,6 +11,7 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
         listed::adam_sparse(s, s.k),
         matrix::row_norms(s),
         matrix::scale(s),
+        matrix::round_bf16(s),
         lists::find_dead(s),
         lists::update_firing(s),
         lists::update_firing_dense(s),

@@ -123,6 +123,7 @@ fn sae<B: Backend>(backend: &B, s: SaeSizes, architecture: ArchitectureConfig, b
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: Some(1.0),
+        autocast: false,
         // None dies while it is timed.
         dead_feature_window: u32::MAX,
     };

@@ -73,7 +73,7 @@ fn step<B: Backend>(backend: &B, recipe: &Recipe) -> Result<f64> {
 }
 
 fn pass_of_model<B: Backend>(backend: &B, recipe: &Recipe, hooks: &[String]) -> Result<f64> {
-    let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing)?.model;
+    let model = open_model(backend, "model_name", &recipe.model_name, recipe.processing, recipe.autocast_lm)?.model;
     let last = model.last_hook(&hooks.iter().map(String::as_str).collect::<Vec<_>>())?;
     let mut forward = model.forward(recipe.store_batch_size_prompts, recipe.context_size)?;
     let mut random = Random::new(recipe.seed, Stream::Buffer, 0);

@@ -34,6 +34,15 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
             formula: format!("4 bytes * (2 * d_sae {d_sae} * d_in {d_in} + 7 * d_sae)"),
         });
     }
+    if sizes.recipe.autocast {
+        let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
+        parts.push(Part {
+            what: "encoder's operands in bf16",
+            of: Of::Sae,
+            bytes: 2 * (batch + d_sae) * d_in,
+            formula: format!("2 bytes * (batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
+        });
+    }
     if let Source::Model { config, .. } = sizes.source {
         let rows = sizes.buffer_rows();
         parts.push(Part {
@@ -45,6 +54,15 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         parts.extend(language_model(sizes, config));
         if !sizes.recipe.architecture.transcodes() {
             parts.push(evaluation(sizes, config));
+        }
+        if sizes.recipe.autocast_lm {
+            let [layers, d, m] = [config.n_layers, config.d_model, config.d_mlp].map(|size| size as u64);
+            parts.push(Part {
+                what: "language model's maps in bf16",
+                of: Of::Run,
+                bytes: 2 * layers * (4 * d * d + 2 * d * m),
+                formula: format!("2 bytes * {layers} layers * (4 * d_model {d}^2 + 2 * d_model * d_mlp {m})"),
+            });
         }
     }
     parts.push(while_saving(sizes));

@@ -1,6 +1,6 @@
 //! How fast this machine is: a measurement of a fraction of a second.
 
-use crate::backend::{ActivationFunction, Adam, AdamConstants, Backend, Linear, StepScalars};
+use crate::backend::{ActivationFunction, Adam, AdamConstants, Backend, Linear, Matrix, StepScalars};
 use crate::error::Result;
 use serde::Serialize;
 use std::time::Instant;
@@ -38,8 +38,8 @@ fn dense_rate<B: Backend>(backend: &B) -> Result<f64> {
     let mut out = backend.zeros(rows * d_output)?;
     let seconds = best_of_five(|| {
         backend.linear(Linear {
-            x: &x,
-            w: &w,
+            x: Matrix::F32(&x),
+            w: Matrix::F32(&w),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,

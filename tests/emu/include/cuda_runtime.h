@@ -1,7 +1,8 @@
 // cuda_runtime.h of the emulator: the part of CUDA's language and of its runtime that cuda/ uses.
 //
 // A stream only queues; its work is done when somebody waits for it, so a host that reads too early
-// reads old memory. Device number n runs threads in the order of seed n, 0 meaning in order.
+// reads old memory. Device number n runs threads in the order of seed n % 8, 0 meaning in order; devices from 8
+// on have compute capability 8.0, those before them 9.0.
 #pragma once
 #include <chrono>
 #include <cmath>
@@ -112,7 +113,7 @@ constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocat
 
 namespace emu {
 
-constexpr int kDevices = 8;
+constexpr int kDevices = 16, kOrders = 8;
 
 // What this thread has asked of the runtime: see src/lib.rs.
 struct Calls { uint64_t launches, graph_launches, waits, copies_from_host, copies_to_host, allocations, frees; };
@@ -200,12 +201,12 @@ inline cudaError_t cudaSetDevice(int ordinal) {
     return emu::device = ordinal, cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int ordinal) {
-    std::snprintf(out->name, sizeof out->name, "emulator, thread order %d", ordinal);
+    std::snprintf(out->name, sizeof out->name, "emulator, thread order %d", ordinal % emu::kOrders);
     out->totalGlobalMem = size_t(1) << 30;
     return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int) {
-    constexpr int values[] = {9, 0, 1, 1000000, 64, 1 << 20, 227 << 10};
+inline cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int ordinal) {
+    const int values[] = {ordinal < emu::kOrders ? 9 : 8, 0, 2, 1000000, 64, 1 << 20, 227 << 10};
     return *out = values[attribute], cudaSuccess;
 }
 inline cudaError_t cudaDriverGetVersion(int* out) { return *out = 13000, cudaSuccess; }
@@ -289,7 +290,7 @@ inline cudaError_t cudaFreeHost(void* host) { return std::free(host), cudaSucces
 
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
     *out = new emu::Stream;
-    (*out)->order = uint64_t(emu::device);
+    (*out)->order = uint64_t(emu::device % emu::kOrders);
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emu::calls.waits++, emu::run_queue(*stream); }

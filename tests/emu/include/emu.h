@@ -85,6 +85,14 @@ inline size_t first_unguarded(const unsigned char* from, size_t bytes) {
 
 struct Block;
 
+// A warpgroup's product as a lane has it: what it adds to, and what of.
+struct Product {
+    float* d;
+    int columns;
+    uint64_t a, b;  // descriptors
+    int group;
+};
+
 struct Fiber {
     Context context;
     char* stack = nullptr;
@@ -93,6 +101,8 @@ struct Fiber {
     Block* block = nullptr;
     bool started = false, done = false;
     int copy_groups = 0;                // cp.async groups committed
+    std::vector<Product> products;      // of its warpgroup that nobody has waited for
+    int product_groups = 0;             // wgmma groups committed
     bool (*poll)(void*) = nullptr;      // what it waits for, where nobody wakes it
     void* poll_argument = nullptr;
     void* fake_stack = nullptr;         // AddressSanitizer's
@@ -411,7 +421,8 @@ inline void run_cluster(Machine& m, unsigned first) {
         fiber.flat = int(t);
         fiber.block = &m.blocks[i / threads];
         fiber.started = fiber.done = false;
-        fiber.copy_groups = 0;
+        fiber.copy_groups = fiber.product_groups = 0;
+        fiber.products.clear();
         m.ready.push_back(&fiber);
     }
     run_fibers(m);
@@ -549,6 +560,61 @@ inline uint32_t ballot(uint32_t mask, bool predicate) {
             if (mask >> lane & 1) static_cast<Slot*>(in[lane])->out = votes;
     });
     return slot.out;
+}
+
+// ---- Products of a warpgroup (wgmma) ------------------------------------------------------------------
+//
+// They are done as late as may be: when their lanes wait for them.
+
+inline void start_product(float* d, int columns, uint64_t a, uint64_t b) {
+    Fiber& fiber = *self->current;
+    fiber.products.push_back({d, columns, a, b, fiber.product_groups});
+}
+
+// Element k of a line of a tile, whose lines have 128 bytes swizzled by 128, by its descriptor.
+inline float tile_element(const Block& block, uint64_t descriptor, int line, int k) {
+    const size_t start = (descriptor & 0x3fff) << 4, eight_lines = (descriptor >> 32 & 0x3fff) << 4;
+    size_t at = start + size_t(line) / 8 * eight_lines + size_t(line) % 8 * 128 + size_t(k) * 2;
+    at ^= (at >> 7 & 7) << 4;
+    uint16_t half;
+    std::memcpy(&half, block.shared + at, 2);
+    const uint32_t bits = uint32_t(half) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+// The oldest product of a warpgroup's lanes: d[64, columns] += a[64, 16] b[columns, 16]T.
+inline void multiply(const Block& block, void** lanes) {
+    const Product first = static_cast<Fiber*>(lanes[0])->products.front();
+    float a[64][16], b[256][16];
+    for (int k = 0; k < 16; k++) {
+        for (int line = 0; line < 64; line++) a[line][k] = tile_element(block, first.a, line, k);
+        for (int line = 0; line < first.columns; line++) b[line][k] = tile_element(block, first.b, line, k);
+    }
+    for (int lane = 0; lane < 128; lane++) {
+        Fiber& fiber = *static_cast<Fiber*>(lanes[lane]);
+        if (fiber.products.empty()) fail("lanes of one warpgroup wait for different products");
+        const Product mine = fiber.products.front();
+        if (mine.a != first.a || mine.b != first.b) fail("lanes of one warpgroup wait for different products");
+        for (int i = 0; i < first.columns / 2; i++) {
+            const int row = lane / 32 * 16 + lane % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            for (int k = 0; k < 16; k++) mine.d[i] += a[row][k] * b[column][k];
+        }
+        fiber.products.erase(fiber.products.begin());
+    }
+}
+
+// wgmma.wait_group: all but the newest `keep` groups are done.
+inline void products_wait(int keep) {
+    Fiber& fiber = *self->current;
+    Block& block = *fiber.block;
+    const dim3 size = self->launch->block;
+    const size_t warps = (size_t(size.x) * size.y * size.z + 31) / 32;
+    collective(block.warps[warps + size_t(fiber.flat) / 128], fiber.flat % 128, 128, ~0u, 12, &fiber, [&](void** lanes) {
+        const Fiber& first = *static_cast<Fiber*>(lanes[0]);
+        while (!first.products.empty() && first.products.front().group < first.product_groups - keep) multiply(block, lanes);
+    });
 }
 
 inline int lane() { return self->current->flat % 32; }

@@ -2,16 +2,18 @@
 
 use super::super::*;
 use super::*;
-use crate::backend::native::memory::or_null;
+use crate::backend::native::memory::{element_type, operand, or_null};
 
 pub(super) fn encoder(encoder: &Encoder<'_, Native>) -> ffi::cusae_encoder {
     ffi::cusae_encoder {
-        input: encoder.input.at(),
-        w_enc: encoder.w_enc.at(),
+        input: operand(encoder.input),
+        w_enc: operand(encoder.w_enc),
         b_enc: encoder.b_enc.at(),
         rows: encoder.rows as u64,
         d_in: encoder.d_in as u64,
         d_sae: encoder.d_sae as u64,
+        type_: element_type(encoder.input),
+        unused: 0,
     }
 }
 

@@ -65,6 +65,11 @@ pub(in super::super) fn scale(native: &Native, op: Scale<'_, Native>) -> Result<
     native.call("scale", |table| table.scale, &arguments)
 }
 
+pub(in super::super) fn round_bf16(native: &Native, op: RoundBf16<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_round_bf16 { from: op.from.at(), to: op.to.at().cast(), len: op.len as u64 };
+    native.call("round_bf16", |table| table.round_bf16, &arguments)
+}
+
 pub(in super::super) fn row_variance(native: &Native, op: RowVariance<'_, Native>) -> Result<()> {
     let arguments = ffi::cusae_row_variance {
         x: op.x.at(),
