@@ -32,6 +32,8 @@ WORK = ROOT / "target" / "mutations"
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off", f"-I{INCLUDE}", f"-I{CUDA}", f"-I{WORK}"]
 # What these hold is no kernel, and tests/emulator.rs is about the emulator itself.
 WITHOUT_KERNELS = {"device.cuh", "runtime.cu"}
+# Has no operation of its own: whoever multiplies bf16 calls it.
+HOPPER = "gemm_sm90.cu"
 SECONDS = 120  # that a test may take: one that hangs has noticed, too
 
 # Statements whose absence a test must notice.
@@ -93,11 +95,14 @@ def read_list(chosen):
 
 
 def includes(name):
-    """A file of cuda/ and all it includes, what is included first."""
+    """A file of cuda/ and all it includes and calls, what is included first."""
     order = []
     for inner in re.findall(r'^#include "(\w+\.cuh)"', (CUDA / name).read_text(), re.M):
         order += [file for file in includes(inner) if file not in order]
-    return [file for file in order if file != "device.cuh"] + [name]
+    order = [file for file in order if file != "device.cuh"] + [name]
+    if name.endswith(".cu") and name != HOPPER and "gemm_bf16.cuh" in order:
+        order += [file for file in includes(HOPPER) if file not in order]
+    return order
 
 
 def body(name, text):
@@ -159,7 +164,7 @@ def build(mutants, jobs):
     flags = FLAGS + (["-mfma"] if " fma " in pathlib.Path("/proc/cpuinfo").read_text() else [])
     (WORK / "emulator.h").write_text("#include <cstdint>\n#include <cuda_bf16.h>\n#include <cuda_runtime.h>\n")
     compiler(*flags, "-x", "c++-header", WORK / "emulator.h", "-o", WORK / "emulator.h.gch")
-    units = sorted(path.name for path in CUDA.glob("*.cu") if path.name not in WITHOUT_KERNELS)
+    units = sorted(path.name for path in CUDA.glob("*.cu") if path.name not in WITHOUT_KERNELS | {HOPPER})
     texts = {"choice.cpp": choice(units, mutants), "runtime.cpp": (CUDA / "runtime.cu").read_text()}
     for unit in units:
         for changed in includes(unit):

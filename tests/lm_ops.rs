@@ -172,8 +172,8 @@ fn linear_applies_bias_function_and_residual_in_that_order() {
         let found = same_for_any_number_of_threads(|| {
             let mut out = vec![0.0; m * n];
             let op = Linear::<Cpu> {
-                x: &x,
-                w: &w,
+                x: Matrix::F32(&x),
+                w: Matrix::F32(&w),
                 w_is_transposed,
                 bias: Some(&bias),
                 function: ActivationFunction::Relu,
