@@ -114,7 +114,8 @@ def body(name, text):
 def program_text(unit, changed, mutants):
     """`unit`.cu with these mutants of `changed`, which is the file itself or one it includes."""
     order = includes(unit)
-    at = order.index(changed)
+    # What gemm_bf16.cuh declares is defined in a file after it: both are of one namespace.
+    at = min(order.index(file) for file in (changed, "gemm_bf16.cuh") if file in order)
     unchanged = {file: (CUDA / file).read_text() for file in order}
     text = ['#include "device.cuh"\n'] + [body(file, unchanged[file]) for file in order[:at]]
     versions = [(mutant.number, mutant.text) for mutant in mutants]
