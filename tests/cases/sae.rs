@@ -546,7 +546,7 @@ impl Case for RoundBf16Case {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let bits = [0x3f80_8000, 0x3f81_8000, 0x7f7f_ffff, 0x0000_8001, 0x8000_8000, 0x7f80_0001, 0xff80_0000u32];
         let rare = bits.map(f32::from_bits);
-        let from: Vec<f32> = rare.into_iter().cycle().zip(values(1, self.len)).map(|(a, b)| [a, b]).flatten().collect();
+        let from: Vec<f32> = rare.into_iter().cycle().zip(values(1, self.len)).flat_map(|(a, b)| [a, b]).collect();
         let (from, mut to) = (backend.upload(&from[..self.len])?, unwritten(backend, self.len + 3)?);
         backend.round_bf16(RoundBf16 { from: &from, len: self.len, to: &mut to })?;
         let mut outputs = Outputs::default();
