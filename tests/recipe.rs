@@ -196,6 +196,10 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
             "architecture = \"standard\"\nl1_coefficient = 0\ntarget_l0 = 20",
             "l1_coefficient: found 0, expected more than 0 with target_l0",
         ),
+        (
+            "architecture = \"matching_pursuit\"\nautocast = true",
+            "autocast: found true, expected false for architecture matching_pursuit, which has no encoder",
+        ),
         ("topk_threshold_lr = 1.5", "topk_threshold_lr: found 1.5, expected from 0 to 1"),
         (
             "architecture = \"jumprelu\"\njumprelu_sparsity_loss_mode = \"quadratic\"",

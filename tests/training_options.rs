@@ -37,6 +37,7 @@ fn standard(decoder_init_norm: f32) -> TrainingSae<Cpu> {
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: None,
+        autocast: false,
         dead_feature_window: 5,
     };
     let weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(decoder_init_norm), 1);

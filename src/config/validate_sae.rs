@@ -18,6 +18,10 @@ impl Recipe {
         self.validate_jumprelu()?;
         self.validate_transcoder()?;
         self.validate_b_dec()?;
+        let kind = self.architecture;
+        require("autocast", !self.autocast || kind != Architecture::MatchingPursuit, || {
+            format!("found true, expected false for architecture {kind}, which has no encoder")
+        })?;
         not_negative("residual_threshold", self.residual_threshold)?;
         at_least_one("max_iterations", self.max_iterations.unwrap_or(1))?;
         self.validate_target()?;

@@ -56,7 +56,7 @@ impl<B: Backend> TrainingSae<B> {
         let mut since_fired = backend.download(&self.firing.since_fired)?;
         dead[..n].iter().for_each(|&latent| since_fired[latent as usize] = 0);
         backend.write(&mut self.firing.since_fired, 0, &since_fired)?;
-        self.refresh_decoder_norm()?;
+        self.parameters_changed()?;
         Ok(n)
     }
 
