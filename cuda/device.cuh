@@ -15,7 +15,7 @@
 #else
 #define CUSAE_NS cusae_emu
 #define CUSAE_NAME(name) cusae_emu_##name
-#define CUSAE_SCRATCH_LIMIT (48 << 10)
+#define CUSAE_SCRATCH_LIMIT (emu::counting ? 512 << 20 : 48 << 10)
 #endif
 
 // CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) { ... } defines an operation.
@@ -44,7 +44,7 @@ using bf16 = __nv_bfloat16;
 
 // Bytes of scratch memory that an operation may take at once where it can work in parts; little in
 // the emulator, so that tests see several parts.
-constexpr uint64_t kScratchLimit = CUSAE_SCRATCH_LIMIT;
+inline uint64_t scratch_limit() { return CUSAE_SCRATCH_LIMIT; }
 
 // ---- The host's side -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@
 //           are found by radix select, 11 bits at a time. No case is special: where k exceeds the
 //           number of groups the bound lets every group through, and the row is radix selected
 //   moves   the product's, 4 bytes a pre-activation out; then 4·F/64 + about 5·64·4·k a row, mostly in
-//           L1; rows are taken in chunks whose h fits kScratchLimit
+//           L1; rows are taken in chunks whose h fits scratch_limit()
 //   exact   the set that a stable sort by descending key gives, for every k: ties go to the smaller
 //           latent, 0 and -0 tie. Never selected: NaN, -inf, and with encode_topk keys that are not
 //           positive. The same bits on every run
@@ -41,9 +41,9 @@ template <class Order> __global__ void __launch_bounds__(kThreads) select_kernel
 
 // ---- The host's side -----------------------------------------------------------------------------------
 
-// As many rows as kScratchLimit allows, whole tiles of them where it allows one.
+// As many rows as scratch_limit() allows, whole tiles of them where it allows one.
 static uint64_t chunk_rows(uint64_t rows, uint64_t bytes_of_row) {
-    const uint64_t fit = max(kScratchLimit / max(bytes_of_row, uint64_t(1)), uint64_t(1));
+    const uint64_t fit = max(scratch_limit() / max(bytes_of_row, uint64_t(1)), uint64_t(1));
     return min(rows, fit > kGemmRows ? fit / kGemmRows * kGemmRows : fit);
 }
 

@@ -15,17 +15,23 @@ const LOG_FREQUENCY_DEVIATION: f32 = 1.5;
 /// Values that one parallel task makes.
 const CHUNK: usize = 1 << 14;
 
-/// Makes buffers on a device and counts their bytes; or only counts, and gives empty buffers.
+/// Makes buffers on a device and counts their bytes; or only counts, and gives empty buffers; or makes
+/// buffers of zeros, whatever they are for.
 pub struct Data<'a, B: Backend> {
     backend: &'a B,
     counts_only: bool,
+    zeros_only: bool,
     bytes: u64,
     made: u32,
 }
 
 impl<'a, B: Backend> Data<'a, B> {
     pub(super) fn new(backend: &'a B) -> Self {
-        Data { backend, counts_only: false, bytes: 0, made: 0 }
+        Data { backend, counts_only: false, zeros_only: false, bytes: 0, made: 0 }
+    }
+
+    pub(super) fn of_zeros(backend: &'a B) -> Self {
+        Data { zeros_only: true, ..Data::new(backend) }
     }
 
     pub(super) fn counting(backend: &'a B) -> Self {
@@ -48,6 +54,9 @@ impl<'a, B: Backend> Data<'a, B> {
 
     /// A buffer of values that come of a seed.
     fn buffer<T: Element>(&mut self, len: usize, values: impl FnOnce(u32) -> Vec<T>) -> Result<B::Buffer<T>> {
+        if self.zeros_only {
+            return self.zeros(len);
+        }
         let seed = self.made;
         let made = self.made(len * size_of::<T>(), |backend| backend.upload(&values(seed)))?;
         made.map_or_else(|| self.backend.zeros(0), Ok)

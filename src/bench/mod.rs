@@ -132,6 +132,11 @@ impl<B: Backend> Row<B> {
         Ok(data.bytes())
     }
 
+    /// Makes buffers of its data's sizes, all zero: to count launches, not to time.
+    pub fn prepare_zeros(&self, backend: &B) -> Result<Run<B>> {
+        (self.prepare)(&mut Data::of_zeros(backend))
+    }
+
     /// Makes its data.
     pub fn prepare(&self, backend: &B) -> Result<Run<B>> {
         (self.prepare)(&mut Data::new(backend))

@@ -119,6 +119,11 @@ constexpr int kDevices = 16, kOrders = 8;
 struct Calls { uint64_t launches, graph_launches, waits, copies_from_host, copies_to_host, allocations, frees; };
 inline thread_local Calls calls{};
 
+// While this thread only counts, launches are noted and nothing is done: memory is an address alone.
+struct Launched { uint32_t grid[3], threads; uint64_t shared_bytes; };
+inline thread_local bool counting = false;
+inline thread_local std::vector<Launched> launched;
+
 struct Stream {
     uint64_t order = 0;
     std::vector<std::function<int()>> queue;
@@ -263,6 +268,7 @@ inline void explain_segmentation_faults() {
 
 inline cudaError_t cudaMalloc(void** out, size_t bytes) {
     emu::calls.allocations++;
+    if (emu::counting) return *out = reinterpret_cast<void*>(uintptr_t(1) << 40), cudaSuccess;
 #if !defined(__SANITIZE_ADDRESS__)
     emu::explain_segmentation_faults();
 #endif
@@ -275,6 +281,7 @@ inline cudaError_t cudaMalloc(void** out, size_t bytes) {
 inline cudaError_t cudaFree(void* at) {
     if (!at) return cudaSuccess;
     emu::calls.frees++;
+    if (emu::counting) return cudaSuccess;
     std::lock_guard<std::mutex> lock(emu::memory_mutex);
     const auto found = emu::memory.find(at);
     if (found == emu::memory.end()) return cudaErrorInvalidValue;
@@ -301,12 +308,12 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 // CUDA takes a null pointer where there are no bytes; memset and memcpy do not.
 inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t stream) {
-    if (bytes == 0) return cudaSuccess;
+    if (bytes == 0 || emu::counting) return cudaSuccess;
     stream->queue.push_back([=] { return std::memset(to, byte, bytes), cudaSuccess; });
     return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
-    if (bytes == 0) return cudaSuccess;
+    if (bytes == 0 || emu::counting) return cudaSuccess;
     emu::calls.copies_from_host += kind == cudaMemcpyHostToDevice;
     emu::calls.copies_to_host += kind == cudaMemcpyDeviceToHost;
     if (kind == cudaMemcpyHostToDevice) {  // the source may change as soon as this returns
@@ -383,6 +390,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     if (!emu::shared_allowed(reinterpret_cast<const void*>(kernel), shared_bytes)) return cudaErrorInvalidConfiguration;
     const uint64_t order = config->stream->order;
     emu::calls.launches++;
+    if (emu::counting) {
+        emu::launched.push_back({{grid.x, grid.y, grid.z}, threads, shared_bytes});
+        return cudaSuccess;
+    }
     config->stream->queue.push_back([=] {
         std::tuple<P...> packed(arguments...);
         struct Call { void (*kernel)(P...); std::tuple<P...>* arguments; } call{kernel, &packed};

@@ -2,3 +2,14 @@
 #include "cuda_runtime.h"
 
 extern "C" emu::Calls cusae_emu_calls() { return emu::calls; }
+
+extern "C" void cusae_emu_count_only(bool counting) {
+    emu::counting = counting;
+    emu::launched.clear();
+}
+
+// The number of launches noted; `out`, where given, gets as many.
+extern "C" size_t cusae_emu_launched(emu::Launched* out) {
+    if (out) std::copy(emu::launched.begin(), emu::launched.end(), out);
+    return emu::launched.size();
+}

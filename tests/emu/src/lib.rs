@@ -8,6 +8,8 @@ type Table = unsafe extern "C" fn() -> *const c_void;
 unsafe extern "C" {
     fn cusae_emu_table() -> *const c_void;
     fn cusae_emu_calls() -> Calls;
+    fn cusae_emu_count_only(counting: bool);
+    fn cusae_emu_launched(out: *mut Launched) -> usize;
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
@@ -62,4 +64,49 @@ pub struct Calls {
 pub fn calls() -> Calls {
     // SAFETY: the function takes nothing; the struct is that of include/cuda_runtime.h.
     unsafe { cusae_emu_calls() }
+}
+
+/// A kernel's launch, as it was asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Launched {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Shared memory of a block in bytes.
+    pub shared_bytes: u64,
+}
+
+/// As long as it lives, this thread's launches are only noted, and its memory is no memory.
+pub struct CountOnly(());
+
+impl CountOnly {
+    /// Starts.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> CountOnly {
+        // SAFETY: the function sets a flag of this thread's.
+        unsafe { cusae_emu_count_only(true) };
+        CountOnly(())
+    }
+
+    /// The launches since the last call.
+    pub fn take(&self) -> Vec<Launched> {
+        // SAFETY: without a place to write, the function only counts.
+        let n = unsafe { cusae_emu_launched(std::ptr::null_mut()) };
+        let mut launched = vec![Launched::default(); n];
+        // SAFETY: there is room for all; the struct is that of include/cuda_runtime.h.
+        unsafe {
+            cusae_emu_launched(launched.as_mut_ptr());
+            cusae_emu_count_only(true);
+        }
+        launched
+    }
+}
+
+impl Drop for CountOnly {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { cusae_emu_count_only(false) };
+    }
 }
