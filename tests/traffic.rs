@@ -4,7 +4,8 @@
 //! in the emulator, which only notes the launches. From their grids follow the products that the tiles
 //! multiply and the bytes that they read through L2; the bytes of memory are those of the contracts'
 //! `moves` lines, as the bench has them. Divided by what an H200 can do they give the least time the
-//! launches can take, which stands beside the floor of the operation itself.
+//! launches can take, which stands beside the floor of the operation itself. Products of bf16 operands stand
+//! there twice: as Hopper (sm_90a) does them, and as the portable kernels (sm_80).
 
 use cusae::backend::Native;
 use cusae::bench::{table, Row, SaeSizes, Sizes, Work};
@@ -15,17 +16,22 @@ use cusae_emu::{CountOnly, Launched};
 const MEMORY: f64 = 4.3e12;
 const L2: f64 = 6e12;
 const TENSOR: f64 = 790e12;
-/// In f32: 132 multiprocessors with 128 fused multiplications and additions each, at 1.98 GHz.
-const F32: f64 = 132.0 * 128.0 * 2.0 * 1.98e9;
+const MULTIPROCESSORS: u64 = 132;
+/// In f32: 128 fused multiplications and additions of each multiprocessor, at 1.98 GHz.
+const F32: f64 = MULTIPROCESSORS as f64 * 128.0 * 2.0 * 1.98e9;
+
+/// The emulator's devices of compute capability 9.0 and 8.0.
+const CARDS: [(&str, usize); 2] = [("sm_90a", 0), ("sm_80", 8)];
 
 /// A tile of gemm.cuh: rows, columns, and what it reads for each element of depth.
 const TILE: [u64; 2] = [128, 64];
 const TILE_BYTES: u64 = 4 * (TILE[0] + TILE[1]);
 
-/// Floating-point operations of products, and bytes through L2.
+/// Floating-point operations of products, of f32 and of bf16, and bytes through L2.
 #[derive(Default)]
 struct Counted {
     flops: u64,
+    bf16_flops: u64,
     l2: u64,
 }
 
@@ -34,20 +40,33 @@ impl Counted {
     fn tiles(launch: &Launched, tiles: u64, depth: u64) -> Counted {
         assert_eq!(launch.threads, 128, "these are not the tiles of gemm.cuh");
         let tiles = tiles * launch.grid.iter().map(|&blocks| u64::from(blocks)).product::<u64>();
-        Counted { flops: 2 * tiles * TILE[0] * TILE[1] * depth, l2: tiles * TILE_BYTES * depth }
+        Counted { flops: 2 * tiles * TILE[0] * TILE[1] * depth, l2: tiles * TILE_BYTES * depth, bf16_flops: 0 }
+    }
+
+    /// The tiles of gemm_bf16.cuh, one to a block, or of gemm_sm90.cu, whose blocks walk over them.
+    fn bf16_tiles(launch: &Launched, rows: u64, columns: u64, depth: u64) -> Counted {
+        let width = if launch.threads == 288 { 192 } else { 128 };
+        let tiles = rows.div_ceil(128) * columns.div_ceil(width);
+        let blocks = launch.grid.iter().map(|&blocks| u64::from(blocks)).product::<u64>();
+        assert_eq!(blocks, if width == 192 { tiles.min(MULTIPROCESSORS) } else { tiles }, "{launch:?}");
+        Counted { flops: 0, bf16_flops: 2 * tiles * 128 * width * depth, l2: 2 * tiles * (128 + width) * depth }
     }
 
     /// As many blocks have work as there are `part`s in all of them.
     fn part(self, part: f64) -> Counted {
         let of = |all: u64| (all as f64 * part).round() as u64;
-        Counted { flops: of(self.flops), l2: of(self.l2) }
+        Counted { flops: of(self.flops), bf16_flops: of(self.bf16_flops), l2: of(self.l2) }
     }
 }
 
 impl std::ops::Add for Counted {
     type Output = Counted;
     fn add(self, other: Counted) -> Counted {
-        Counted { flops: self.flops + other.flops, l2: self.l2 + other.l2 }
+        Counted {
+            flops: self.flops + other.flops,
+            bf16_flops: self.bf16_flops + other.bf16_flops,
+            l2: self.l2 + other.l2,
+        }
     }
 }
 
@@ -57,7 +76,7 @@ fn counted(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> Counted {
     let (rows, d_in, d_sae) = (rows as u64, d_in as u64, d_sae as u64);
     let lm = sizes.lm.unwrap();
     let (d_model, d_head) = (lm.d_model as u64, lm.d_head() as u64);
-    let Work { flops, bytes } = row.work();
+    let Work { flops, bf16_flops, bytes } = row.work();
     // Of `rows 4096, T 128, 12 heads of 64`.
     let context = || row.size.split(", T ").nth(1).and_then(|text| text.split(',').next()?.parse().ok()).unwrap();
     // Of each tile of 128 queries the keys up to its end, in tiles of 64.
@@ -72,12 +91,20 @@ fn counted(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> Counted {
             let blocks: u64 = launches[0].grid.iter().map(|&n| u64::from(n)).product();
             Counted::tiles(&launches[0], 1, flops.div_ceil(2 * blocks * TILE[0] * TILE[1]))
         }
+        // Of `rows 4096, 768 to 3072, GeluTanh`.
+        "linear_bf16" => {
+            let numbers = row.size.split(|c: char| !c.is_ascii_digit()).filter_map(|text| text.parse().ok());
+            let [rows, depth, columns] = numbers.take(3).collect::<Vec<u64>>()[..] else { panic!("{}", row.size) };
+            Counted::bf16_tiles(&launches[0], rows, columns, depth)
+        }
+        "encode_topk_bf16" => Counted::bf16_tiles(&launches[0], rows, d_sae, d_in),
         "encode_topk" | "encode_relu" | "encode_jumprelu" | "encode_batch_topk" | "encode_relu_dense" => {
             Counted::tiles(&launches[0], 1, d_in)
         }
         "encode_dead_topk" => Counted::tiles(&launches[0], 1, d_in).part(dead),
         "pre_act_loss" => {
-            Counted::tiles(&launches[0], 1, d_in).part(dead) + Counted { flops: 0, l2: (bytes as f64 * dead) as u64 }
+            Counted::tiles(&launches[0], 1, d_in).part(dead)
+                + Counted { l2: (bytes as f64 * dead) as u64, ..Counted::default() }
         }
         "decode_dense" => Counted::tiles(&launches[0], 1, d_sae) + Counted::tiles(&launches[2], 1, d_in),
         "gradient_dense" => Counted::tiles(&launches[2], 1, rows) + Counted::tiles(&launches[3], 1, rows),
@@ -90,12 +117,12 @@ fn counted(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> Counted {
         // Scores and their product with the values, 64 columns of a head at once.
         "attention" => {
             let scores = Counted::tiles(&launches[0], 1, d_head);
-            let values = Counted { flops: scores.flops, l2: scores.l2 / 3 };
+            let values = Counted { l2: scores.l2 / 3, ..Counted::tiles(&launches[0], 1, d_head) };
             (scores + values).part(key_tiles(context()))
         }
         "attention_pattern" => Counted::tiles(&launches[0], 1, d_head).part(key_tiles(context())),
         "attention_mix" => Counted::tiles(&launches[0], 1, context()),
-        _ => Counted { flops, l2: bytes },
+        _ => Counted { flops, bf16_flops, l2: bytes },
     }
 }
 
@@ -116,18 +143,21 @@ fn in_words(launches: &[Launched]) -> String {
     words.into_iter().map(times).collect::<Vec<_>>().join(", ")
 }
 
-fn line(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> String {
-    let Counted { flops, l2 } = counted(row, launches, sizes);
-    let Work { flops: least_flops, bytes } = row.work();
+fn line(row: &Row<Native>, card: &str, launches: &[Launched], sizes: &Sizes) -> String {
+    let Counted { flops, bf16_flops, l2 } = counted(row, launches, sizes);
+    let work = row.work();
+    let (least_flops, bytes) = (work.flops + work.bf16_flops, work.bytes);
     let l2 = l2.max(bytes);
-    let bounds = [("products", flops as f64 / F32), ("L2", l2 as f64 / L2), ("memory", bytes as f64 / MEMORY)];
+    let products = flops as f64 / F32 + bf16_flops as f64 / TENSOR;
+    let bounds = [("products", products), ("L2", l2 as f64 / L2), ("memory", bytes as f64 / MEMORY)];
     let (bound, seconds) = bounds.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let floor = (least_flops as f64 / TENSOR).max(bytes as f64 / MEMORY);
     format!(
-        "{:<22} {:<38} {:>9.2} {:>9.1} {:>9.1} {:>9.1} {:<9} {:>8.1}  {}\n",
+        "{:<22} {:<40} {:<6} {:>9.2} {:>9.1} {:>9.1} {:>9.1} {:<9} {:>8.1}  {}\n",
         row.operation,
         row.size,
-        flops as f64 / 1e9,
+        card,
+        (flops + bf16_flops) as f64 / 1e9,
         l2 as f64 / 1e6,
         bytes as f64 / 1e6,
         1e6 * seconds,
@@ -140,26 +170,30 @@ fn line(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> String {
 fn traffic() -> String {
     let mut text = format!(
         "# Counted from the kernels' own launches by tests/traffic.rs, not measured: UPDATE_TRAFFIC=1 cargo test --test traffic.\n\
-         # at least: the longest of products at {:.1} TFLOP/s (f32), L2 at {} TB/s and memory at {} TB/s.\n\
-         # floor: the operation's own products at {} TFLOP/s (bfloat16), or its bytes of memory.\n\
+         # at least: the longest of products at {:.1} TFLOP/s (f32) or {:.0} (bf16), L2 at {} TB/s and memory at {} TB/s.\n\
+         # floor: the operation's own products at {} TFLOP/s (bf16), or its bytes of memory.\n\
          # Rows that a list gathers count as memory each time, though most come from L2.\n\
-         {:<22} {:<38} {:>9} {:>9} {:>9} {:>9} {:<9} {:>8}  {}\n",
-        F32 / 1e12, L2 / 1e12, MEMORY / 1e12, TENSOR / 1e12,
-        "operation", "size", "GFLOP", "L2 MB", "memory MB", "at least", "us, of", "floor us", "blocks x threads / KiB shared"
+         {:<22} {:<40} {:<6} {:>9} {:>9} {:>9} {:>9} {:<9} {:>8}  {}\n",
+        F32 / 1e12, TENSOR / 1e12, L2 / 1e12, MEMORY / 1e12, TENSOR / 1e12,
+        "operation", "size", "card", "GFLOP", "L2 MB", "memory MB", "at least", "us, of", "floor us", "blocks x threads / KiB shared"
     );
+    let count = CountOnly::new();
     // SAFETY: the emulator's table is complete and constant.
-    let device = unsafe { Native::from_table(cusae_emu::table(), 0) }.unwrap();
+    let devices =
+        CARDS.map(|(card, ordinal)| (card, unsafe { Native::from_table(cusae_emu::table(), ordinal) }.unwrap()));
     for row in table::<Native>(&Sizes::GPT2) {
         // Whole steps consist of several operations.
         if row.parts.len() > 1 {
             continue;
         }
-        let count = CountOnly::new();
-        let mut run = row.prepare_zeros(&device).unwrap();
-        count.take();
-        run(&device).unwrap_or_else(|error| panic!("{}: {error}", row.operation));
-        text += &line(&row, &count.take(), &Sizes::GPT2);
-        drop(run);
+        let cards = if row.work().bf16_flops > 0 { &devices[..] } else { &devices[..1] };
+        for (card, device) in cards {
+            let mut run = row.prepare_zeros(device).unwrap();
+            count.take();
+            run(device).unwrap_or_else(|error| panic!("{}: {error}", row.operation));
+            let card = if cards.len() > 1 { card } else { "any" };
+            text += &line(&row, card, &count.take(), &Sizes::GPT2);
+        }
     }
     text
 }

@@ -119,7 +119,8 @@ constexpr int kDevices = 16, kOrders = 8;
 struct Calls { uint64_t launches, graph_launches, waits, copies_from_host, copies_to_host, allocations, frees; };
 inline thread_local Calls calls{};
 
-// While this thread only counts, launches are noted and nothing is done: memory is an address alone.
+// While this thread only counts, launches are noted and nothing is done: memory is an address alone,
+// and devices have an H200's multiprocessors.
 struct Launched { uint32_t grid[3], threads; uint64_t shared_bytes; };
 inline thread_local bool counting = false;
 inline thread_local std::vector<Launched> launched;
@@ -211,7 +212,7 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int ordinal) {
     return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int ordinal) {
-    const int values[] = {ordinal < emu::kOrders ? 9 : 8, 0, 2, 1000000, 64, 1 << 20, 227 << 10};
+    const int values[] = {ordinal < emu::kOrders ? 9 : 8, 0, emu::counting ? 132 : 2, 1000000, 64, 1 << 20, 227 << 10};
     return *out = values[attribute], cudaSuccess;
 }
 inline cudaError_t cudaDriverGetVersion(int* out) { return *out = 13000, cudaSuccess; }
