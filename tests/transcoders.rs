@@ -97,6 +97,7 @@ impl Case {
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,
             max_grad_norm: None,
+            autocast: false,
             dead_feature_window: 5,
         };
         let mut sae = TrainingSae::new(backend, config, &weights).unwrap();

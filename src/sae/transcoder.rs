@@ -51,8 +51,8 @@ impl<B: Backend> Skip<B> {
         backend.copy(x, 0, &mut self.x, 0, len)?;
         backend.scale(Scale { from: y, factor: -1.0, len, to: &mut self.target })?;
         backend.linear(Linear {
-            x,
-            w: w_skip,
+            x: Matrix::F32(x),
+            w: Matrix::F32(w_skip),
             w_is_transposed: true,
             bias: None,
             function: ActivationFunction::Identity,
