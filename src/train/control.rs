@@ -10,6 +10,8 @@ const EVERY: u64 = 10;
 /// Where L0 is `e` times the target, a look multiplies the coefficient by `exp` of this. A larger one would
 /// overshoot: L0 follows the coefficient only after some hundred steps.
 const GAIN: f64 = 0.1;
+/// How far the coefficient may go from the recipe's, up or down: a target out of reach must not end in infinity.
+const FARTHEST: f64 = 1e4;
 
 /// What is done to a coefficient for the sake of L0.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +43,7 @@ impl TargetL0 {
     /// Takes in what L0 is now.
     pub fn observe(&mut self, l0: f64) {
         let error = (l0 / self.target).ln().clamp(-1.0, 1.0);
-        self.factor *= (GAIN * error).exp();
+        self.factor = (self.factor * (GAIN * error).exp()).clamp(1.0 / FARTHEST, FARTHEST);
     }
 }
 
@@ -63,5 +65,10 @@ mod tests {
         // However far away, a look changes it by a tenth, no more.
         control.observe(0.0);
         assert!((control.factor - (-0.1f64).exp()).abs() < 1e-12);
+        // A target out of reach.
+        (0..10_000).for_each(|_| control.observe(1e6));
+        assert_eq!(control.factor, 1e4);
+        (0..10_000).for_each(|_| control.observe(0.0));
+        assert_eq!(control.factor, 1e-4);
     }
 }
