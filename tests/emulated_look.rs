@@ -68,8 +68,8 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// What `cusae serve` answers to a prompt.
-fn serve(folder: &Path, device: &str, arguments: &[String]) -> Value {
-    let arguments = [&words("serve --port 0 --page page-cpu")[..], arguments].concat();
+fn serve(folder: &Path, device: &str, page: &str, arguments: &[String]) -> Value {
+    let arguments = [&words(&format!("serve --port 0 --page {page}"))[..], arguments].concat();
     let mut server = command(folder, device, &arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
     let url = lines.find_map(|line| Some(line.unwrap().split_once("http://")?.1.split('/').next()?.to_string()));
@@ -122,6 +122,11 @@ fn every_command_that_looks_inside_sees_what_it_does_on_the_cpu() {
     let [expected, found] = DEVICES.map(|device| run(folder, device, &find));
     assert!(expected["found"].as_u64() > Some(0), "{find:?}");
     assert_same(&found, &expected, "find");
-    let [expected, found] = DEVICES.map(|device| serve(folder, device, &embedded));
-    assert_same(&found, &expected, "serve");
+
+    let dashboard = words("dashboard --text text.txt --max-tokens 16 --context-size 8 --out page-gpt2");
+    run(folder, "cpu", &[&dashboard[..], &of_folder].concat());
+    for (page, flags) in [("page-cpu", &embedded), ("page-gpt2", &of_folder)] {
+        let [expected, found] = DEVICES.map(|device| serve(folder, device, page, flags));
+        assert_same(&found, &expected, "serve");
+    }
 }

@@ -215,6 +215,7 @@ fn what_is_not_there_gets_a_sentence() {
         ("ablate", &["--feature", "700"], "error: feature: 700, this SAE has features 0 to 511"),
         ("ablate", &["--position", "x"], "error: --position: \"x\", expected a number or all"),
         ("steer", &["--feature", "3=+1", "--top-p", "2"], "error: sample_token: top_p is 2, expected above 0"),
+        ("steer", &["--feature", "3=+1", "--positions", "2,50"], "error: positions: 50, expected less than 4"),
         ("steer", &["--feature", "512=+1"], "error: feature: 512, this SAE has features 0 to 511"),
     ] {
         let found = refusal(command, &[&prompt[..], arguments].concat());

@@ -27,6 +27,19 @@ impl Positions {
             Positions::These(positions) => positions.contains(&position),
         }
     }
+
+    /// Error: the model never reads a position; it reads the prompt's and those of all new tokens but the last.
+    pub fn check(&self, prompt: usize, max_new_tokens: usize) -> Result<()> {
+        let Positions::These(positions) = self else { return Ok(()) };
+        let read = prompt + max_new_tokens.saturating_sub(1);
+        match positions.iter().find(|&&position| position >= read) {
+            Some(position) => Err(Error::config(
+                "positions",
+                format!("{position}, expected less than {read}: {prompt} of the prompt and new tokens but the last"),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What is changed, and where.
@@ -41,7 +54,7 @@ pub struct Steering {
 }
 
 /// Continues a prompt with features changed; otherwise as [`LanguageModel::generate`]. Errors: the SAE
-/// does not fit the model; a feature is not there.
+/// does not fit the model; a feature or a position is not there.
 pub fn steer<B: Backend>(
     model: &LanguageModel<B>,
     sae: &Sae<B>,
@@ -55,6 +68,7 @@ pub fn steer<B: Backend>(
     if let Some((feature, _)) = steering.changes.iter().find(|(feature, _)| *feature as usize >= d_sae) {
         return Err(Error::config("feature", format!("{feature}, this SAE has features 0 to {}", d_sae - 1)));
     }
+    steering.positions.check(prompt.len(), limits.max_new_tokens)?;
     let splice = Splice::new(model, sae, true, prompt.len().max(1))?;
     let mut visitor = Steer { steering, prompt, past: 0, splice: [splice] };
     let mut on_token = |_, token| on_token(token);

@@ -114,6 +114,7 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let without = Steering { changes: Vec::new(), ..steered.clone() };
     // What is wrong is refused before anything is shown.
     args.sampling(common)?;
+    args.positions.check(prompt.len(), args.max_new_tokens)?;
     for (feature, _) in &steered.changes {
         look.sae.decoder_direction(*feature)?;
     }
