@@ -281,7 +281,7 @@ impl<B: Backend> Looks<'_, B> {
 ///     }
 /// }
 ///
-/// let model = open_model(&Cpu, "model", "embedded", Processing::None)?.model;
+/// let model = open_model(&Cpu, "model", "embedded", Processing::None, false)?.model;
 /// let saved = saelens::load_folder("tests/data/evals/trained-topk-resid/sae".as_ref())?;
 /// let sae = Sae::new(&Cpu, &saved.config, &saved.weights)?;
 /// let tokens = [1, 30, 400];
