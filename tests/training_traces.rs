@@ -251,12 +251,12 @@ fn reproduces(name: &'static str) {
 }
 
 /// The kernels: twice the same bits.
-fn kernels_reproduce(name: &'static str) {
-    devices::devices(&[1]).into_iter().for_each(|device| kernels_reproduce_on(device, name));
+fn kernels_reproduce(name: &'static str, steps: usize) {
+    devices::devices(&[1]).into_iter().for_each(|device| kernels_reproduce_on(device, name, steps));
 }
 
-fn kernels_reproduce_on<B: Backend>(device: B, name: &'static str) {
-    let runs = [(); 2].map(|()| reproduces_steps(device.clone(), name, 5)).map(|run| {
+fn kernels_reproduce_on<B: Backend>(device: B, name: &'static str, steps: usize) {
+    let runs = [(); 2].map(|()| reproduces_steps(device.clone(), name, steps)).map(|run| {
         let bits = |weights: Weights| {
             let tensors = weights.iter().map(|(_, tensor)| tensor.values.iter().map(|x| x.to_bits()).collect());
             tensors.collect::<Vec<Vec<u32>>>()
@@ -421,15 +421,15 @@ traces! {
     jumprelu_with_gradients_kept: same_with_gradients_kept("jumprelu");
     standard_with_gradients_kept: same_with_gradients_kept("standard");
     kernels_topk_with_gradients_kept: same_with_gradients_kept_of_kernels("topk-aux");
-    kernels_standard: kernels_reproduce("standard");
-    kernels_topk_with_auxk: kernels_reproduce("topk-aux");
-    kernels_abstopk_with_auxk: kernels_reproduce("abstopk-aux");
-    kernels_batchtopk_with_auxk: kernels_reproduce("batchtopk-aux");
-    kernels_matryoshka_with_auxk_for_every_level: kernels_reproduce("matryoshka-aux");
-    kernels_gated: kernels_reproduce("gated");
-    kernels_jumprelu: kernels_reproduce("jumprelu");
-    kernels_jumprelu_with_tanh_and_pre_act_loss: kernels_reproduce("jumprelu-tanh");
-    kernels_matching_pursuit: kernels_reproduce("matching_pursuit");
+    kernels_standard: kernels_reproduce("standard", 5);
+    kernels_topk_with_auxk: kernels_reproduce("topk-aux", 5);
+    kernels_abstopk_with_auxk: kernels_reproduce("abstopk-aux", 5);
+    kernels_batchtopk_with_auxk: kernels_reproduce("batchtopk-aux", 5);
+    kernels_matryoshka_with_auxk_for_every_level: kernels_reproduce("matryoshka-aux", 5);
+    kernels_gated: kernels_reproduce("gated", 5);
+    kernels_jumprelu: kernels_reproduce("jumprelu", 5);
+    kernels_jumprelu_with_tanh_and_pre_act_loss: kernels_reproduce("jumprelu-tanh", 5);
+    kernels_matching_pursuit: kernels_reproduce("matching_pursuit", 2);
     kernels_gradients_of_a_matching_pursuit_step: one_step_of_kernels("matching_pursuit");
     kernels_gradients_of_a_standard_step: one_step_of_kernels("standard");
     kernels_gradients_of_a_topk_step_with_auxk: one_step_of_kernels("topk-aux");
