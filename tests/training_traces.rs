@@ -380,10 +380,10 @@ fn one_step_of_kernels(name: &'static str) {
 }
 
 macro_rules! traces {
-    ($($test:ident: $check:ident($name:literal);)*) => {
+    ($($test:ident: $check:ident($($argument:literal),*);)*) => {
         $(#[test]
         fn $test() {
-            $check($name);
+            $check($($argument),*);
         })*
     };
 }
