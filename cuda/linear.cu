@@ -31,10 +31,10 @@ CUSAE_API(linear)(const cusae_linear* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (a->function > CUSAE_TANH) return refuse("function is none of the activation functions");
     if (a->type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
-    if (int error = refuse_columns(a->d_output)) return error;
     const KeepLinear keep{a->out, a->bias, a->residual, a->function};
     if (a->type == CUSAE_BF16) {
         if (!a->w_is_transposed) return refuse("bf16 weights are not transposed");
+        if (int error = refuse_columns(a->d_output)) return error;
         const bf16 *x = static_cast<const bf16*>(a->x), *w = static_cast<const bf16*>(a->w);
         return gemm_bf16({x, w, nullptr, a->rows, a->d_output, a->d_input, nullptr, nullptr}, keep, stream);
     }

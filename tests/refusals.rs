@@ -97,6 +97,8 @@ fn a_function_that_there_is_not() {
 fn more_columns_than_a_grid_has() {
     let of_a_product = "a product has more than 4194240 columns";
     refused(|table| table.linear, |a| a.d_output = TOO_MANY_COLUMNS, of_a_product);
+    let in_bf16 = |a: &mut cusae_linear| (a.type_, a.w_is_transposed, a.d_output) = (CUSAE_BF16, 1, TOO_MANY_COLUMNS);
+    refused(|table| table.linear, in_bf16, of_a_product);
     refused(|table| table.decode_dense, |a| a.decoder.d_in = TOO_MANY_COLUMNS, of_a_product);
     refused(|table| table.decode_dense, |a| a.decoder.d_sae = TOO_MANY_COLUMNS, of_a_product);
     refused(|table| table.gradient_dense, |a| a.d_in = TOO_MANY_COLUMNS, of_a_product);

@@ -392,6 +392,8 @@ pub fn batch_topk() -> Vec<BatchTopkCase> {
         (shape(1030, 1, 1, Equal(2.0), false), 1028, 1),
         (shape(5, 31, 400, Real, false), 50, 400),
         (shape(50, 31, 1, Real, false), 7, 1),
+        // The largest is 2 and a bound of the first search, and no other is above it.
+        (shape(7, 5, 1, Integers, false), 1, 1),
     ];
     cases.extend((1..15).map(|n| (shape(3, 2, 5, Integers, n % 2 == 0), n, 5)));
     cases.into_iter().map(case).collect()

@@ -274,7 +274,7 @@ pub struct LinearCase {
     pub adds: bool,
     /// Factor on `x`.
     pub factor: f32,
-    /// Whether the first of `x` is not a number.
+    /// Whether the first of `x` and of the weights are not numbers.
     pub nan: bool,
     /// The operands are bf16.
     pub bf16: bool,
@@ -339,7 +339,11 @@ impl Case for LinearCase {
             x[0] = f32::NAN;
         }
         let round = |values| if self.bf16 { rounded(values) } else { values };
-        let (x, w) = (round(x), round(values(2, d_input * d_output)));
+        let mut w = values(2, d_input * d_output);
+        if self.nan {
+            w[0] = f32::NAN;
+        }
+        let (x, w) = (round(x), round(w));
         let (bias, residual) = (values(3, d_output), values(4, rows * d_output));
         let upload = |values: &[f32]| Operand::upload(backend, values, self.bf16);
         let (x_buffer, w_buffer) = (upload(&x)?, upload(&w)?);
