@@ -26,7 +26,7 @@ cp "$(program test gpu_kit test --no-run --test gpu_kit)" "$kit/bin/tests"
 strip "$kit"/bin/*
 cp tests/data/gpt2-rand-tiny/config.json tests/data/gpt2-rand-tiny/model.safetensors "$kit/tests/data/gpt2-rand-tiny"
 cp tests/data/train/data.safetensors "$kit/tests/data/train"
-for trace in $(sed -n 's/^ *kernels_.*("\(.*\)");/\1/p' tests/training_traces.rs | sort -u); do
+for trace in $(sed -n 's/^ *kernels_.*("\([^"]*\)".*);/\1/p' tests/training_traces.rs | sort -u); do
     cp -r "tests/data/train/$trace" "$kit/tests/data/train"
 done
 cp scripts/run_gpu_kit.sh scripts/gpu_kit.py scripts/gpu_peers.py "$kit"

@@ -380,16 +380,16 @@ NO_SOURCES = ("--skip", "every_refusal_is_tested_here")
 
 # Limits are for a machine where something hangs; where nothing does, most of the time is the sanitizers'.
 PARTS = [
-    ("machine", 40, machine),
+    ("machine", 20, machine),
     ("kernels_gpu", 45, tests("cuda", KERNELS)),
     ("refusals_gpu", 15, tests("cuda", REFUSALS, *NO_SOURCES)),
     ("model_gpu", 20, tests("cuda", MODEL)),
     ("traces_gpu", 20, tests("cuda", TRACES)),
-    ("kernels_emulated", 50, tests("emulated", KERNELS)),
+    ("kernels_emulated", 75, tests("emulated", KERNELS)),
     ("refusals_emulated", 10, tests("emulated", REFUSALS, *NO_SOURCES)),
     ("model_emulated", 20, tests("emulated", MODEL)),
     ("traces_emulated", 35, tests("emulated", TRACES)),
-    ("training_cpu", 35, training_cpu),
+    ("training_cpu", 30, training_cpu),
     ("training_gpu", 40, training_gpu),
     ("bench_gpu_gpt2", 70, bench("cuda", "gpt2")),
     ("bench_gpu_gemma", 45, bench("cuda", "gemma", "--quick")),
