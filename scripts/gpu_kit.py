@@ -380,14 +380,14 @@ NO_SOURCES = ("--skip", "every_refusal_is_tested_here")
 
 # Limits are for a machine where something hangs; where nothing does, most of the time is the sanitizers'.
 PARTS = [
-    ("machine", 20, machine),
+    ("machine", 40, machine),
     ("kernels_gpu", 45, tests("cuda", KERNELS)),
-    ("refusals_gpu", 15, tests("cuda", REFUSALS, *NO_SOURCES)),
+    ("refusals_gpu", 10, tests("cuda", REFUSALS, *NO_SOURCES)),
     ("model_gpu", 20, tests("cuda", MODEL)),
     ("traces_gpu", 20, tests("cuda", TRACES)),
-    ("kernels_emulated", 75, tests("emulated", KERNELS)),
-    ("refusals_emulated", 10, tests("emulated", REFUSALS, *NO_SOURCES)),
-    ("model_emulated", 20, tests("emulated", MODEL)),
+    ("kernels_emulated", 70, tests("emulated", KERNELS)),
+    ("refusals_emulated", 5, tests("emulated", REFUSALS, *NO_SOURCES)),
+    ("model_emulated", 15, tests("emulated", MODEL)),
     ("traces_emulated", 35, tests("emulated", TRACES)),
     ("training_cpu", 30, training_cpu),
     ("training_gpu", 40, training_gpu),
