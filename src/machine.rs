@@ -96,7 +96,7 @@ pub fn cpu_features() -> Vec<&'static str> {
                 })+
             };
         }
-        detect!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni", "avx512bf16");
+        detect!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni");
     }
     #[cfg(target_arch = "aarch64")]
     features.push("neon");

@@ -1,7 +1,7 @@
 //! `decode_sparse` and `decode_dense`: reconstruction, its error, and the features' gradients.
 
 use super::gemm::{product, product_with, Operand};
-use super::simd::{axpy, dot, vectorised};
+use super::simd::{add_rows, dot, prefetch, vectorised};
 use super::*;
 use rayon::prelude::*;
 
@@ -39,15 +39,20 @@ vectorised! {
 
     fn accumulate(indices: &[u32], values: &[f32], w_dec: &[f32], y: &mut [f32]) {
         let d_in = y.len();
-        for (&latent, &value) in indices.iter().zip(values) {
-            axpy::<FUSED>(value, &w_dec[latent as usize * d_in..][..d_in], y);
-        }
+        // JumpReLU lists what is near its threshold, too: with the value 0.
+        let active: Vec<usize> = (0..values.len()).filter(|&i| values[i] != 0.0).collect();
+        let row = |i: usize| (values[active[i]], &w_dec[indices[active[i]] as usize * d_in..][..d_in]);
+        add_rows::<FUSED>(active.len(), row, y);
     }
 
     fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {
         let d_in = gradient.len();
-        for (&latent, out) in indices.iter().zip(out) {
-            *out = dot::<FUSED>(gradient, &w_dec[latent as usize * d_in..][..d_in]);
+        let row = |i: usize| &w_dec[indices[i] as usize * d_in..][..d_in];
+        for (i, out) in out.iter_mut().take(indices.len()).enumerate() {
+            if i + 1 < indices.len() {
+                prefetch(row(i + 1));
+            }
+            *out = dot::<FUSED>(gradient, row(i));
         }
     }
 }

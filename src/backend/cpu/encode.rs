@@ -2,29 +2,13 @@
 //! `h = input · w_encᵀ + b_enc` say which pre-activations may be kept, those are computed, and what the
 //! activation function keeps of them is listed. Nothing dense is written to memory.
 
-use super::estimate::{may_exceed, pre_activation, Estimates, Estimator, CHUNK_ROWS, SLACK};
+use super::estimate::{may_exceed, ones, Estimates, Estimator, CHUNK_ROWS, SLACK};
 use super::gemm::{product_with, Operand};
 use super::matrix::F32Encoder;
-use super::simd::vectorised;
+use super::simd::{prefetch, vectorised};
 use super::*;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Where bits are set, ascending.
-pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let i = (bits != 0).then(|| bits.trailing_zeros() as usize);
-        bits &= bits.wrapping_sub(1);
-        i
-    })
-}
-
-impl F32Encoder<'_> {
-    /// `h` of a latent, for a row of the input.
-    pub(super) fn pre_activation(&self, input: &[f32], latent: usize) -> f32 {
-        pre_activation(input, &self.w_enc[latent * self.d_in..][..self.d_in], self.b_enc[latent])
-    }
-}
 
 /// A latent that may be selected. Once `h` is known, both bounds are its key.
 struct Candidate {
@@ -55,7 +39,7 @@ impl Keys<'_> {
 /// The latents of a row that may be among the `k` with the largest keys, ties to the smaller latent.
 struct Selection<'a> {
     keys: Keys<'a>,
-    input: &'a [f32],
+    row: usize,
     k: usize,
     /// Keys below this have lost.
     threshold: f32,
@@ -64,8 +48,7 @@ struct Selection<'a> {
 
 impl<'a> Selection<'a> {
     fn new(keys: Keys<'a>, row: usize, k: usize, above: f32) -> Self {
-        let input = &keys.encoder.input[row * keys.encoder.d_in..][..keys.encoder.d_in];
-        Selection { keys, input, k, threshold: above, candidates: Vec::new() }
+        Selection { keys, row, k, threshold: above, candidates: Vec::new() }
     }
 
     fn offer(&mut self, estimates: &Estimates<'_>) {
@@ -96,8 +79,13 @@ impl<'a> Selection<'a> {
 
     /// Leaves the `k` largest keys.
     fn decide(&mut self) {
-        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.h.is_none()) {
-            let h = self.keys.encoder.pre_activation(self.input, candidate.latent);
+        let unknown: Vec<usize> = (0..self.candidates.len()).filter(|&i| self.candidates[i].h.is_none()).collect();
+        for (i, &place) in unknown.iter().enumerate() {
+            if let Some(&next) = unknown.get(i + 1) {
+                prefetch(self.keys.encoder.weights(self.candidates[next].latent));
+            }
+            let candidate = &mut self.candidates[place];
+            let h = self.keys.encoder.pre_activation(self.row, candidate.latent);
             // Adding 0 makes -0 tie with 0.
             let key = self.keys.of(h, candidate.latent) + 0.0;
             (candidate.least, candidate.most, candidate.h) = (key, key, Some(h));
@@ -197,17 +185,15 @@ pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values))| {
         let first_row = chunk * CHUNK_ROWS;
         counts.fill(0);
-        estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
-            for latent in ones(may_exceed(estimates, None, false, 0.0)).map(|i| estimates.first + i) {
-                let h = estimator.encoder.pre_activation(estimates.input, latent);
-                if h > 0.0 {
-                    // Beyond the stride entries are only counted: the caller is told.
-                    if (counts[row] as usize) < stride {
-                        let slot = row * stride + counts[row] as usize;
-                        (indices[slot], values[slot]) = (latent as u32, h);
-                    }
-                    counts[row] += 1;
+        let positive = |_: usize, estimates: &Estimates<'_>| may_exceed(estimates, None, false, 0.0);
+        estimator.for_each_that_may_matter(first_row..first_row + counts.len(), positive, |row, latent, h| {
+            if h > 0.0 {
+                // Beyond the stride entries are only counted: the caller is told.
+                if (counts[row] as usize) < stride {
+                    let slot = row * stride + counts[row] as usize;
+                    (indices[slot], values[slot]) = (latent as u32, h);
                 }
+                counts[row] += 1;
             }
         });
     });

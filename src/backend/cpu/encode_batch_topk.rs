@@ -1,10 +1,11 @@
 //! `encode_batch_topk`: the largest pre-activations of the whole batch. Chunks of rows list what may be
 //! among them and share what is known of the bound; no `[B, F]` matrix exists.
 
-use super::encode::{longest_row, ones};
-use super::estimate::{may_exceed, Estimator, CHUNK_ROWS};
+use super::encode::longest_row;
+use super::estimate::{may_exceed, Estimates, Estimator, CHUNK_ROWS};
 use super::*;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 struct Entry {
@@ -64,19 +65,19 @@ fn largest_of(
     bound: &Bound,
 ) -> Vec<Entry> {
     let mut entries = Vec::new();
-    let (first_row, mut panel, mut least) = (rows.start, usize::MAX, 0.0);
-    estimator.for_each(rows, |row, estimates| {
+    let (first_row, mut panel, least) = (rows.start, usize::MAX, Cell::new(0.0));
+    let may_matter = |_: usize, estimates: &Estimates<'_>| {
         if estimates.first != panel {
-            (panel, least) = (estimates.first, bound.least());
+            panel = estimates.first;
+            least.set(bound.least());
         }
-        let weight = op.decoder_norm.map(|norm| &norm[panel..]);
-        for latent in ones(may_exceed(estimates, weight, false, least)).map(|i| panel + i) {
-            let value = estimator.encoder.pre_activation(estimates.input, latent);
-            let key = op.decoder_norm.map_or(value, |norm| value * norm[latent]);
-            if key >= least && key > 0.0 {
-                bound.count(key);
-                entries.push(Entry { key, row: (first_row + row) as u32, latent: latent as u32, value });
-            }
+        may_exceed(estimates, op.decoder_norm.map(|norm| &norm[panel..]), false, least.get())
+    };
+    estimator.for_each_that_may_matter(rows, may_matter, |row, latent, value| {
+        let key = op.decoder_norm.map_or(value, |norm| value * norm[latent]);
+        if key >= least.get() && key > 0.0 {
+            bound.count(key);
+            entries.push(Entry { key, row: (first_row + row) as u32, latent: latent as u32, value });
         }
     });
     entries

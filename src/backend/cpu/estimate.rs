@@ -2,27 +2,35 @@
 //! than f32 ones, or at least faster. Who wants some of them computes those with [`pre_activations`],
 //! the one definition of `h` on all machines: how it was estimated leaves no trace in any result.
 
-use super::bf16;
+use super::fixed::{self, norm_of, Packed, Packer};
 use super::gemm::{product_here, Operand};
 use super::matrix::F32Encoder;
-use super::simd::{dot, multiply_add, vectorised};
+use super::simd::{dot, multiply_add, prefetch, vectorised};
 use super::*;
 use rayon::prelude::*;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Rows of a task: with a panel of latents they fill the second-level cache.
 pub(super) const CHUNK_ROWS: usize = 192;
 /// Neighbouring latents whose estimates are handed out together, at most.
-pub(super) const PANEL: usize = bf16::COLUMNS;
+pub(super) const PANEL: usize = fixed::COLUMNS;
 /// Latents of a product in f32, which is better with more of them.
 const F32_LATENTS: usize = 8 * PANEL;
+
+/// Where bits are set, ascending.
+pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let i = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        i
+    })
+}
 
 /// Estimates for one row and the latents of a panel, `first` and the next.
 pub(super) struct Estimates<'a> {
     /// The first latent.
     pub first: usize,
-    /// The row's activations.
-    pub input: &'a [f32],
     /// `input · w_enc`, about.
     products: &'a [f32],
     bias: &'a [f32],
@@ -63,22 +71,8 @@ vectorised! {
     }
 
     /// `h = x · w + b` of one latent.
-    pub(super) fn pre_activation(x: &[f32], w: &[f32], b: f32) -> f32 {
+    fn pre_activation(x: &[f32], w: &[f32], b: f32) -> f32 {
         dot::<FUSED>(x, w) + b
-    }
-
-    /// Squared norms of a row and of what rounding to bfloat16 takes from it.
-    fn squared_norms(row: &[f32]) -> [f64; 2] {
-        const LANES: usize = 32;
-        let mut sums = [[0.0f64; LANES]; 2];
-        for block in row.chunks(LANES) {
-            for (lane, &x) in block.iter().enumerate() {
-                let lost = f64::from(x - bf16::widen(bf16::round(x)));
-                sums[0][lane] += f64::from(x) * f64::from(x);
-                sums[1][lane] += lost * lost;
-            }
-        }
-        sums.map(|lanes| lanes.iter().sum())
     }
 }
 
@@ -86,8 +80,6 @@ vectorised! {
 pub(super) const SLACK: f32 = 1.0 / (1 << 20) as f32;
 /// More than what is lost where products are too small for a number.
 const TINY: f32 = 1e-33;
-/// More than what rounding loses of numbers so small that the instruction takes them for 0.
-const NORM_OF_TINY: f32 = 1e-30;
 
 #[inline(always)]
 fn upper_bounds<const FUSED: bool>(e: &Estimates<'_>, magnitude: bool) -> [f32; PANEL] {
@@ -115,20 +107,36 @@ fn bits_above(upper: &[f32], bound: impl Fn(usize) -> f32) -> u64 {
 /// An encoder, and how far its estimates can be off.
 ///
 /// With `x = x' + dx` and `w = w' + dw` rounded, `|x·w - x'·w'| <= |dx| |w| + |x'| |dw|` (Cauchy and Schwarz);
-/// adding `D` products rounds each sum once at most, which `2 D + 64` roundings of `|x| |w|` cover for the
-/// estimate and `h` together.
+/// adding products rounds each sum once at most, by a part of `|x| |w|`. `h` is 64 sums of `D / 64` products at
+/// the same time, which are then added; the estimate in f32, `D` one after the other; integers are exact.
 pub(super) struct Estimator<'a> {
     pub encoder: F32Encoder<'a>,
     /// w_enc rounded, panel by panel; none on a machine that is not faster with it.
-    rounded: Option<Vec<u32>>,
-    /// `|w|` and `|dw|` of every latent.
+    rounded: Option<Packed>,
+    /// `|w|` and `|dw|` of every latent, and zeros to the end of the last panel.
     of_latents: [Vec<f32>; 2],
+}
+
+impl F32Encoder<'_> {
+    /// `h` of a row and a latent.
+    pub fn pre_activation(&self, row: usize, latent: usize) -> f32 {
+        pre_activation(self.inputs(row..row + 1), self.weights(latent), self.b_enc[latent])
+    }
+
+    fn inputs(&self, rows: Range<usize>) -> &[f32] {
+        &self.input[rows.start * self.d_in..rows.end * self.d_in]
+    }
+
+    /// A latent's row of `W_enc`.
+    pub fn weights(&self, latent: usize) -> &[f32] {
+        &self.w_enc[latent * self.d_in..][..self.d_in]
+    }
 }
 
 impl<'a> Estimator<'a> {
     /// With the products that this machine is fastest with.
     pub fn new(encoder: &Encoder<'a, Cpu>) -> Self {
-        Self::with(encoder, bf16::is_available())
+        Self::with(encoder, fixed::is_available(encoder.d_in))
     }
 
     /// With products in f32.
@@ -139,63 +147,86 @@ impl<'a> Estimator<'a> {
 
     fn with(encoder: &Encoder<'a, Cpu>, rounds: bool) -> Self {
         let encoder = F32Encoder::from(encoder);
-        let (d_in, d_sae) = (encoder.d_in, encoder.d_sae);
-        let of_panel = PANEL * bf16::pairs(d_in);
-        let mut rounded = rounds.then(|| vec![0; d_sae.div_ceil(PANEL) * of_panel]);
-        let mut of_latents = [vec![0.0; d_sae], vec![0.0; d_sae]];
-        let mut panels = rounded.as_mut().map(|rounded| rounded.chunks_mut(of_panel.max(1)));
-        let [norms, roundings] = of_latents.each_mut().map(|of| of.chunks_mut(PANEL));
-        let panels: Vec<_> = norms.zip(roundings).map(|of| (of, panels.as_mut().and_then(Iterator::next))).collect();
-        panels.into_par_iter().enumerate().for_each(|(i, ((norms, roundings), panel))| {
-            let weights = &encoder.w_enc[i * PANEL * d_in..][..norms.len() * d_in];
-            for (latent, (norm, rounding)) in norms.iter_mut().zip(roundings).enumerate() {
-                [*norm, *rounding] = norms_of(&weights[latent * d_in..][..d_in]);
-            }
-            if let Some(panel) = panel {
-                bf16::pack::<PANEL>(weights, d_in, panel);
-            }
-        });
+        let n_panels = encoder.d_sae.div_ceil(PANEL);
+        let mut of_latents = [vec![0.0; n_panels * PANEL], vec![0.0; n_panels * PANEL]];
+        let [norms, roundings] = of_latents.each_mut().map(|of| of.par_chunks_mut(PANEL));
+        let weights = encoder.w_enc[..encoder.d_sae * encoder.d_in].par_chunks((PANEL * encoder.d_in).max(1));
+        let each = (weights, norms, roundings).into_par_iter();
+        let rounded = if rounds {
+            let of_panel = PANEL * fixed::pairs(encoder.d_in);
+            let mut rounded = Packed::room(n_panels * of_panel);
+            each.zip(rounded.pairs_mut().par_chunks_mut(of_panel)).for_each_init(
+                || Packer::<PANEL>::new(encoder.d_in),
+                |packer, ((weights, norms, roundings), panel)| {
+                    packer.pack(weights, panel, |i, of_latent| [norms[i], roundings[i]] = of_latent);
+                },
+            );
+            Some(rounded)
+        } else {
+            each.for_each(|(weights, norms, _)| {
+                for (norm, row) in norms.iter_mut().zip(weights.chunks_exact(encoder.d_in.max(1))) {
+                    *norm = norm_of(row);
+                }
+            });
+            None
+        };
         Estimator { encoder, rounded, of_latents }
-    }
-
-    /// Factors of a row's margins: on `|w|` and on `|dw|`.
-    fn of_row(&self, row: &[f32]) -> [f32; 2] {
-        let [norm, rounding] = norms_of(row);
-        let of_sums = (2.1 * row.len() as f32 + 64.0) * (f32::EPSILON / 2.0) * norm;
-        // |x'| <= |x| + |dx|, and |w'| <= 1.01 |w|.
-        match self.rounded {
-            Some(_) => [rounding + 1.02 * of_sums, norm + rounding],
-            None => [of_sums, 0.0],
-        }
     }
 
     /// Estimates for `rows`, [`CHUNK_ROWS`] at most, and all latents: calls `keep(row in the chunk, estimates)`,
     /// the latents of a row ascending.
     pub fn for_each(&self, rows: Range<usize>, mut keep: impl FnMut(usize, &Estimates<'_>)) {
-        let (d_in, b_enc) = (self.encoder.d_in, self.encoder.b_enc);
-        let inputs: Vec<&[f32]> = rows.clone().map(|row| &self.encoder.input[row * d_in..][..d_in]).collect();
-        let of_rows: Vec<[f32; 2]> = inputs.iter().map(|row| self.of_row(row)).collect();
-        self.products(rows, |row, first, products| {
-            let latents = first..first + products.len();
-            let of_latents = self.of_latents.each_ref().map(|of| &of[latents.clone()]);
-            let (input, bias, of_row) = (inputs[row], &b_enc[latents], of_rows[row]);
-            keep(row, &Estimates { first, input, products, bias, of_latents, of_row });
-        });
-    }
-
-    /// Calls `keep(row in the chunk, first latent, products of a panel)`.
-    fn products(&self, rows: Range<usize>, keep: impl FnMut(usize, usize, &[f32])) {
+        let (n, d_in, inputs) = (rows.len(), self.encoder.d_in, self.encoder.inputs(rows));
         match &self.rounded {
             #[cfg(target_arch = "x86_64")]
-            Some(rounded) => self.rounded_products(rounded, rows, keep),
-            _ => self.f32_products(rows, keep),
+            Some(rounded) => self.rounded_products(rounded, n, inputs, keep),
+            _ => {
+                let of_rows: Vec<_> =
+                    inputs.chunks_exact(d_in.max(1)).map(|row| [of_sums(2 * d_in, norm_of(row)), 0.0]).collect();
+                self.f32_products(n, inputs, |row, first, products| {
+                    keep(row, &self.estimates(of_rows[row], first, products));
+                });
+            }
         }
     }
 
-    fn f32_products(&self, rows: Range<usize>, mut keep: impl FnMut(usize, usize, &[f32])) {
-        let &F32Encoder { ref input, ref w_enc, d_in, d_sae, .. } = &self.encoder;
-        let n = rows.len();
-        let input = Operand::rows(&input[rows.start * d_in..rows.end * d_in], d_in);
+    /// Calls `keep(row in the chunk, latent, h)` for the latents of which `may_matter(row in the chunk, estimates)`
+    /// has bits, those of a row ascending.
+    pub fn for_each_that_may_matter(
+        &self,
+        rows: Range<usize>,
+        mut may_matter: impl FnMut(usize, &Estimates<'_>) -> u64,
+        mut keep: impl FnMut(usize, usize, f32),
+    ) {
+        /// Latents whose weights are on their way to the cache.
+        const AHEAD: usize = 4;
+        let first_row = rows.start;
+        let mut keep = |(row, latent): (usize, usize)| {
+            keep(row, latent, self.encoder.pre_activation(first_row + row, latent));
+        };
+        let mut waiting = VecDeque::with_capacity(AHEAD + 1);
+        self.for_each(rows, |row, estimates| {
+            for latent in ones(may_matter(row, estimates)).map(|i| estimates.first + i) {
+                prefetch(self.encoder.weights(latent));
+                waiting.push_back((row, latent));
+                if waiting.len() > AHEAD {
+                    waiting.pop_front().into_iter().for_each(&mut keep);
+                }
+            }
+        });
+        waiting.into_iter().for_each(keep);
+    }
+
+    fn estimates<'e>(&'e self, of_row: [f32; 2], first: usize, products: &'e [f32]) -> Estimates<'e> {
+        let latents = first..first + products.len();
+        let of_latents = self.of_latents.each_ref().map(|of| &of[latents.clone()]);
+        Estimates { first, products, bias: &self.encoder.b_enc[latents], of_latents, of_row }
+    }
+
+    /// Calls `keep(row in the chunk, first latent, products of a panel)`.
+    fn f32_products(&self, n: usize, inputs: &[f32], mut keep: impl FnMut(usize, usize, &[f32])) {
+        let &F32Encoder { ref w_enc, d_in, d_sae, .. } = &self.encoder;
+        let input = Operand::rows(inputs, d_in);
         let mut tile = vec![0.0; n * F32_LATENTS.min(d_sae)];
         for first in (0..d_sae).step_by(F32_LATENTS) {
             let latents = F32_LATENTS.min(d_sae - first);
@@ -210,33 +241,59 @@ impl<'a> Estimator<'a> {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn rounded_products(&self, rounded: &[u32], rows: Range<usize>, mut keep: impl FnMut(usize, usize, &[f32])) {
-        let &F32Encoder { ref input, d_in, d_sae, .. } = &self.encoder;
-        let pairs = bf16::pairs(d_in);
-        let groups: Vec<Range<usize>> =
-            rows.clone().step_by(bf16::ROWS).map(|first| first..rows.end.min(first + bf16::ROWS)).collect();
-        let mut packed_input = vec![0; groups.len() * bf16::ROWS * pairs];
-        for (group, packed) in groups.iter().zip(packed_input.chunks_exact_mut((bf16::ROWS * pairs).max(1))) {
-            bf16::pack::<{ bf16::ROWS }>(&input[group.start * d_in..group.end * d_in], d_in, packed);
-        }
-        let mut block = [[0.0; PANEL]; bf16::ROWS];
-        for (first, panel) in (0..d_sae).step_by(PANEL).zip(rounded.chunks(PANEL * pairs)) {
+    fn rounded_products(
+        &self,
+        rounded: &Packed,
+        n: usize,
+        inputs: &[f32],
+        mut keep: impl FnMut(usize, &Estimates<'_>),
+    ) {
+        let &F32Encoder { d_in, d_sae, .. } = &self.encoder;
+        let groups = pack_groups(inputs, d_in);
+        let mut block = [[0.0; PANEL]; fixed::ROWS];
+        let panels = rounded.pairs().chunks_exact(PANEL * fixed::pairs(d_in)).zip(self.of_latents[0].as_chunks().0);
+        for (first, (panel, norms)) in (0..d_sae).step_by(PANEL).zip(panels) {
             let latents = PANEL.min(d_sae - first);
             for (i, group) in groups.iter().enumerate() {
-                let packed = &packed_input[i * bf16::ROWS * pairs..][..bf16::ROWS * pairs];
                 // SAFETY: where there are rounded weights, the machine has the instruction.
-                unsafe { bf16::products(packed, panel, &mut block) };
-                for (row, products) in group.clone().zip(&block) {
-                    keep(row - rows.start, first, &products[..latents]);
+                unsafe { fixed::products(&group.packed, panel, (&group.norms, norms), &mut block) };
+                let first_row = i * fixed::ROWS;
+                for (row, (products, of_row)) in (first_row..n).zip(block.iter().zip(group.margins)) {
+                    keep(row, &self.estimates(of_row, first, &products[..latents]));
                 }
             }
         }
     }
 }
 
-/// `|row|` and the norm of what rounding takes from it, a little more than exact.
-fn norms_of(row: &[f32]) -> [f32; 2] {
-    squared_norms(row).map(|squared| (squared.sqrt() * 1.000_001) as f32 + NORM_OF_TINY)
+/// Rows of a product's block.
+#[cfg(target_arch = "x86_64")]
+struct Group {
+    packed: Vec<u32>,
+    norms: [f32; fixed::ROWS],
+    /// Factors of each row's margins: on `|w|` and on `|dw|`.
+    margins: [[f32; 2]; fixed::ROWS],
+}
+
+#[cfg(target_arch = "x86_64")]
+fn pack_groups(inputs: &[f32], d_in: usize) -> Vec<Group> {
+    let mut packer = Packer::<{ fixed::ROWS }>::new(d_in);
+    let pack = |rows: &[f32]| {
+        let packed = vec![0; fixed::ROWS * fixed::pairs(d_in)];
+        let mut group = Group { packed, norms: [0.0; fixed::ROWS], margins: [[0.0; 2]; fixed::ROWS] };
+        packer.pack(rows, &mut group.packed, |i, [norm, rounding]| {
+            group.norms[i] = norm;
+            // |x'| <= |x| + |dx|.
+            group.margins[i] = [rounding + of_sums(d_in / 64, norm), norm + rounding];
+        });
+        group
+    };
+    inputs.chunks((fixed::ROWS * d_in).max(1)).map(pack).collect()
+}
+
+/// What roundings of sums with so many additions one after the other may come to, as a factor of `|w|`.
+fn of_sums(additions: usize, norm: f32) -> f32 {
+    (1.05 * additions as f32 + 200.0) * (f32::EPSILON / 2.0) * norm
 }
 
 #[cfg(test)]
@@ -269,10 +326,9 @@ mod tests {
                 let mut seen = 0;
                 for first in (0..rows).step_by(CHUNK_ROWS) {
                     estimator.for_each(first..rows.min(first + CHUNK_ROWS), |row, estimates| {
-                        assert_eq!(estimates.input, &input[(first + row) * d_in..][..d_in]);
                         for i in 0..estimates.products.len() {
                             let latent = estimates.first + i;
-                            let h = pre_activation(estimates.input, &w_enc[latent * d_in..][..d_in], b_enc[latent]);
+                            let h = estimator.encoder.pre_activation(first + row, latent);
                             let [least, most] = estimates.bounds(i, 1.0, false);
                             let slack = SLACK * h.abs();
                             assert!(least - slack <= h && h <= most + slack, "{least} <= {h} <= {most}");

@@ -2,7 +2,7 @@
 //! latent.
 
 use super::gemm::{product, Operand};
-use super::simd::{add, axpy, sum_of_squares, vectorised};
+use super::simd::{add, add_rows, add_scaled, sum_of_squares, vectorised};
 use super::*;
 use rayon::prelude::*;
 
@@ -12,8 +12,14 @@ const LATENTS: usize = 32;
 const ROWS: usize = 256;
 
 vectorised! {
-    fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
-        axpy::<FUSED>(a, x, y);
+    /// `sum += Σ weight[entry] rows[entry / stride]`.
+    fn add_entries(entries: &[u32], weights: &[f32], stride: usize, rows: &[f32], sum: &mut [f32]) {
+        let d_in = sum.len();
+        let row = |i: usize| {
+            let entry = entries[i] as usize;
+            (weights[entry], &rows[entry / stride * d_in..][..d_in])
+        };
+        add_rows::<FUSED>(entries.len(), row, sum);
     }
 }
 
@@ -70,11 +76,13 @@ pub(super) struct LatentSums {
     pub b_enc: f32,
     /// Of the norm of its decoder row.
     norm: f32,
+    /// The entries that count.
+    entries: Vec<u32>,
 }
 
 impl LatentSums {
     pub fn new(d_in: usize) -> Self {
-        LatentSums { w_enc: vec![0.0; d_in], w_dec: vec![0.0; d_in], b_enc: 0.0, norm: 0.0 }
+        LatentSums { w_enc: vec![0.0; d_in], w_dec: vec![0.0; d_in], b_enc: 0.0, norm: 0.0, entries: Vec::new() }
     }
 
     /// Sums over the latent's entries, without what is stored and without the term of the norm.
@@ -82,13 +90,17 @@ impl LatentSums {
         self.w_enc.fill(0.0);
         self.w_dec.fill(0.0);
         (self.b_enc, self.norm) = (0.0, 0.0);
-        for &entry in &of.by_latent.entries[of.entries(latent)] {
-            let entry = entry as usize;
-            let row = entry / of.lists.stride * of.d_in;
-            add_scaled(of.lists.values[entry], &of.gradient[row..row + of.d_in], &mut self.w_dec);
-            add_scaled(of.pre_gradient[entry], &of.input[row..row + of.d_in], &mut self.w_enc);
-            self.b_enc += of.pre_gradient[entry];
-            self.norm += of.norm_gradient.map_or(0.0, |norm| norm[entry]);
+        let entries = &of.by_latent.entries[of.entries(latent)];
+        let sums = [(&mut self.w_dec, &of.lists.values, of.gradient), (&mut self.w_enc, of.pre_gradient, of.input)];
+        for (sum, weights, rows) in sums {
+            // JumpReLU lists what is near its threshold, too: much of it has no part in either sum.
+            self.entries.clear();
+            self.entries.extend(entries.iter().filter(|&&entry| weights[entry as usize] != 0.0));
+            add_entries(&self.entries, weights, of.lists.stride, rows, sum);
+        }
+        for &entry in entries {
+            self.b_enc += of.pre_gradient[entry as usize];
+            self.norm += of.norm_gradient.map_or(0.0, |norm| norm[entry as usize]);
         }
     }
 

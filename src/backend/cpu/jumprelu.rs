@@ -1,10 +1,10 @@
 //! `encode_jumprelu`, `jumprelu_gradient`, `pre_act_loss`.
 
-use super::encode::{longest_row, ones};
-use super::estimate::{may_exceed_each, Estimator, CHUNK_ROWS};
+use super::encode::longest_row;
+use super::estimate::{may_exceed_each, Estimates, Estimator, CHUNK_ROWS};
 use super::gradient::add_norm_term;
 use super::matrix::F32Encoder;
-use super::simd::{axpy, dot, vectorised};
+use super::simd::{add_scaled, dot, vectorised};
 use super::*;
 use rayon::prelude::*;
 
@@ -14,10 +14,6 @@ const ROWS: usize = 64;
 vectorised! {
     fn inner_product(x: &[f32], y: &[f32]) -> f32 {
         dot::<FUSED>(x, y)
-    }
-
-    fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
-        axpy::<FUSED>(a, x, y);
     }
 }
 
@@ -52,20 +48,17 @@ pub(super) fn encode(op: EncodeJumpRelu<'_, Cpu>) -> Result<()> {
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values, pre_activations))| {
         counts.fill(0);
         let first_row = chunk * CHUNK_ROWS;
-        estimator.for_each(first_row..first_row + counts.len(), |row, estimates| {
-            let bits = may_exceed_each(estimates, &bounds[estimates.first..]);
-            for latent in ones(bits).map(|i| estimates.first + i) {
-                let h = estimator.encoder.pre_activation(estimates.input, latent);
-                let Some(value) = value(h, threshold[latent], bandwidth) else { continue };
-                if (counts[row] as usize) < stride {
-                    let slot = row * stride + counts[row] as usize;
-                    (indices[slot], values[slot]) = (latent as u32, value);
-                    if let Some(pre_activation) = pre_activations.get_mut(slot) {
-                        *pre_activation = h;
-                    }
+        let near = |_: usize, estimates: &Estimates<'_>| may_exceed_each(estimates, &bounds[estimates.first..]);
+        estimator.for_each_that_may_matter(first_row..first_row + counts.len(), near, |row, latent, h| {
+            let Some(value) = value(h, threshold[latent], bandwidth) else { return };
+            if (counts[row] as usize) < stride {
+                let slot = row * stride + counts[row] as usize;
+                (indices[slot], values[slot]) = (latent as u32, value);
+                if let Some(pre_activation) = pre_activations.get_mut(slot) {
+                    *pre_activation = h;
                 }
-                counts[row] += 1;
             }
+            counts[row] += 1;
         });
     });
     longest[0] = longest_row(lists, rows);

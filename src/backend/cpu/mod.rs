@@ -4,7 +4,6 @@
 
 mod adam;
 mod attention;
-mod bf16;
 mod clip;
 mod decode;
 mod embed;
@@ -12,6 +11,7 @@ mod encode;
 mod encode_batch_topk;
 mod estimate;
 mod firing;
+mod fixed;
 mod functions;
 mod gated;
 pub(crate) mod gemm;
@@ -21,6 +21,7 @@ mod layer_norm;
 mod linear;
 mod lists;
 mod matrix;
+mod pages;
 mod prepare;
 mod reduce;
 mod sample;
@@ -70,7 +71,9 @@ impl Backend for Cpu {
     }
 
     fn upload<T: Element>(&self, data: &[T]) -> Result<Vec<T>> {
-        Ok(data.to_vec())
+        let mut buffer = pages::with_capacity(data.len());
+        buffer.extend_from_slice(data);
+        Ok(buffer)
     }
 
     fn write<T: Element>(&self, to: &mut Vec<T>, offset: usize, data: &[T]) -> Result<()> {

@@ -50,10 +50,44 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// `y += a * x`.
 #[inline(always)]
-pub(crate) fn axpy<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
+fn axpy<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
         *y = multiply_add::<FUSED>(a, x, *y);
     }
+}
+
+/// `y += Σ a x` over `n` rows, of which `row(i)` tells `(a, x)`: four rows at a time, but every sum in the order and
+/// with the roundings of one row after the other.
+#[inline(always)]
+pub(crate) fn add_rows<'a, const FUSED: bool>(n: usize, row: impl Fn(usize) -> (f32, &'a [f32]), y: &mut [f32]) {
+    const AT_ONCE: usize = 4;
+    let len = y.len();
+    let whole = n - n % AT_ONCE;
+    for first in (0..whole).step_by(AT_ONCE) {
+        (first + AT_ONCE..n.min(first + 2 * AT_ONCE)).for_each(|next| prefetch(row(next).1));
+        let [(a0, x0), (a1, x1), (a2, x2), (a3, x3)] = [0, 1, 2, 3].map(|i| row(first + i));
+        let (x0, x1, x2, x3) = (&x0[..len], &x1[..len], &x2[..len], &x3[..len]);
+        for (i, y) in y.iter_mut().enumerate() {
+            let sum = multiply_add::<FUSED>(a1, x1[i], multiply_add::<FUSED>(a0, x0[i], *y));
+            *y = multiply_add::<FUSED>(a3, x3[i], multiply_add::<FUSED>(a2, x2[i], sum));
+        }
+    }
+    for (a, x) in (whole..n).map(row) {
+        axpy::<FUSED>(a, &x[..len], y);
+    }
+}
+
+/// Has a row that is needed soon brought to the cache.
+#[inline(always)]
+pub(crate) fn prefetch(row: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in row.chunks(16) {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        // SAFETY: a hint; the address is one of the row's.
+        unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }
 
 /// `Σ x y`, in 64 running sums so that the compiler can keep four vector registers busy.
@@ -92,6 +126,11 @@ vectorised! {
             *sum += f64::from(x) * f64::from(x);
         }
         sums.iter().sum()
+    }
+
+    /// `y += a * x`.
+    pub(crate) fn add_scaled(a: f32, x: &[f32], y: &mut [f32]) {
+        axpy::<FUSED>(a, x, y);
     }
 
     /// `to += from`.
