@@ -7,7 +7,7 @@
 
 For every folder SAELens loads it, encodes and decodes activations made for it, and the results are
 compared with those of `cusae encode` and `cusae decode`; of a run folder also its checkpoints, as
-training SAEs. With --train, tiny SAEs of every architecture and normalisation are trained first, and
+training SAEs. With --train, tiny SAEs of every architecture and normalisation, and those of a sweep, are trained first, and
 every metric of SAELens' `run_evals` on the embedded model is that of `cusae eval`, within 1e-4.
 Exit code 0 if everything agrees, 1 if something does not.
 
@@ -61,6 +61,7 @@ RECIPES = [
     ["--architecture", "skip_transcoder", "--normalize-activations", "layer_norm", *MLP],
     ["--architecture", "jumprelu_transcoder", "--normalize-activations", "constant_norm_rescale", *MLP],
     ["--architecture", "jumprelu_skip_transcoder", *MLP],
+    ["--architecture", "topk", "--k", "4,8"],
 ]
 SMALL = "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet".split()
 
@@ -201,7 +202,9 @@ def main():
         for number, recipe in enumerate(RECIPES if arguments.train else []):
             folder = Path(runs) / f"{number}-{'-'.join(recipe[1::2])}"
             run(arguments.cusae, "train", *SMALL, *recipe, "--out", folder)
-            agree.append(check_all(arguments.cusae, folder, evaluates="transcoder" not in recipe[1]))
+            # A sweep leaves a folder for each of its SAEs.
+            saes = sorted(path.parent for path in folder.glob("*/cfg.json")) or [folder]
+            agree += [check_all(arguments.cusae, sae, evaluates="transcoder" not in recipe[1]) for sae in saes]
     print(f"{sum(agree)} of {len(agree)} agree")
     return 0 if all(agree) else 1
 

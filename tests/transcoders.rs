@@ -222,6 +222,21 @@ fn a_transcoder_learns_an_mlp() {
     }
 }
 
+/// The same from a store that holds both hooks: 51,200 rows are in it.
+#[test]
+fn a_transcoder_learns_from_stored_activations() {
+    let folder = tempfile::tempdir().unwrap();
+    let hooks = HOOKS.map(|flag| flag.split_once('=').unwrap().1);
+    let mut store = Command::new(env!("CARGO_BIN_EXE_cusae"));
+    store.args(["activations", "--quiet", "--rows=400", "--out=stored", "--hook"]).args(hooks);
+    let output = store.current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let stored = format!("--activations={}", folder.path().join("stored").display());
+    let (explained, saved) = train("transcoder", &["--l1-coefficient=0.1", "--lr=3e-3", &stored]);
+    assert!((0.5..1.0).contains(&explained), "{explained}");
+    assert_eq!(saved.config.metadata["hook_name_out"], hooks[1]);
+}
+
 #[test]
 fn hooks_that_do_not_fit_get_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
