@@ -18,6 +18,7 @@ use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
 use cusae::sae::weights::{HostTensor, Weights};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 const ROWS: usize = 7;
 const D_IN: usize = 6;
@@ -71,7 +72,7 @@ impl Parameters {
     }
 
     /// `Σ f_i W_dec_i` over some latents.
-    fn decoded(&self, features: &[f64], latents: std::ops::Range<usize>) -> Vec<f64> {
+    fn decoded(&self, features: &[f64], latents: Range<usize>) -> Vec<f64> {
         let of = |d: usize| latents.clone().map(|latent| features[latent] * self.decoder_row(latent)[d]).sum();
         (0..D_IN).map(of).collect()
     }
@@ -122,11 +123,13 @@ fn keep_largest(n: usize, entries: &mut [f64], keys: &[f64]) {
     order.into_iter().skip(n).for_each(|entry| entries[entry] = 0.0);
 }
 
-/// AuxK: there are fewer dead latents than `d_in / 2`, so that all take part, whatever their order.
-fn auxk(p: &Parameters, products: &[f64], error: &[f64], coefficient: f64) -> f64 {
+/// AuxK of some latents: fewer of them are dead than `d_in / 2`, so that all of these take part, whatever their
+/// order.
+fn auxk(p: &Parameters, products: &[f64], latents: Range<usize>, error: &[f64], coefficient: f64) -> f64 {
     let mut features = vec![0.0; D_SAE];
-    DEAD.iter().for_each(|&latent| features[latent] = products[latent] + p.get("b_enc")[latent]);
-    let weight = DEAD.len() as f64 / (D_IN / 2) as f64;
+    let dead: Vec<usize> = DEAD.into_iter().filter(|latent| latents.contains(latent)).collect();
+    dead.iter().for_each(|&latent| features[latent] = products[latent] + p.get("b_enc")[latent]);
+    let weight = dead.len() as f64 / (D_IN / 2) as f64;
     coefficient * weight * squared(&p.decoded(&features, 0..D_SAE), error)
 }
 
@@ -248,22 +251,22 @@ impl Case {
         decoded.iter().zip(p.get("b_dec")).map(|(x, b)| scale * (x + b) + shift).collect()
     }
 
-    /// `x - x_hat` of every row, which AuxK does not differentiate.
-    fn errors(&self, p: &Parameters) -> Matrix {
+    /// `x - x_hat` of every row by the first latents, for every number of these: AuxK does not differentiate it.
+    fn errors(&self, p: &Parameters) -> Vec<Matrix> {
         let forward = self.forward(p);
-        let error = |row: usize| {
-            let reconstruction = self.reconstruction(p, &forward, row, D_SAE);
+        let error = |row: usize, width: usize| {
+            let reconstruction = self.reconstruction(p, &forward, row, width);
             self.x[row].iter().zip(reconstruction).map(|(x, x_hat)| x - x_hat).collect()
         };
-        (0..ROWS).map(error).collect()
+        (0..=D_SAE).map(|width| (0..ROWS).map(|row| error(row, width)).collect()).collect()
     }
 
-    /// SAELens' loss of the batch, with the dead latents [`DEAD`] and AuxK's target held still.
-    fn loss(&self, p: &Parameters, errors: &Matrix) -> f64 {
+    /// SAELens' loss of the batch, with the dead latents [`DEAD`] and AuxK's targets held still.
+    fn loss(&self, p: &Parameters, errors: &[Matrix]) -> f64 {
         let forward = self.forward(p);
         let of_row = |row: usize| {
             let to = |width| squared(&self.reconstruction(p, &forward, row, width), &self.x[row]);
-            to(D_SAE) + self.own_terms(p, &forward, row, &errors[row], &to)
+            to(D_SAE) + self.own_terms(p, &forward, row, errors, &to)
         };
         (0..ROWS).map(of_row).sum::<f64>() / ROWS as f64
     }
@@ -273,11 +276,15 @@ impl Case {
         p: &Parameters,
         forward: &Forward,
         row: usize,
-        error: &[f64],
+        errors: &[Matrix],
         squared_error: &dyn Fn(usize) -> f64,
     ) -> f64 {
         let (products, features) = (&forward.products[row], &forward.features[row]);
-        let aux = |coefficient| auxk(p, products, error, coefficient);
+        let aux_of = |latents: Range<usize>, coefficient| {
+            let error = &errors[latents.end][row];
+            auxk(p, products, latents, error, coefficient)
+        };
+        let aux = |coefficient| aux_of(0..D_SAE, coefficient);
         match &self.architecture {
             ArchitectureConfig::Standard(StandardConfig { lp_norm }) => {
                 let powers = (0..D_SAE).map(|latent| (features[latent] * p.norm(latent)).powf(*lp_norm));
@@ -307,25 +314,32 @@ impl Case {
             ArchitectureConfig::MatchingPursuit(_) => 0.0,
             ArchitectureConfig::TopK(config) => aux(config.aux_loss_coefficient),
             ArchitectureConfig::BatchTopK(config) => aux(config.aux_loss_coefficient),
-            ArchitectureConfig::Matryoshka(MatryoshkaConfig { batchtopk: config, matryoshka_widths, .. }) => {
-                let (_, inner) = matryoshka_widths.split_last().unwrap();
+            ArchitectureConfig::Matryoshka(config) => {
+                let (widths, coefficient) = (&config.matryoshka_widths, config.batchtopk.aux_loss_coefficient);
+                let (_, inner) = widths.split_last().unwrap();
                 let inner: f64 = inner.iter().map(|&width| squared_error(width)).sum();
-                inner + aux(config.aux_loss_coefficient)
+                let before = std::iter::once(&0).chain(widths);
+                inner
+                    + match config.use_matryoshka_aux_loss {
+                        true => before.zip(widths).map(|(&from, &to)| aux_of(from..to, coefficient)).sum(),
+                        false => aux(coefficient),
+                    }
             }
         }
     }
 
-    /// What straight-through estimators give the thresholds, by their formula.
-    fn threshold_gradient(&self, config: &JumpReluConfig, p: &Parameters) -> Vec<f64> {
+    /// What straight-through estimators give the threshold of each row's latents, by their formula. Where they
+    /// reach the input, `h` gets the opposite.
+    fn estimators(&self, config: &JumpReluConfig, p: &Parameters) -> Matrix {
         let (forward, errors, rows) = (self.forward(p), self.errors(p), ROWS as f64);
-        let of_latent = |latent: usize| {
-            let (threshold, norm) = (p.get("threshold")[latent], p.norm(latent));
-            let of_row = |row: usize| {
+        let of_row = |row: usize| {
+            let of_latent = |latent: usize| {
+                let (threshold, norm) = (p.get("threshold")[latent], p.norm(latent));
                 let h = forward.products[row][latent] + p.get("b_enc")[latent];
                 if (h - threshold).abs() >= config.bandwidth / 2.0 {
                     return 0.0;
                 }
-                let along: f64 = errors[row].iter().zip(p.decoder_row(latent)).map(|(e, w)| e * w).sum();
+                let along: f64 = errors[D_SAE][row].iter().zip(p.decoder_row(latent)).map(|(e, w)| e * w).sum();
                 let active = forward.features[row].iter().filter(|&&f| f != 0.0).count() as f64;
                 // The gradients of the value and of whether it is active.
                 let (value, step) = match config.sparsity {
@@ -342,9 +356,32 @@ impl Case {
                 };
                 -(threshold * (value - 2.0 * along) + step) / config.bandwidth / rows
             };
-            (0..ROWS).map(of_row).sum()
+            (0..D_SAE).map(of_latent).collect()
         };
-        (0..D_SAE).map(of_latent).collect()
+        (0..ROWS).map(of_row).collect()
+    }
+
+    /// What the estimators add to a parameter's gradient.
+    fn estimated(&self, config: &JumpReluConfig, p: &Parameters, name: &str) -> Vec<f64> {
+        let (of_threshold, (_, inputs)) = (self.estimators(config, p), self.inputs(p));
+        let over_rows = |of: &dyn Fn(usize) -> f64| (0..ROWS).map(of).sum::<f64>();
+        let of_h = |row: usize, latent: usize| -of_threshold[row][latent];
+        match name {
+            "threshold" => (0..D_SAE).map(|latent| over_rows(&|row| of_threshold[row][latent])).collect(),
+            _ if !config.ste_to_input => vec![0.0; p.get(name).len()],
+            "b_enc" => (0..D_SAE).map(|latent| over_rows(&|row| of_h(row, latent))).collect(),
+            "W_enc" => {
+                let of = |d: usize, latent: usize| over_rows(&|row| inputs[row][d] * of_h(row, latent));
+                (0..D_IN * D_SAE).map(|i| of(i / D_SAE, i % D_SAE)).collect()
+            }
+            "b_dec" => {
+                let along = |row: usize, d: usize| -> f64 {
+                    (0..D_SAE).map(|latent| of_h(row, latent) * p.get("W_enc")[d * D_SAE + latent]).sum()
+                };
+                (0..D_IN).map(|d| -over_rows(&|row| along(row, d))).collect()
+            }
+            _ => vec![0.0; p.get(name).len()],
+        }
     }
 
     /// The gradients that the step computes.
@@ -385,8 +422,8 @@ impl Case {
                 (at(values[i] + step) - at(values[i] - step)) / (2.0 * step)
             };
             let mut expected: Vec<f64> = (0..values.len()).map(difference).collect();
-            if let (ArchitectureConfig::JumpRelu(config), "threshold") = (&self.architecture, name) {
-                expected.iter_mut().zip(self.threshold_gradient(config, &p)).for_each(|(sum, x)| *sum += x);
+            if let ArchitectureConfig::JumpRelu(config) = &self.architecture {
+                expected.iter_mut().zip(self.estimated(config, &p, name)).for_each(|(sum, x)| *sum += x);
             }
             let largest = expected.iter().fold(0.0f64, |largest, x| largest.max(x.abs()));
             assert!(largest > 0.0, "{name} has no gradient");
@@ -439,6 +476,17 @@ fn jumprelu_with_each_sparsity_term() {
 }
 
 #[test]
+fn jumprelu_whose_estimators_reach_the_input() {
+    let terms =
+        [JumpReluSparsity::Step, JumpReluSparsity::Quadratic { target: 5.0 }, JumpReluSparsity::Tanh { scale: 2.0 }];
+    for sparsity in terms {
+        let pre_act_loss_coefficient = Some(0.7);
+        let config = JumpReluConfig { bandwidth: 0.4, sparsity, ste_to_input: true, pre_act_loss_coefficient };
+        Case::new(ArchitectureConfig::JumpRelu(config)).agrees();
+    }
+}
+
+#[test]
 fn topk_with_auxk() {
     [true, false].into_iter().for_each(|rescales| Case::new(topk(Rank::Value, rescales)).agrees());
 }
@@ -455,14 +503,17 @@ fn batchtopk_with_auxk() {
         .for_each(|rescales| Case::new(ArchitectureConfig::BatchTopK(batchtopk(rescales))).agrees());
 }
 
+/// The dead latents are in the first level and in the last; the one between has none.
 #[test]
-fn matryoshka_with_auxk_on_the_whole() {
-    Case::new(ArchitectureConfig::Matryoshka(MatryoshkaConfig {
-        batchtopk: batchtopk(true),
-        matryoshka_widths: vec![4, 9, D_SAE],
-        use_matryoshka_aux_loss: false,
-    }))
-    .agrees();
+fn matryoshka_with_auxk_on_the_whole_and_on_every_level() {
+    for use_matryoshka_aux_loss in [false, true] {
+        Case::new(ArchitectureConfig::Matryoshka(MatryoshkaConfig {
+            batchtopk: batchtopk(true),
+            matryoshka_widths: vec![4, 9, D_SAE],
+            use_matryoshka_aux_loss,
+        }))
+        .agrees();
+    }
 }
 
 #[test]
