@@ -328,10 +328,36 @@ def hostile():
     torch.jit.script(torch.nn.Linear(2, 3)).save(path / "program.pt")
 
 
+def temporal():
+    repo_id, name, width = "canrager/temporalSAEs", "gemma-2-2B/layer_12/temporal", 4 * D_IN
+    path = folder(repo_id, name)
+    settings = {"n_heads": 2, "n_attn_layers": 2, "bottleneck_factor": 4, "sae_diff_type": "topk", "kval_topk": 6}
+    settings |= {"tied_weights": False, "exp_factor": 4, "scaling_factor": 0.25}
+    conf = {"llm": {"dimin": D_IN}, "data": {"dtype": "float32"}, "sae": settings}
+    (path / "conf.yaml").write_text(yaml.safe_dump(conf))
+    state = {"D": rand(width, D_IN), "b": rand(D_IN), "E": rand(D_IN, width)}
+    for layer in range(2):
+        for part, rows in [("k_ctx", width // 4), ("q_target", width // 4), ("v_ctx", width), ("c_proj", width)]:
+            state[f"attn_layers.{layer}.{part}.weight"] = rand(rows, width)
+            state[f"attn_layers.{layer}.{part}.bias"] = rand(rows)
+    save_file(state, path / "latest_ckpt.safetensors")
+    cfg, state, _ = loaders.temporal_sae_huggingface_loader(repo_id, name)
+    cfg = loaders.handle_config_defaulting(cfg)
+    sae_class, cfg_class = get_sae_class("temporal")
+    sae = sae_class(cfg_class.from_dict(cfg))
+    sae.load_state_dict(state)
+    x = torch.randn(2, ROWS // 2, D_IN) * 8
+    with torch.no_grad():
+        acts, reconstruction = sae.encode(x), sae(x)
+    notes = {"hook_name": sae.cfg.metadata.hook_name}
+    config = {"architecture": "temporal", "apply_b_dec_to_input": True, "metadata": notes}
+    expect(f"{repo_id}/{name}", "temporal", x, acts, reconstruction, config)
+
+
 def main():
     torch.manual_seed(0)
     shutil.rmtree(ROOT, ignore_errors=True)
-    for make in [gemma_scope, gemma_scope_2, llama_scope, torch_files, transcoders, dictionary_learning, sparsify, openai, hostile]:
+    for make in [gemma_scope, gemma_scope_2, llama_scope, torch_files, transcoders, dictionary_learning, sparsify, openai, hostile, temporal]:
         make()
     (ROOT / "cases.json").write_text(json.dumps(CASES, indent=1) + "\n")
     print(len(CASES), "cases")

@@ -36,6 +36,8 @@ fn compute(saved: &SavedSae, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let sae = Sae::new(&Cpu, &saved.config, &saved.weights).unwrap();
     let rows = x.len() / saved.config.d_in;
     let mut pass = sae.pass(rows).unwrap();
+    // What a temporal SAE needs to know: the rows are two sequences.
+    pass.set_context(rows / 2);
     pass.forward(&sae, &x.to_vec(), rows).unwrap();
     (pass.features(&sae).unwrap().to_dense(saved.config.d_sae), pass.reconstruction().clone())
 }
@@ -72,7 +74,7 @@ fn every_layout_is_recognised_and_can_be_named() {
         assert_eq!(formats::load(&path, Some(format)).unwrap(), formats::load(&path, None).unwrap(), "{path:?}");
     }
     let mut tested: Vec<_> = cases().iter().map(|case| case["format"].as_str().unwrap().to_string()).collect();
-    tested.extend(["sae_lens".into(), "temporal".into()]);
+    tested.push("sae_lens".into());
     for format in formats::FORMATS {
         assert!(tested.iter().any(|tested| tested == format.name), "no case of {}", format.name);
     }
@@ -138,13 +140,37 @@ fn what_only_a_name_says_is_asked_for() {
 }
 
 #[test]
-fn a_temporal_sae_is_recognised_and_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["conf.yaml", "latest_ckpt.safetensors"] {
-        std::fs::write(folder.path().join(name), "").unwrap();
+fn settings_of_a_temporal_sae_that_cannot_be_are_refused() {
+    let whole = data("canrager/temporalSAEs/gemma-2-2B/layer_12/temporal");
+    let conf = std::fs::read_to_string(whole.join("conf.yaml")).unwrap();
+    let refusal = |from: &str, to: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = "latest_ckpt.safetensors";
+        std::fs::copy(whole.join(file), folder.path().join(file)).unwrap();
+        assert!(conf.contains(from));
+        std::fs::write(folder.path().join("conf.yaml"), conf.replace(from, to)).unwrap();
+        let message = formats::load(folder.path(), None).unwrap_err().to_string();
+        message.replace(&format!("{}/", folder.path().display()), "")
+    };
+    for (from, to, expected) in [
+        ("kval_topk: 6", "kval_topk: 49", "conf.yaml: sae.kval_topk is 49, expected at most the number of latents, 48"),
+        ("sae_diff_type: topk", "sae_diff_type: tanh", "conf.yaml: sae.sae_diff_type is \"tanh\", expected relu or topk"),
+        ("scaling_factor: 0.25", "scaling_factor: 0", "conf.yaml: sae.scaling_factor is 0.0, expected a number that is not 0"),
+        ("dtype: float32", "dtype: int8", "conf.yaml: data.dtype is \"int8\", expected float32, float64, float16 or bfloat16"),
+        (
+            "n_heads: 2",
+            "n_heads: 5",
+            "conf.yaml: sae.n_heads is 5, expected one that divides: bottleneck_factor times n_heads is 20, expected a \
+             divisor of d_sae = 48",
+        ),
+        (
+            "tied_weights: false",
+            "tied_weights: true",
+            "latest_ckpt.safetensors: W_enc does not belong to temporal",
+        ),
+    ] {
+        assert_eq!(refusal(from, to), expected);
     }
-    let message = formats::load(folder.path(), None).unwrap_err().to_string();
-    assert!(message.ends_with("is a temporal SAE, which is not supported: its features depend on the tokens before"));
 }
 
 #[test]

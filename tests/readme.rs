@@ -33,11 +33,9 @@ fn format_table() -> String {
         compared.sort();
         compared.dedup();
         let compared = match format.name {
-            "sae_lens" => {
-                "standard, gated, jumprelu, topk, abstopk, matching_pursuit and the transcoders: tests/sae_inference.rs"
-                    .into()
-            }
-            "temporal" => "recognised, and refused".into(),
+            "sae_lens" => "standard, gated, jumprelu, topk, abstopk, matching_pursuit, temporal and the transcoders: \
+                 tests/sae_inference.rs"
+                .into(),
             _ => compared.join(", "),
         };
         text += &format!("| `{}` | {} | {compared} |\n", format.name, format.files);

@@ -79,6 +79,35 @@ fn encode_writes_saelens_features_and_reconstructions_sparse_and_dense() {
     }
 }
 
+/// 1,280 rows are two pieces of whole sequences. Features are below 0.06; what is decoded leaves out what the
+/// tokens before predict, as in SAELens.
+#[test]
+fn a_temporal_sae_is_given_whole_sequences() {
+    let folder = tempfile::tempdir().unwrap();
+    let [activations, out, decoded] = ["x", "out", "decoded"].map(|file| folder.path().join(file));
+    let io = TensorFile::open(data("saes/temporal-relu-scalar/io.safetensors")).unwrap();
+    let sae = data("saes/temporal-relu-scalar");
+    let (x, repeats) = (io.f32("x").unwrap(), 40);
+    let save = |shape: &[usize]| {
+        tensors::save(&activations, vec![("x".into(), Tensor::f32(shape, &x.repeat(repeats)))]).unwrap();
+    };
+    save(&[4 * repeats, 8, 64]);
+    let encode = ["encode", "--sae", &sae, "--activations", text(&activations), "--out", text(&out)];
+    run(&[&encode[..], &["--reconstruct", "--dense"]].concat());
+    let file = TensorFile::open(&out).unwrap();
+    let of = |name: &str| io.f32(name).unwrap().repeat(repeats);
+    assert_close(&file.f32("feature_acts").unwrap(), &of("feature_acts"), 2e-7);
+    assert_close(&file.f32("z_pred").unwrap(), &of("z_pred"), 2e-5);
+    assert_close(&file.f32("reconstruction").unwrap(), &of("reconstruction"), 2e-5);
+    run(&["decode", "--sae", &sae, "--features", text(&out), "--out", text(&decoded)]);
+    assert_close(&TensorFile::open(&decoded).unwrap().f32("reconstruction").unwrap(), &of("decoded"), 2e-5);
+
+    save(&[32 * repeats, 64]);
+    let (code, error) = refusal(&encode);
+    let expected = "tensor x has shape [1280, 64], expected [sequences, T, 64]: a temporal SAE reads whole sequences\n";
+    assert!(code == 1 && error.ends_with(expected), "{error}");
+}
+
 #[test]
 fn many_rows_are_encoded_in_pieces() {
     let folder = tempfile::tempdir().unwrap();

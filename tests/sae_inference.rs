@@ -5,6 +5,8 @@
 //! float16 and bfloat16 SAEs in these formats, we compute their weights in f32: the difference is
 //! SAELens' rounding of numbers up to 15.
 
+mod devices;
+
 use cusae::backend::{Backend, Cpu};
 use cusae::formats::saelens::load_folder;
 use cusae::formats::tensors::TensorFile;
@@ -33,7 +35,7 @@ struct Compared {
 impl Compared {
     fn of(name: &str) -> Compared {
         let saved = load_folder(&data(name)).unwrap();
-        let io = TensorFile::open(data(name).join("io.safetensors")).unwrap();
+        let io = TensorFile::open(data(&computed_by_saelens(name)).join("io.safetensors")).unwrap();
         let x = io.f32("x").unwrap();
         let sae = Sae::new(&Cpu, &saved.config, &saved.weights).unwrap();
         let mut pass = sae.pass(ROWS).unwrap();
@@ -45,51 +47,34 @@ impl Compared {
     }
 }
 
+/// A checkpoint of BatchTopK, Matryoshka's too, is read as what SAELens saves of it for inference.
+fn computed_by_saelens(name: &str) -> String {
+    match name.contains("batchtopk") {
+        true => name.replace("-checkpoint", "-inference"),
+        false => name.into(),
+    }
+}
+
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-const FOLDERS: &[&str] = &[
-    "standard-none-bdec",
-    "standard-layer_norm-bdec",
-    "standard-constant_norm_rescale-nobdec",
-    "standard-expected_average_only_in-bdec",
-    "standard-hook_z",
-    "standard-fold-before",
-    "standard-fold-after",
-    "standard-scalefold-before",
-    "standard-scalefold-after",
-    "topk-none-nobdec",
-    "topk-none-bdec-k200",
-    "topk-none-bdec-rescale",
-    "topk-layer_norm-bdec-rescale",
-    "topk-constant_norm_rescale-bdec",
-    "training-topk-checkpoint",
-    "training-topk-inference",
-    "legacy-res-jb",
-    "legacy-res-jb-no-scaling",
-    "legacy-v3-topk",
-    "legacy-v3-hook-z",
-    "legacy-v3-standard-normbool",
-    "gated-layer_norm-bdec",
-    "gated-fold-after",
-    "jumprelu-none-bdec",
-    "jumprelu-constant_norm_rescale-nobdec",
-    "abstopk-layer_norm-bdec",
-    "abstopk-none-bdec-rescale",
-    "transcoder-none",
-    "skip_transcoder-layer_norm",
-    "jumprelu_skip_transcoder-constant_norm_rescale",
-    "legacy-v3-gated",
-    "legacy-v3-jumprelu",
-    "training-jumprelu-log_threshold-checkpoint",
-];
+/// All folders but those that other tests are of.
+fn folders() -> Vec<String> {
+    let others = ["matching_pursuit", "temporal", "float16"];
+    let all = std::fs::read_dir(data("")).unwrap().map(|entry| entry.unwrap());
+    let folders = all.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap());
+    let mut folders: Vec<String> = folders.filter(|name| others.iter().all(|other| !name.contains(other))).collect();
+    folders.sort();
+    assert_eq!(folders.len(), 91);
+    folders
+}
 
 #[test]
 fn float32_folders_encode_and_decode_as_in_saelens() {
-    for name in FOLDERS {
-        let c = Compared::of(name);
+    for name in folders() {
+        let c = Compared::of(&name);
         for (i, (found, expected)) in c.acts.iter().zip(&c.expected_acts).enumerate() {
             let (row, latent) = (i / D_SAE, i % D_SAE);
             assert_eq!(*found != 0.0, *expected != 0.0, "{name}: row {row}, latent {latent}: {found}, {expected}");
@@ -106,8 +91,10 @@ fn float32_folders_encode_and_decode_as_in_saelens() {
 fn matching_pursuit_encodes_and_decodes_as_in_saelens() {
     for name in [
         "matching_pursuit-constant_norm_rescale-bdec",
+        "matching_pursuit-none-bdec",
         "matching_pursuit-none-nobdec",
         "training-matching_pursuit-checkpoint",
+        "training-matching_pursuit-inference",
     ] {
         let c = Compared::of(name);
         let support = |acts: &[f32]| acts.iter().map(|&x| x != 0.0).collect::<Vec<_>>();
@@ -136,6 +123,60 @@ fn half_precision_folders_agree_within_their_rounding() {
             assert!(reconstruction <= tolerance, "{name}: reconstructions differ by {reconstruction}");
         }
     }
+}
+
+/// Four sequences of eight rows. SAELens' float32 and float64 differ by 5e-7 here; features are below 0.06.
+fn temporal_folders_agree_on<B: Backend>(backend: &B) {
+    for name in ["temporal-relu-scalar", "temporal-topk-tied", "temporal-topk-untied"] {
+        let saved = load_folder(&data(name)).unwrap();
+        let io = TensorFile::open(data(name).join("io.safetensors")).unwrap();
+        let agree = |what: &str, found: &[f32], tolerance: f32| {
+            let difference = largest_difference(found, &io.f32(what).unwrap());
+            assert!(difference <= tolerance, "{name}: {what} differs by {difference}");
+        };
+        let sae = Sae::new(backend, &saved.config, &saved.weights).unwrap();
+        let x = backend.upload(&io.f32("x").unwrap()).unwrap();
+        let mut pass = sae.pass(ROWS).unwrap();
+        pass.set_context(8);
+        pass.encode(&sae, &x, ROWS).unwrap();
+        let (acts, expected) = (pass.features(&sae).unwrap().to_dense(D_SAE), io.f32("feature_acts").unwrap());
+        assert!(acts.iter().zip(&expected).all(|(a, b)| (*a != 0.0) == (*b != 0.0)), "{name}: other latents");
+        agree("feature_acts", &acts, 2e-7);
+        agree("hidden_pre", &pass.pre_activations(&sae).unwrap(), 2e-7);
+        agree("z_pred", &pass.predicted_codes(&sae).unwrap().unwrap(), 2e-5);
+        pass.decode(&sae).unwrap();
+        agree("decoded", &backend.download(pass.reconstruction()).unwrap(), 2e-5);
+        pass.add_bypass(&sae, &x).unwrap();
+        agree("reconstruction", &backend.download(pass.reconstruction()).unwrap(), 2e-5);
+    }
+}
+
+#[test]
+fn temporal_folders_encode_predict_and_decode_as_in_saelens() {
+    temporal_folders_agree_on(&Cpu);
+    devices::devices(&[1]).iter().for_each(temporal_folders_agree_on);
+}
+
+#[test]
+fn a_temporal_sae_reads_whole_sequences() {
+    let saved = load_folder(&data("temporal-topk-tied")).unwrap();
+    let x = TensorFile::open(data("temporal-topk-tied").join("io.safetensors")).unwrap().f32("x").unwrap();
+    let sae = Sae::new(&Cpu, &saved.config, &saved.weights).unwrap();
+    let mut pass = sae.pass(ROWS).unwrap();
+    let message = pass.encode(&sae, &x, ROWS).unwrap_err().to_string();
+    assert_eq!(message, "sae: a temporal SAE reads whole sequences, and how many rows make one was not said");
+    pass.set_context(5);
+    let message = pass.encode(&sae, &x, ROWS).unwrap_err().to_string();
+    assert_eq!(message, "sae: 32 rows are not whole sequences of 5, which a temporal SAE reads");
+    // A token's features are those of the tokens up to it: the first row of a sequence sees none before.
+    pass.set_context(8);
+    pass.encode(&sae, &x, ROWS).unwrap();
+    let of_sequence = pass.features(&sae).unwrap();
+    pass.set_context(1);
+    pass.encode(&sae, &x, ROWS).unwrap();
+    let alone = pass.features(&sae).unwrap();
+    assert_eq!(of_sequence.row(8), alone.row(8));
+    assert_ne!(of_sequence.row(9), alone.row(9));
 }
 
 #[test]

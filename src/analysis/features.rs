@@ -51,7 +51,8 @@ impl<B: Backend> Visitor<B> for Encode<'_, B> {
         hook == self.hook
     }
 
-    fn visit(&mut self, _: &B, _: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
+    fn visit(&mut self, _: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
+        self.pass.set_context(shape[1]);
         self.pass.encode(self.sae, value, self.rows)
     }
 }

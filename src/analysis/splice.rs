@@ -11,7 +11,8 @@
 //! | `HOOK.hook_sae_output` | what the model goes on with `[sequences, T, …]` |
 //!
 //! A transcoder reads at one hook and stands at another, `HOOK`. What its skip connection carries is added
-//! to what it decodes (SAELens leaves that out here). What nobody looks at stays on the device and sparse.
+//! to what it decodes (SAELens leaves that out here), as is what a temporal SAE predicts from the tokens before.
+//! What nobody looks at stays on the device and sparse.
 
 use crate::backend::{Add, Backend, Scale};
 use crate::error::{Error, Result};
@@ -124,16 +125,17 @@ impl<'a, B: Backend> Splice<'a, B> {
         let mut looks = Looks { backend, hook: self.hooks.output, visitor };
 
         backend.copy(value, 0, &mut self.own, 0, len)?;
+        self.pass.set_context(shape[1]);
         self.pass.encode(sae, &self.input, rows)?;
         if self.use_error_term {
             self.pass.decode(sae)?;
-            self.pass.add_skip(sae, &self.input)?;
+            self.pass.add_bypass(sae, &self.input)?;
             backend.scale(Scale { from: self.pass.reconstruction(), factor: -1.0, len, to: &mut self.delta })?;
         }
         if looks.at("hook_sae_input", &mut self.input, &wide(d_in))? {
             self.pass.encode(sae, &self.input, rows)?;
         }
-        if !sae.config().architecture.is_tied() && looks.wants("hook_sae_acts_pre") {
+        if sae.config().architecture.has_pre_activations() && looks.wants("hook_sae_acts_pre") {
             let mut pre = backend.upload(&self.pass.pre_activations(sae)?)?;
             looks.at("hook_sae_acts_pre", &mut pre, &wide(d_sae))?;
             let features = self.pass.activate(sae, &backend.download(&pre)?)?;
@@ -153,7 +155,7 @@ impl<'a, B: Backend> Splice<'a, B> {
         } else {
             self.pass.decode(sae)?;
         }
-        self.pass.add_skip(sae, &self.input)?;
+        self.pass.add_bypass(sae, &self.input)?;
         self.output(value, len, &mut looks, shape)?;
         self.bypass_excluded(value, rows)?;
         looks.at("hook_sae_output", value, shape)?;

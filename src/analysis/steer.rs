@@ -68,6 +68,11 @@ pub fn steer<B: Backend>(
     if let Some((feature, _)) = steering.changes.iter().find(|(feature, _)| *feature as usize >= d_sae) {
         return Err(Error::config("feature", format!("{feature}, this SAE has features 0 to {}", d_sae - 1)));
     }
+    if sae.config().architecture.temporal().is_some() {
+        let what =
+            "a temporal SAE needs the tokens before anew at each step of a generation; ablate runs whole prompts";
+        return Err(Error::config("sae", what));
+    }
     steering.positions.check(prompt.len(), limits.max_new_tokens)?;
     let splice = Splice::new(model, sae, true, prompt.len().max(1))?;
     let mut visitor = Steer { steering, prompt, past: 0, splice: [splice] };

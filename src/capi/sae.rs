@@ -45,7 +45,7 @@ impl SaeHandle {
     fn shape(&self, name: &str) -> Result<[usize; 2], Failure> {
         let found = self.weights.iter().find(|(known, _)| known.to_bytes() == name.as_bytes());
         found.map(|(_, shape)| *shape).ok_or_else(|| {
-            let known: Vec<_> = self.config.tensors().iter().map(|(name, _)| *name).collect();
+            let known: Vec<_> = self.config.tensors().into_iter().map(|(name, _)| name).collect();
             argument(format!("there is no weight {name:?}; there are {}", known.join(", ")))
         })
     }

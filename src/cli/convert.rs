@@ -140,6 +140,8 @@ fn compute<B: Backend>(backend: &B, saved: &SavedSae, x: &[f32]) -> Result<Compu
     let sae = Sae::new(backend, &saved.config, &saved.weights)?;
     let rows = x.len() / saved.config.d_in;
     let mut pass = sae.pass(rows)?;
+    // Whether the rows are one text does not matter where two SAEs are compared on them.
+    pass.set_context(rows);
     pass.forward(&sae, &backend.upload(x)?, rows)?;
     let mut reconstruction = vec![0.0; rows * saved.config.d_out()];
     backend.read(pass.reconstruction(), 0, &mut reconstruction)?;

@@ -27,7 +27,7 @@ pub struct Args {
     /// Safetensors file to write: indptr, indices, values (compressed sparse rows).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Write feature_acts [n, d_sae] instead.
+    /// Write feature_acts [n, d_sae] instead; of a temporal SAE z_pred [n, d_sae], too.
     #[arg(long)]
     dense: bool,
     /// Write reconstruction too, of the activations' shape.
@@ -49,7 +49,8 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
     let sae = open_sae(backend, &args.sae)?;
     let config = sae.config();
     let rows = Rows::open(&args.activations, &Vec::from_iter(config.hook_name()), config.d_in)?;
-    let Encoded { features, reconstruction, row_scale, row_shift } = encode(&sae, &rows, args.reconstruct)?;
+    let Encoded { features, reconstruction, row_scale, row_shift, z_pred } =
+        encode(&sae, &rows, args.reconstruct, args.dense)?;
     // Only now: rows that cannot be used are found on the way, and a refusal is one line.
     common.say_device();
 
@@ -63,6 +64,9 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
             ("values", Tensor::f32(&[entries], features.values())),
         ],
     };
+    if !z_pred.is_empty() {
+        out.push(("z_pred", Tensor::f32(&[n, config.d_sae], &z_pred)));
+    }
     if args.reconstruct {
         out.push(("reconstruction", Tensor::f32(&reconstruction_shape(&sae, &rows)?, &reconstruction)));
     }
@@ -83,14 +87,19 @@ struct Encoded {
     /// What `cusae decode` needs to undo a normalisation `[n]`, where the SAE has one.
     row_scale: Vec<f32>,
     row_shift: Vec<f32>,
+    /// What a temporal SAE predicts `[n, d_sae]`, where wanted.
+    z_pred: Vec<f32>,
 }
 
-fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool) -> Result<Encoded> {
+fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool, predicted: bool) -> Result<Encoded> {
     let (backend, d_out) = (sae.backend(), sae.config().d_out());
-    let mut pass = sae.pass(CHUNK.min(rows.count))?;
+    let context = sae.config().architecture.temporal().map_or(Ok(1), |_| rows.context())?;
+    let chunk = CHUNK.next_multiple_of(context);
+    let mut pass = sae.pass(chunk.min(rows.count))?;
+    pass.set_context(context);
     let mut encoded = Encoded::default();
-    for first in (0..rows.count).step_by(CHUNK) {
-        let count = CHUNK.min(rows.count - first);
+    for first in (0..rows.count).step_by(chunk) {
+        let count = chunk.min(rows.count - first);
         let x = backend.upload(&rows.read(first, count)?)?;
         if reconstruct {
             pass.forward(sae, &x, count)?;
@@ -100,6 +109,9 @@ fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool) -> Result<En
             pass.encode(sae, &x, count)?;
         }
         encoded.features.append(&pass.features(sae)?);
+        if predicted {
+            encoded.z_pred.extend(pass.predicted_codes(sae)?.unwrap_or_default());
+        }
         if let Some((scale, shift)) = pass.row_normalization(sae)? {
             encoded.row_scale.extend(scale);
             encoded.row_shift.extend(shift);

@@ -107,6 +107,23 @@ impl Rows {
         self.file.shape(&self.tensor)
     }
 
+    /// Rows of a sequence, of a tensor `[.., T, d_in]` or `[.., T, heads, d_head]`. Error: it has no such
+    /// dimension.
+    pub fn context(&self) -> Result<usize> {
+        let shape = self.shape()?;
+        let of_row = if shape.last() == Some(&self.width) { 1 } else { 2 };
+        match shape[..shape.len() - of_row] {
+            [_, .., context] => Ok(context),
+            _ => {
+                let what = format!(
+                    "tensor {} has shape {shape:?}, expected [sequences, T, {}]: a temporal SAE reads whole sequences",
+                    self.tensor, self.width
+                );
+                Err(Error::format(self.file.path(), what))
+            }
+        }
+    }
+
     /// Rows `first..first + rows`. Errors: the dtype is not a floating-point one; a value is not
     /// finite.
     pub fn read(&self, first: usize, rows: usize) -> Result<Vec<f32>> {

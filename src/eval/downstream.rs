@@ -110,8 +110,9 @@ impl<B: Backend> Visitor<B> for Splice<'_, B> {
         hook == self.hook
     }
 
-    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
+    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
         let d_in = self.sae.config().d_in;
+        self.pass.set_context(shape[1]);
         self.pass.forward(self.sae, value, self.excluded.len())?;
         let mut first = 0;
         for run in self.excluded.chunk_by(|a, b| a == b) {
@@ -152,8 +153,9 @@ impl<B: Backend> Visitor<B> for Look<'_, B> {
         hook == self.hook
     }
 
-    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
+    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
         backend.read(value, 0, &mut self.x)?;
+        self.pass.set_context(shape[1]);
         self.pass.forward(self.sae, value, self.x.len() / self.sae.config().d_in)
     }
 }

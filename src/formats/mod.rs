@@ -237,7 +237,8 @@ pub fn save(folder: &Path, saved: &SavedSae, layout: &str) -> Result<()> {
         }
         saved
     };
-    if config.architecture.is_tied() && layout != "saelens" {
+    let only_here = config.architecture.is_tied() || config.architecture.temporal().is_some();
+    if only_here && layout != "saelens" {
         return Err(cannot_write(layout, config));
     }
     match layout {

@@ -139,7 +139,11 @@ pub fn sum_of_layers(tensor: HostTensor) -> HostTensor {
 
 /// Puts an SAE together from its tensors by SAELens' names. Errors: one is missing or of the wrong
 /// shape; a value is not finite.
-pub fn assemble<const N: usize>(path: &Path, config: SaeConfig, tensors: [(&str, HostTensor); N]) -> Result<SavedSae> {
+pub fn assemble<'a>(
+    path: &Path,
+    config: SaeConfig,
+    tensors: impl IntoIterator<Item = (&'a str, HostTensor)>,
+) -> Result<SavedSae> {
     let mut given = Weights::default();
     tensors.into_iter().for_each(|(name, tensor)| given.insert(name, tensor));
     let expected = config.tensors();

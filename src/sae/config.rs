@@ -1,9 +1,11 @@
 //! What an SAE is at inference, as the `cfg.json` of SAELens states it.
 
 use super::pursuit::PursuitConfig;
+use super::temporal::TemporalConfig;
 use crate::config::NormalizeActivations;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// An architecture at inference, with the settings only it has. Some training architectures share
 /// one: what they learned is then in the weights.
@@ -34,7 +36,12 @@ pub enum InferenceArchitecture {
     /// One latent after another takes its part of what is left; the decoder is the encoder, too, and b_dec
     /// is added only where it is subtracted.
     MatchingPursuit(PursuitConfig),
+    /// `f = ReLU(h)`, or of the k largest `h`, of what the tokens before do not predict.
+    Temporal(TemporalConfig),
 }
+
+/// The tensors of a weights file: their names and shapes.
+pub type TensorShapes = Vec<(Cow<'static, str>, Vec<usize>)>;
 
 /// What makes an SAE a transcoder: it predicts other activations than it reads. The architecture says
 /// how it encodes.
@@ -56,27 +63,46 @@ impl InferenceArchitecture {
             InferenceArchitecture::TopK { .. } => "topk",
             InferenceArchitecture::AbsTopK { .. } => "abstopk",
             InferenceArchitecture::MatchingPursuit(_) => "matching_pursuit",
+            InferenceArchitecture::Temporal(_) => "temporal",
         }
     }
 
     /// Every tensor of the weights file with its shape, by SAELens' names, sorted.
-    pub fn tensors(&self, d_in: usize, d_sae: usize) -> Vec<(&'static str, Vec<usize>)> {
+    pub fn tensors(&self, d_in: usize, d_sae: usize) -> TensorShapes {
         let own: &[&str] = match self {
             InferenceArchitecture::Gated => &["b_gate", "b_mag", "r_mag"],
             InferenceArchitecture::JumpRelu => &["b_enc", "threshold"],
-            InferenceArchitecture::MatchingPursuit(_) => &[],
+            InferenceArchitecture::MatchingPursuit(_) | InferenceArchitecture::Temporal(_) => &[],
             _ => &["b_enc"],
         };
         let shared = [("W_dec", vec![d_sae, d_in]), ("b_dec", vec![d_in])];
         let encoder = (!self.is_tied()).then(|| ("W_enc", vec![d_in, d_sae]));
-        let mut tensors: Vec<_> = own.iter().map(|&name| (name, vec![d_sae])).chain(shared).chain(encoder).collect();
+        let vectors = own.iter().map(|&name| (name, vec![d_sae])).chain(shared).chain(encoder);
+        let mut tensors: TensorShapes = vectors.map(|(name, shape)| (name.into(), shape)).collect();
+        if let InferenceArchitecture::Temporal(temporal) = self {
+            tensors.extend(temporal.tensors(d_sae));
+        }
         tensors.sort();
         tensors
     }
 
-    /// Whether the decoder is the encoder, too: there is no W_enc, and no value before an activation function.
+    /// Whether the decoder is the encoder, too: there is no W_enc.
     pub fn is_tied(&self) -> bool {
-        matches!(self, InferenceArchitecture::MatchingPursuit(_))
+        use InferenceArchitecture::{MatchingPursuit, Temporal};
+        matches!(self, MatchingPursuit(_) | Temporal(TemporalConfig { tied_weights: true, .. }))
+    }
+
+    /// Whether features are made by a function of one value each.
+    pub fn has_pre_activations(&self) -> bool {
+        !matches!(self, InferenceArchitecture::MatchingPursuit(_))
+    }
+
+    /// What it takes from the tokens before, if it does.
+    pub fn temporal(&self) -> Option<&TemporalConfig> {
+        match self {
+            InferenceArchitecture::Temporal(temporal) => Some(temporal),
+            _ => None,
+        }
     }
 
     /// Whether the decoder norms take part in the features' values.
@@ -172,18 +198,18 @@ impl SaeConfig {
     }
 
     /// Every tensor of the weights file with its shape, by SAELens' names, sorted.
-    pub fn tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
+    pub fn tensors(&self) -> TensorShapes {
         let mut tensors = self.architecture.tensors(self.d_in, self.d_sae);
         if let Some(Transcoder { d_out, skip }) = self.transcoder {
             for (name, shape) in &mut tensors {
-                match *name {
+                match name.as_ref() {
                     "W_dec" => *shape = vec![self.d_sae, d_out],
                     "b_dec" => *shape = vec![d_out],
                     _ => {}
                 }
             }
             if skip {
-                tensors.push(("W_skip", vec![d_out, self.d_in]));
+                tensors.push(("W_skip".into(), vec![d_out, self.d_in]));
             }
             tensors.sort();
         }

@@ -68,6 +68,9 @@ pub fn to_jumprelu(config: &mut SaeConfig, weights: &mut Weights, threshold: Opt
         InferenceArchitecture::MatchingPursuit(_) => {
             return refuse("a matching pursuit SAE has no JumpReLU form: its features depend on one another");
         }
+        InferenceArchitecture::Temporal(_) => {
+            return refuse("a temporal SAE has no JumpReLU form: its features depend on the tokens before");
+        }
         InferenceArchitecture::AbsTopK { .. } => {
             return refuse("an AbsTopK SAE has no JumpReLU form: its features have signs");
         }

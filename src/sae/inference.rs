@@ -3,10 +3,11 @@
 //! A `hook_z` SAE needs no reshaping here: `[.., n_heads, d_head]` and `[.., n_heads * d_head]` are
 //! the same numbers in the same order.
 
-use super::config::{InferenceArchitecture, SaeConfig, Transcoder};
+use super::config::{InferenceArchitecture, SaeConfig, TensorShapes, Transcoder};
 use super::features::SparseFeatures;
 use super::parameters::Named;
 use super::pursuit::{Dictionary, Pursuit};
+use super::temporal::{self, Prediction, TemporalConfig};
 use super::weights::{HostTensor, Weights};
 use crate::backend::*;
 use crate::config::NormalizeActivations;
@@ -21,13 +22,16 @@ pub struct Sae<B: Backend> {
     config: SaeConfig,
     values: Named<B>,
     decoder_norm: B::Buffer<f32>,
+    /// Zeros `[d_sae]` of an encoder that has no bias.
+    no_bias: Option<B::Buffer<f32>>,
 }
 
 impl<B: Backend> Sae<B> {
     /// Uploads weights. Error: they are not those of the config's architecture and sizes.
     pub fn new(backend: &B, config: &SaeConfig, weights: &Weights) -> Result<Self> {
         let expected = config.tensors();
-        let found: Vec<_> = weights.iter().map(|(name, tensor)| (name, tensor.shape.clone())).collect();
+        let shape = |(name, tensor): (&str, &HostTensor)| (name.to_string().into(), tensor.shape.clone());
+        let found: TensorShapes = weights.iter().map(shape).collect();
         if found != expected {
             return Err(Error::Shape {
                 operation: "sae",
@@ -38,7 +42,11 @@ impl<B: Backend> Sae<B> {
         let mut decoder_norm = backend.zeros(config.d_sae)?;
         let (rows, columns) = (config.d_sae, config.d_out());
         backend.row_norms(RowNorms { matrix: values.get("W_dec"), rows, columns, norms: &mut decoder_norm })?;
-        Ok(Sae { backend: backend.clone(), config: config.clone(), values, decoder_norm })
+        let no_bias = match config.architecture.temporal() {
+            Some(_) => Some(backend.zeros(config.d_sae)?),
+            None => None,
+        };
+        Ok(Sae { backend: backend.clone(), config: config.clone(), values, decoder_norm, no_bias })
     }
 
     /// What it is.
@@ -85,6 +93,7 @@ impl<B: Backend> Sae<B> {
         let (backend, d_in, d_out) = (&self.backend, self.config.d_in, self.config.d_out());
         let stride = match self.config.architecture {
             InferenceArchitecture::TopK { k, .. } | InferenceArchitecture::AbsTopK { k, .. } => k,
+            InferenceArchitecture::Temporal(TemporalConfig { k: Some(k), .. }) => k,
             _ => FIRST_STRIDE.min(self.config.d_sae),
         };
         let pursuit = match self.config.architecture {
@@ -93,6 +102,9 @@ impl<B: Backend> Sae<B> {
             }
             _ => None,
         };
+        let prediction = self.config.architecture.temporal();
+        let prediction = prediction.map(|config| Prediction::new(backend, config, max_rows, [d_in, self.config.d_sae]));
+        let prediction = prediction.transpose()?;
         Ok(Pass {
             rows: 0,
             max_rows,
@@ -103,6 +115,7 @@ impl<B: Backend> Sae<B> {
             lists: FeatureLists::new(backend, max_rows, stride)?,
             longest: backend.zeros(1)?,
             pursuit,
+            prediction,
             other_target: self.config.transcoder.map(|_| backend.zeros(max_rows * d_out)).transpose()?,
             gradient: backend.zeros(max_rows * d_out)?,
             squared_error: backend.zeros(max_rows)?,
@@ -121,10 +134,21 @@ impl<B: Backend> Sae<B> {
 
     /// Whether what is decoded is brought back to the size that a row had before its normalisation.
     pub fn denormalizes(&self) -> bool {
-        self.normalization() != RowNormalization::None && self.config.transcoder.is_none()
+        let normalizes = self.normalization() != RowNormalization::None || self.input_factor().is_some();
+        normalizes && self.config.transcoder.is_none()
     }
 
-    /// Matching pursuit, whose decoder is the encoder, too, adds b_dec where it was subtracted.
+    /// What activations are multiplied by on the way in and divided by on the way out, if they are.
+    fn input_factor(&self) -> Option<f32> {
+        Some(self.config.architecture.temporal()?.activation_normalization_factor? as f32)
+    }
+
+    /// The rows that inputs are multiplied with `[d_sae, d_in]`.
+    fn encoder_rows(&self) -> &B::Buffer<f32> {
+        self.values.get(if self.config.architecture.is_tied() { "W_dec" } else { "W_enc" })
+    }
+
+    /// An SAE whose decoder is the encoder, too, adds b_dec where it was subtracted.
     fn adds_b_dec(&self) -> bool {
         self.config.apply_b_dec_to_input || !self.config.architecture.is_tied()
     }
@@ -148,6 +172,8 @@ pub struct Pass<B: Backend> {
     lists: FeatureLists<B>,
     longest: B::Buffer<u32>,
     pursuit: Option<Pursuit<B>>,
+    /// A temporal SAE's.
+    prediction: Option<Prediction<B>>,
     /// A transcoder's target, which is not known here; the decoder compares with zeros.
     other_target: Option<B::Buffer<f32>>,
     gradient: B::Buffer<f32>,
@@ -176,11 +202,28 @@ impl<B: Backend> Pass<B> {
         &mut self.reconstruction
     }
 
-    /// Encodes and decodes `x [rows, d_in]`, and adds what a transcoder's skip connection carries.
+    /// Says that so many rows, one after another, are a sequence. A temporal SAE must know it, and is given
+    /// whole sequences; others do not look at it.
+    pub fn set_context(&mut self, context: usize) {
+        if let Some(prediction) = &mut self.prediction {
+            prediction.set_context(context);
+        }
+    }
+
+    /// Encodes and decodes `x [rows, d_in]`, and adds what passes the features by.
     pub fn forward(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>, rows: usize) -> Result<()> {
         self.encode(sae, x, rows)?;
         self.decode(sae)?;
-        self.add_skip(sae, x)
+        self.add_bypass(sae, x)
+    }
+
+    /// The codes that a temporal SAE predicted for the latest batch from the tokens before, SAELens' `z_pred`
+    /// `[rows, d_sae]`; none of other SAEs.
+    pub fn predicted_codes(&self, sae: &Sae<B>) -> Result<Option<Vec<f32>>> {
+        let Some(prediction) = &self.prediction else { return Ok(None) };
+        let mut codes = vec![0.0; self.rows * sae.config.d_sae];
+        sae.backend.read(prediction.codes(), 0, &mut codes)?;
+        Ok(Some(codes))
     }
 
     /// Encodes `x [rows, d_in]`.
@@ -188,7 +231,7 @@ impl<B: Backend> Pass<B> {
         self.start(rows)?;
         sae.backend.prepare_input(PrepareInput {
             x,
-            scale: 1.0,
+            scale: sae.input_factor().unwrap_or(1.0),
             normalization: sae.normalization(),
             b_dec: sae.config.apply_b_dec_to_input.then(|| sae.values.get("b_dec")),
             rows,
@@ -198,8 +241,18 @@ impl<B: Backend> Pass<B> {
             row_scale: &mut self.row_scale,
             row_shift: &mut self.row_shift,
         })?;
+        if let Some(factor) = sae.input_factor() {
+            sae.backend.fill(&mut self.row_scale, 1.0 / factor)?;
+            sae.backend.fill(&mut self.row_shift, 0.0)?;
+        }
+        if let (Some(prediction), Some(config)) = (&mut self.prediction, sae.config.architecture.temporal()) {
+            let (values, w_enc, d_in, d_sae) = (&sae.values, sae.encoder_rows(), sae.config.d_in, sae.config.d_sae);
+            let of = temporal::Weights { backend: &sae.backend, config, values, w_enc, d_in, d_sae };
+            prediction.take(&of, &mut self.input, rows)?;
+        }
         match sae.config.architecture {
-            InferenceArchitecture::Standard => self.encode_relu(sae),
+            InferenceArchitecture::Temporal(TemporalConfig { k: Some(k), .. }) => self.encode_topk(sae, Rank::Value, k),
+            InferenceArchitecture::Standard | InferenceArchitecture::Temporal(_) => self.encode_relu(sae),
             InferenceArchitecture::Gated => self.encode_gated(sae),
             InferenceArchitecture::JumpRelu => self.encode_jumprelu(sae),
             InferenceArchitecture::TopK { k, .. } => self.encode_topk(sae, Rank::Value, k),
@@ -256,7 +309,7 @@ impl<B: Backend> Pass<B> {
     /// What the activation function of the latest batch was given `[rows, d_sae]`, SAELens'
     /// `hook_sae_acts_pre`, on the host: of a gated SAE the magnitudes `m`. Error: matching pursuit has no such.
     pub fn pre_activations(&self, sae: &Sae<B>) -> Result<Vec<f32>> {
-        if sae.config.architecture.is_tied() {
+        if !sae.config.architecture.has_pre_activations() {
             let what = "matching pursuit has no values before an activation function".into();
             return Err(Error::Shape { operation: "pre_activations", what });
         }
@@ -265,9 +318,9 @@ impl<B: Backend> Pass<B> {
         let mut pre = sae.backend.zeros(self.rows * d_sae)?;
         sae.backend.linear(Linear {
             x: Matrix::F32(&self.input),
-            w: Matrix::F32(sae.values.get("W_enc")),
+            w: Matrix::F32(sae.encoder_rows()),
             w_is_transposed: true,
-            bias: (!gated).then(|| sae.values.get("b_enc")),
+            bias: (!gated).then(|| bias(sae)),
             function: ActivationFunction::Identity,
             residual: None,
             rows: self.rows,
@@ -308,7 +361,10 @@ impl<B: Backend> Pass<B> {
                 None => (0..d_sae).collect(),
             };
             match sae.config.architecture {
-                InferenceArchitecture::TopK { k, .. } => keep_largest(&mut latents, k, scaled),
+                InferenceArchitecture::TopK { k, .. }
+                | InferenceArchitecture::Temporal(TemporalConfig { k: Some(k), .. }) => {
+                    keep_largest(&mut latents, k, scaled)
+                }
                 InferenceArchitecture::AbsTopK { k, .. } => {
                     keep_largest(&mut latents, k, |latent| scaled(latent).abs())
                 }
@@ -472,9 +528,14 @@ impl<B: Backend> Pass<B> {
         self.set_features(sae, &features, 0, self.rows, None)
     }
 
-    /// `reconstruction += x W_skipᵀ` of a transcoder that skips, with `x` as it came, before any
-    /// normalisation.
-    pub fn add_skip(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
+    /// Adds to the reconstruction what passes the features by: `x W_skipᵀ` of a transcoder that skips, with
+    /// `x` as it came, before any normalisation; what a temporal SAE predicted from the tokens before.
+    pub fn add_bypass(&mut self, sae: &Sae<B>, x: &B::Buffer<f32>) -> Result<()> {
+        if let Some(prediction) = &mut self.prediction {
+            let row_scale = sae.denormalizes().then_some(&self.row_scale);
+            let size = [self.rows, sae.config.d_in];
+            return prediction.add_to(&sae.backend, &mut self.reconstruction, size, row_scale);
+        }
         let Some(Transcoder { d_out, skip: true }) = sae.config.transcoder else { return Ok(()) };
         sae.backend.linear(Linear {
             x: Matrix::F32(x),
@@ -512,7 +573,12 @@ fn keep_largest(latents: &mut Vec<usize>, k: usize, value: impl Fn(usize) -> f32
 
 fn encoder<'a, B: Backend>(sae: &'a Sae<B>, input: &'a B::Buffer<f32>, rows: usize) -> Encoder<'a, B> {
     let (d_in, d_sae) = (sae.config.d_in, sae.config.d_sae);
-    let b_enc = if sae.config.architecture == InferenceArchitecture::Gated { "b_gate" } else { "b_enc" };
-    let (input, w_enc) = (Matrix::F32(input), Matrix::F32(sae.values.get("W_enc")));
-    Encoder { input, w_enc, b_enc: sae.values.get(b_enc), rows, d_in, d_sae }
+    let (input, w_enc) = (Matrix::F32(input), Matrix::F32(sae.encoder_rows()));
+    Encoder { input, w_enc, b_enc: bias(sae), rows, d_in, d_sae }
+}
+
+/// What is added to the product of inputs with the encoder's rows `[d_sae]`.
+fn bias<B: Backend>(sae: &Sae<B>) -> &B::Buffer<f32> {
+    let name = if sae.config.architecture == InferenceArchitecture::Gated { "b_gate" } else { "b_enc" };
+    sae.no_bias.as_ref().unwrap_or_else(|| sae.values.get(name))
 }

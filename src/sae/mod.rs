@@ -23,6 +23,7 @@ mod resample;
 pub mod similarity;
 pub mod standard;
 pub mod step;
+pub mod temporal;
 pub mod topk;
 pub mod transcoder;
 pub mod unit_norm;

@@ -1,5 +1,6 @@
 //! The SAE's parameters on a device: named buffers, and the way from and to SAELens' shapes.
 
+use super::config::TensorShapes;
 use super::weights::{HostTensor, Weights};
 use crate::backend::{Backend, Buffer, WeightGradients};
 use crate::error::Result;
@@ -49,15 +50,15 @@ impl<B: Backend> Named<B> {
     }
 
     /// The host weights of these names and SAELens' shapes.
-    pub fn download_as(&self, backend: &B, tensors: Vec<(&str, Vec<usize>)>) -> Result<Weights> {
+    pub fn download_as(&self, backend: &B, tensors: TensorShapes) -> Result<Weights> {
         let mut weights = Weights::default();
         for (name, shape) in tensors {
-            let values = backend.download(self.get(name))?;
-            let tensor = match (name, &shape[..]) {
+            let values = backend.download(self.get(&name))?;
+            let tensor = match (name.as_ref(), &shape[..]) {
                 ("W_enc", &[d_in, d_sae]) => HostTensor { shape: vec![d_sae, d_in], values }.transposed(),
                 _ => HostTensor { shape, values },
             };
-            weights.insert(name, tensor);
+            weights.insert(&name, tensor);
         }
         Ok(weights)
     }

@@ -232,7 +232,7 @@ impl<B: Backend> PursuitGradient<B> {
 }
 
 /// `x -= decoded lists` for every row, and the squared norms of what is left; `room` is as large as `x`.
-fn subtract<B: Backend>(
+pub(super) fn subtract<B: Backend>(
     of: &Dictionary<'_, B>,
     lists: &FeatureLists<B>,
     rows: usize,

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::formats::tensors::parse_dtype;
 use crate::sae::config::{InferenceArchitecture, ReshapeActivations, SaeConfig, Transcoder};
 use crate::sae::pursuit::PursuitConfig;
+use crate::sae::temporal::TemporalConfig;
 use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::fs;
@@ -30,10 +31,11 @@ const KNOWN: &[&str] = &[
     "batchtopk",
     "matryoshka_batchtopk",
     "matching_pursuit",
+    "temporal",
 ];
 
-/// Architectures of SAELens that a folder may name, with what to say of them.
-const KNOWN_ELSEWHERE: &[(&str, &str)] = &[("temporal", "is not supported: its features depend on the tokens before")];
+/// A normalisation that only temporal SAEs know.
+const CONSTANT_SCALAR: &str = "constant_scalar_rescale";
 
 /// Reads a `cfg.json` of any version. A checkpoint of BatchTopK is read as what SAELens saves of it for
 /// inference, JumpReLU, and keeps its training settings until the weights are read.
@@ -79,6 +81,19 @@ pub fn to_json(config: &SaeConfig, training: bool) -> Value {
             set("residual_threshold", pursuit.residual_threshold.into());
             set("max_iterations", pursuit.max_iterations.into());
             set("stop_on_duplicate_support", pursuit.stop_on_duplicate_support.into());
+        }
+        InferenceArchitecture::Temporal(temporal) => {
+            let factor = temporal.activation_normalization_factor;
+            set("n_heads", temporal.n_heads.into());
+            set("n_attn_layers", temporal.n_attn_layers.into());
+            set("bottleneck_factor", temporal.bottleneck_factor.into());
+            set("sae_diff_type", if temporal.k.is_some() { "topk" } else { "relu" }.into());
+            set("kval_topk", temporal.k.into());
+            set("tied_weights", temporal.tied_weights.into());
+            set("activation_normalization_factor", factor.unwrap_or(1.0).into());
+            if factor.is_some() {
+                set("normalize_activations", CONSTANT_SCALAR.into());
+            }
         }
         _ => {}
     }
@@ -145,10 +160,8 @@ impl Keys<'_> {
     fn architecture(&mut self, d_sae: usize) -> Result<(InferenceArchitecture, Option<Transcoder>)> {
         let name = self.text("architecture", None)?;
         if !KNOWN.contains(&name.as_str()) {
-            let elsewhere = KNOWN_ELSEWHERE.iter().find(|(known, _)| *known == name);
-            let what = elsewhere
-                .map_or_else(|| format!("is not known; {} are", KNOWN.join(", ")), |(_, what)| what.to_string());
-            return Err(Error::format(self.path, format!("architecture {name} {what}")));
+            let what = format!("architecture {name} is not known; {} are", KNOWN.join(", "));
+            return Err(Error::format(self.path, what));
         }
         let (encoder, transcoder) = match name.strip_suffix("transcoder") {
             None => (name.as_str(), None),
@@ -173,6 +186,7 @@ impl Keys<'_> {
                 }
             }
             "matching_pursuit" => InferenceArchitecture::MatchingPursuit(self.pursuit()?),
+            "temporal" => InferenceArchitecture::Temporal(self.temporal(d_sae)?),
             _ => InferenceArchitecture::Standard,
         };
         Ok((architecture, transcoder))
@@ -191,6 +205,59 @@ impl Keys<'_> {
             },
             stop_on_duplicate_support: self.switch("stop_on_duplicate_support", true)?,
         })
+    }
+
+    /// SAELens' defaults where a key is missing.
+    fn temporal(&mut self, d_sae: usize) -> Result<TemporalConfig> {
+        let mut size = |key: &str, default: usize| match self.keys.contains_key(key) {
+            true => self.size(key),
+            false => Ok(default),
+        };
+        let (n_heads, n_attn_layers) = (size("n_heads", 8)?, size("n_attn_layers", 1)?);
+        let bottleneck_factor = size("bottleneck_factor", 64)?;
+        let activation_normalization_factor = self.factor()?;
+        let temporal = TemporalConfig {
+            n_heads,
+            n_attn_layers,
+            bottleneck_factor,
+            k: self.kval_topk(d_sae)?,
+            tied_weights: self.switch("tied_weights", true)?,
+            activation_normalization_factor,
+        };
+        temporal.check(d_sae).map_err(|what| Error::format(self.path, what))?;
+        Ok(temporal)
+    }
+
+    /// The factor of `constant_scalar_rescale`, where that is the normalisation: it then is no other.
+    fn factor(&mut self) -> Result<Option<f64>> {
+        let key = "activation_normalization_factor";
+        let value = self.keys.shift_remove(key).unwrap_or(1.0.into());
+        let factor = value.as_f64().filter(|&factor| (factor as f32).is_normal());
+        let factor = factor.ok_or_else(|| self.wrong(key, &value, "a number that is not 0"))?;
+        if self.keys.get("normalize_activations").and_then(Value::as_str) != Some(CONSTANT_SCALAR) {
+            return Ok(None);
+        }
+        self.keys.shift_remove("normalize_activations");
+        Ok(Some(factor))
+    }
+
+    fn kval_topk(&mut self, d_sae: usize) -> Result<Option<usize>> {
+        let kind = self.text("sae_diff_type", Some("topk"))?;
+        let k = match self.keys.get("kval_topk") {
+            None | Some(Value::Null) => {
+                self.keys.shift_remove("kval_topk");
+                None
+            }
+            Some(_) => Some(self.size("kval_topk")?),
+        };
+        match (kind.as_str(), k) {
+            ("relu", _) => Ok(None),
+            ("topk", Some(k)) if k > d_sae => {
+                Err(self.wrong("kval_topk", &k.into(), &format!("at most d_sae = {d_sae}")))
+            }
+            ("topk", k) => Ok(k),
+            _ => Err(self.wrong("sae_diff_type", &kind.into(), "relu or topk")),
+        }
     }
 
     fn dtype(&mut self) -> Result<Dtype> {

@@ -12,7 +12,7 @@ use super::tensors::{self, Tensor, TensorFile};
 use super::write;
 use crate::error::{Error, Result};
 use crate::sae::batchtopk::to_jumprelu;
-use crate::sae::config::{InferenceArchitecture, SaeConfig};
+use crate::sae::config::{InferenceArchitecture, SaeConfig, TensorShapes};
 use crate::sae::weights::{HostTensor, Weights};
 use safetensors::Dtype;
 use serde_json::Value;
@@ -132,15 +132,15 @@ fn save_notes(folder: &Path, cfg: &Value, notes: TrainingNotes) -> Result<()> {
 /// The weights of a BatchTopK in training, made those of its inference form.
 fn read_batchtopk(file: &TensorFile, config: &mut SaeConfig) -> Result<Weights> {
     let parameters = config.tensors().into_iter().filter(|(name, _)| *name != "threshold");
-    let scalar = (TOPK_THRESHOLD, Vec::new());
-    let mut weights = read_weights(file, config, &parameters.chain([scalar]).collect::<Vec<_>>())?;
+    let scalar = (TOPK_THRESHOLD.into(), Vec::new());
+    let mut weights = read_weights(file, config, &parameters.chain([scalar]).collect())?;
     let threshold = weights.remove(TOPK_THRESHOLD).map_or(0.0, |tensor| tensor.values[0]);
     let rescales = config.training_settings.get("rescale_acts_by_decoder_norm") != Some(&false.into());
     to_jumprelu(&mut weights, threshold.into(), rescales);
     Ok(weights)
 }
 
-fn read_weights(file: &TensorFile, config: &SaeConfig, expected: &[(&str, Vec<usize>)]) -> Result<Weights> {
+fn read_weights(file: &TensorFile, config: &SaeConfig, expected: &TensorShapes) -> Result<Weights> {
     let path = file.path();
     for name in file.names() {
         let without_effect = name == "scaling_factor" && all_ones(&file.f32(&name)?);
@@ -150,7 +150,7 @@ fn read_weights(file: &TensorFile, config: &SaeConfig, expected: &[(&str, Vec<us
     }
     let mut weights = Weights::default();
     for (name, shape) in expected {
-        let values = match *name {
+        let values = match name.as_ref() {
             "threshold" if !file.contains(name) && file.contains(LOG_THRESHOLD) => {
                 file.f32_shaped(LOG_THRESHOLD, shape)?.into_iter().map(f32::exp).collect()
             }
@@ -163,13 +163,13 @@ fn read_weights(file: &TensorFile, config: &SaeConfig, expected: &[(&str, Vec<us
     Ok(weights)
 }
 
-fn unexpected_tensor(name: &str, config: &SaeConfig, expected: &[(&str, Vec<usize>)]) -> String {
+fn unexpected_tensor(name: &str, config: &SaeConfig, expected: &TensorShapes) -> String {
     if name == "scaling_factor" {
         return "tensor scaling_factor is not all ones; fine-tuned scaling factors are not supported, and neither are \
                 they by SAELens 6"
             .into();
     }
-    let known = expected.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let known = expected.iter().map(|(name, _)| name.as_ref()).collect::<Vec<_>>().join(", ");
     format!("tensor {name} does not belong to architecture {}, which has {known}", config.architecture_name())
 }
 
