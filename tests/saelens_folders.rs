@@ -229,14 +229,19 @@ fn folding_the_decoder_norms_gives_saelens_weights() {
     }
 }
 
+/// But where decoder norms are folded on the way, or a normalisation is one that does nothing.
 #[test]
 fn every_architecture_is_written_as_it_was_read() {
-    let inference = |name: &String| !["legacy", "checkpoint"].iter().any(|other| name.contains(other));
+    let others = ["legacy", "checkpoint", "whitening"];
+    let inference = |name: &String| !others.iter().any(|other| name.contains(other));
     for name in folders().into_iter().filter(inference) {
         let folder = tempfile::tempdir().unwrap();
         let read = load_folder(&data(&name)).unwrap();
+        if read.config.architecture.rescales_by_decoder_norm() {
+            continue;
+        }
         save_inference(folder.path(), &read.config, &read.weights, TrainingNotes::default()).unwrap();
-        assert_eq!(load_folder(folder.path()).unwrap(), read, "{name}");
+        assert!(load_folder(folder.path()).unwrap() == read, "{name}");
         assert_eq!(json(&folder.path().join("cfg.json")), json(&data(&name).join("cfg.json")), "{name}");
     }
 }
