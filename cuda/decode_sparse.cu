@@ -61,11 +61,8 @@ __global__ void __launch_bounds__(kThreads) decode_sparse_kernel(cusae_decode_sp
         const uint64_t entry = row * a.lists.stride + j;
         const float* const w = j < kept ? cached + j * width : a.decoder.w_dec + a.lists.indices[entry] * width;
         float sum = 0;
-        for (uint64_t column = lane_index() * N; column < width; column += 32 * N) {
-            const Pack<N> of_gradient = load<N>(gradient + column), of_w = load<N>(w + column);
-#pragma unroll
-            for (int n = 0; n < N; n++) sum = fmaf(of_gradient.at[n], of_w.at[n], sum);
-        }
+        for (uint64_t column = lane_index() * N; column < width; column += 32 * N)
+            sum = add_products(sum, load<N>(gradient + column), load<N>(w + column));
         sum = warp_sum(sum);
         if (lane_index() == 0) a.value_gradient[entry] = sum;
     }

@@ -6,19 +6,20 @@
 //   needs   nothing
 //   work    a block owns a row, a warp an entry's dot product
 //   moves   4·D bytes an entry
-//   exact   f32, fused, 32 strided parts and a butterfly; the same bits on every run
-#include "common.cuh"
+//   exact   f32, fused, a part for each lane's packs and a butterfly; the same bits on every run
+#include "pack.cuh"
 
 namespace CUSAE_NS {
 
-__global__ void __launch_bounds__(kThreads) gradient_values_kernel(cusae_gradient_values a) {
+template <int N> __global__ void __launch_bounds__(kThreads) gradient_values_kernel(cusae_gradient_values a) {
     const uint64_t row = blockIdx.x;
     const float* const gradient = a.gradient + row * a.d_in;
     for (uint32_t j = warp_index(); j < a.lists.counts[row]; j += kThreads / 32) {
         const uint64_t entry = row * a.lists.stride + j;
         const float* const w = a.w_dec + a.lists.indices[entry] * a.d_in;
         float sum = 0;
-        for (uint64_t column = lane_index(); column < a.d_in; column += 32) sum = fmaf(gradient[column], w[column], sum);
+        for (uint64_t column = lane_index() * N; column < a.d_in; column += 32 * N)
+            sum = add_products(sum, load<N>(gradient + column), load<N>(w + column));
         sum = warp_sum(sum);
         if (lane_index() == 0) a.value_gradient[entry] = sum;
     }
@@ -28,5 +29,6 @@ __global__ void __launch_bounds__(kThreads) gradient_values_kernel(cusae_gradien
 
 CUSAE_API(gradient_values)(const cusae_gradient_values* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    return launch(gradient_values_kernel, dim3(unsigned(a->rows)), kThreads, 0, stream, *a);
+    const auto kernel = pack_width(a->d_in) == 4 ? gradient_values_kernel<4> : gradient_values_kernel<1>;
+    return launch(kernel, dim3(unsigned(a->rows)), kThreads, 0, stream, *a);
 }

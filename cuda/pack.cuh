@@ -1,5 +1,5 @@
 // pack.cuh: neighbouring floats of a matrix's row as one: 16-byte loads and stores where the width is
-// a multiple of 4, single floats elsewhere.
+// a multiple of 4, single floats elsewhere. Every buffer starts on a multiple of 16 bytes.
 #pragma once
 #include "common.cuh"
 
@@ -9,6 +9,18 @@ template <int N> struct alignas(4 * N) Pack { float at[N]; };
 
 template <int N> __device__ __forceinline__ Pack<N> load(const float* from) { return *reinterpret_cast<const Pack<N>*>(from); }
 template <int N> __device__ __forceinline__ void store(float* to, const Pack<N>& pack) { *reinterpret_cast<Pack<N>*>(to) = pack; }
+
+template <int N> __device__ __forceinline__ Pack<N> filled(float value) {
+    Pack<N> pack;
+#pragma unroll
+    for (int n = 0; n < N; n++) pack.at[n] = value;
+    return pack;
+}
+
+// Some columns of a vector, or the same number for each where there is none.
+template <int N> __device__ __forceinline__ Pack<N> load_or(const float* vector, uint64_t column, float otherwise) {
+    return vector ? load<N>(vector + column) : filled<N>(otherwise);
+}
 
 // to += factor from.
 template <int N> __device__ __forceinline__ void add_scaled(Pack<N>& to, float factor, const Pack<N>& from) {
@@ -21,6 +33,37 @@ template <int N> __device__ __forceinline__ void add(Pack<N>& to, const Pack<N>&
 #pragma unroll
     for (int n = 0; n < N; n++) to.at[n] += from.at[n];
 }
+
+template <int N> __device__ __forceinline__ Pack<N> scaled(Pack<N> pack, float factor) {
+#pragma unroll
+    for (int n = 0; n < N; n++) pack.at[n] *= factor;
+    return pack;
+}
+
+// sum + a · b, one after another.
+template <int N> __device__ __forceinline__ float add_products(float sum, const Pack<N>& a, const Pack<N>& b) {
+#pragma unroll
+    for (int n = 0; n < N; n++) sum = fmaf(a.at[n], b.at[n], sum);
+    return sum;
+}
+
+// f(x) for the numbers of a row that are this lane's: each 32nd pack.
+template <int N, class F> __device__ __forceinline__ void for_each_of_lane(const float* row, uint64_t width, F f) {
+    for (uint64_t i = lane_index() * N; i < width; i += 32 * N) {
+        const Pack<N> values = load<N>(row + i);
+#pragma unroll
+        for (int n = 0; n < N; n++) f(values.at[n]);
+    }
+}
+
+// A vector of `len`, four elements a thread: f(Width<4>, i), and what is left f(Width<1>, i) by the last thread.
+template <int N> struct Width { static constexpr int value = N; };
+template <class F> __device__ __forceinline__ void in_fours(uint64_t len, F f) {
+    uint64_t i = 4 * global_thread();
+    if (i + 4 <= len) return f(Width<4>{}, i);
+    for (; i < len; i++) f(Width<1>{}, i);
+}
+inline dim3 grid_of_fours(uint64_t len) { return grid_of_threads(ceil_div(len, 4)); }
 
 // The width of the packs for a row of `width`.
 inline int pack_width(uint64_t width) { return width % 4 == 0 ? 4 : 1; }

@@ -5,19 +5,16 @@
 //   needs   nothing
 //   work    a warp owns a row
 //   moves   4 bytes an element
-//   exact   f64 sums over 32 strided parts, then a butterfly; the same bits on every run
-#include "common.cuh"
+//   exact   f64 sums over each lane's packs, then a butterfly; the same bits on every run
+#include "pack.cuh"
 
 namespace CUSAE_NS {
 
-__global__ void __launch_bounds__(kThreads) row_norms_kernel(cusae_row_norms a) {
+template <int N> __global__ void __launch_bounds__(kThreads) row_norms_kernel(cusae_row_norms a) {
     const uint64_t row = global_warp();
     if (row >= a.rows) return;
     double squares = 0;
-    for (uint64_t i = lane_index(); i < a.columns; i += 32) {
-        const double value = double(a.matrix[row * a.columns + i]);
-        squares += value * value;
-    }
+    for_each_of_lane<N>(a.matrix + row * a.columns, a.columns, [&](float value) { squares += double(value) * double(value); });
     squares = warp_sum(squares);
     if (lane_index() == 0) a.norms[row] = float(sqrt(squares));
 }
@@ -26,5 +23,6 @@ __global__ void __launch_bounds__(kThreads) row_norms_kernel(cusae_row_norms a) 
 
 CUSAE_API(row_norms)(const cusae_row_norms* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    return launch(row_norms_kernel, grid_of_warps(a->rows), kThreads, 0, stream, *a);
+    const auto kernel = pack_width(a->columns) == 4 ? row_norms_kernel<4> : row_norms_kernel<1>;
+    return launch(kernel, grid_of_warps(a->rows), kThreads, 0, stream, *a);
 }

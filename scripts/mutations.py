@@ -3,11 +3,14 @@
 
     scripts/mutations.py                  every fault
     scripts/mutations.py gemm.cuh adam.cu faults in these files of cuda/ only
+    scripts/mutations.py --untried        faults in files that tests/mutations_tried.txt does not have as they are
+    scripts/mutations.py --sample SEED    of every file one fault of each kind; the seed says which
     scripts/mutations.py --list           names them, compiles and runs nothing
 
 Faults are those of tests/mutations.toml, and three kinds that are found in the files themselves: each
 barrier and each wait for a copy is left out, each refusal and each call of a function that refuses
-passes. A fault that nothing notices is printed, and the exit code is 1.
+passes. A fault that nothing notices is printed, and the exit code is 1. A file of which all faults were
+tried and noticed is noted in tests/mutations_tried.txt, with the day.
 
 All faults are compiled into one library of the emulator, a file's in one program text: what a fault
 changes is repeated in a namespace of its own, and CUSAE_MUTANT says at run time which of them an
@@ -16,9 +19,13 @@ operation takes. The test programs load that library instead of what they are li
 import argparse
 import concurrent.futures
 import dataclasses
+import datetime
+import hashlib
+import itertools
 import json
 import os
 import pathlib
+import random
 import re
 import subprocess
 import sys
@@ -29,6 +36,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 CUDA = ROOT / "cuda"
 INCLUDE = ROOT / "tests" / "emu" / "include"
 WORK = ROOT / "target" / "mutations"
+TRIED = ROOT / "tests" / "mutations_tried.txt"
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off", f"-I{INCLUDE}", f"-I{CUDA}", f"-I{WORK}"]
 # What these hold is no kernel, and tests/emulator.rs is about the emulator itself.
 WITHOUT_KERNELS = {"device.cuh", "runtime.cu"}
@@ -37,7 +45,8 @@ HOPPER = "gemm_sm90.cu"
 SECONDS = 120  # that a test may take: one that hangs has noticed, too
 
 # Statements whose absence a test must notice.
-WAITS = re.compile(r"\b(__syncthreads|__syncwarp|cp_async_wait<[^;]*>|cp_async_commit|(?:mbar|wgmma_|fence_|tma_)\w*wait\w*)\([^;]*\);")
+BARRIERS = re.compile(r"\b(__syncthreads|__syncwarp)\([^;]*\);")
+WAITS = re.compile(r"\b(cp_async_wait<[^;]*>|cp_async_commit|(?:mbar|wgmma_|fence_|tma_)\w*wait\w*)\([^;]*\);")
 REFUSALS = re.compile(r'refuse\("[^"]*"\)')
 REFUSING_CALLS = re.compile(r"if \(int error = refuse_\w+\([^;]*\)\) return error;")
 
@@ -45,6 +54,7 @@ REFUSING_CALLS = re.compile(r"if \(int error = refuse_\w+\([^;]*\)\) return erro
 @dataclasses.dataclass
 class Mutant:
     number: int
+    kind: str
     file: str
     line: int
     old: str
@@ -70,28 +80,71 @@ def read_list(chosen):
         name = group["file"]
         source = (CUDA / name).read_text()
 
-        def add(start, old, new, program="kernels"):
+        def add(kind, start, old, new, program="kernels"):
             text = source[:start] + new + source[start + len(old):]
             where = group.get("compile", [name]), program, group["tests"] if program == "kernels" else []
-            mutants.append(Mutant(len(mutants) + 1, name, source[:start].count("\n") + 1, old, new, text, *where))
+            mutants.append(Mutant(len(mutants) + 1, kind, name, source[:start].count("\n") + 1, old, new, text, *where))
 
         for old, new in group.get("faults", []):
             if source.count(old) != 1:
                 sys.exit(f"tests/mutations.toml, {name}: it has {source.count(old)} times, expected once: {old!r}")
-            add(source.index(old), old, new)
+            add("listed", source.index(old), old, new)
         if name in seen:
             continue
         seen.add(name)
         left_out = group.get("not", [])
-        for found in WAITS.finditer(source):
-            if found[0] not in left_out:
-                add(found.start(), found[0], "{}")
+        for kind, statements in [("barrier", BARRIERS), ("wait", WAITS)]:
+            for found in statements.finditer(source):
+                if found[0] not in left_out:
+                    add(kind, found.start(), found[0], "{}")
         for found in REFUSALS.finditer(source):
-            add(found.start(), found[0], "CUSAE_OK", "refusals")
+            add("refusal", found.start(), found[0], "CUSAE_OK", "refusals")
         for found in REFUSING_CALLS.finditer(source):
             if found[0] not in left_out:
-                add(found.start(), found[0], "", "refusals")
+                add("refusal", found.start(), found[0], "", "refusals")
+    if unknown := set(chosen) - files:
+        sys.exit(f"cuda/ has no kernels in {', '.join(sorted(unknown))}")
     return [mutant for mutant in mutants if not chosen or mutant.file in chosen]
+
+
+def by_file(mutants):
+    return {file: list(of_file) for file, of_file in itertools.groupby(sorted(mutants, key=lambda m: m.file), lambda m: m.file)}
+
+
+def sample(mutants, seed):
+    """Of every file one mutant of each kind."""
+    choice, kinds = random.Random(seed), {}
+    for mutant in mutants:
+        kinds.setdefault((mutant.file, mutant.kind), []).append(mutant)
+    return [choice.choice(of_kind) for of_kind in kinds.values()]
+
+
+def digest(mutants):
+    """Of a file's text and its faults."""
+    return hashlib.sha256("".join(mutant.text for mutant in mutants).encode()).hexdigest()[:12]
+
+
+def read_tried():
+    """The lines of TRIED, by file."""
+    lines = TRIED.read_text().splitlines() if TRIED.exists() else []
+    return {line.split()[0]: line for line in lines if not line.startswith("#")}
+
+
+def untried(mutants):
+    tried = read_tried()
+    new = {file for file, of_file in by_file(mutants).items() if digest(of_file) not in tried.get(file, "")}
+    return [mutant for mutant in mutants if mutant.file in new]
+
+
+def note_tried(mutants, survivors):
+    """Writes TRIED, with a new line for each file whose mutants all were noticed."""
+    tried, surviving = read_tried(), {mutant.file for mutant in survivors}
+    for file, of_file in by_file(mutants).items():
+        tried.pop(file, None)
+        if file not in surviving:
+            tried[file] = f"{file:<26} {len(of_file):>3}  {datetime.date.today()}  {digest(of_file)}"
+    heading = "# Files whose faults were all tried and noticed: how many, when, and a digest of file and faults.\n"
+    TRIED.write_text(heading + "".join(f"{tried[file]}\n" for file in sorted(tried)))
 
 
 def includes(name):
@@ -212,10 +265,16 @@ def passes(program, tests, library, number):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", help="files of cuda/; all where none is named")
+    parser.add_argument("--untried", action="store_true", help="only files that have changed since all their faults were noticed")
+    parser.add_argument("--sample", metavar="SEED", help="of every file one fault of each kind")
     parser.add_argument("--list", action="store_true", help="name the faults only")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at once; the number of cores")
     arguments = parser.parse_args()
     mutants = read_list(arguments.files)
+    if arguments.untried:
+        mutants = untried(mutants)
+    if arguments.sample is not None:
+        mutants = sample(mutants, arguments.sample)
     if arguments.list:
         print(*mutants, sep="\n")
         return
@@ -240,6 +299,8 @@ def main():
         for survivor in filter(None, pool.map(survives, mutants)):
             survivors.append(survivor)
             print(f"nothing notices {survivor}", flush=True)
+    if arguments.sample is None:
+        note_tried(mutants, survivors)
     print(f"{len(mutants) - len(survivors)} of {len(mutants)} faults are noticed, {time.time() - start:.0f} s")
     sys.exit(1 if survivors else 0)
 

@@ -159,29 +159,28 @@ fn whole_run(toml: &str) -> Vec<BTreeMap<String, f64>> {
     lines(&at("cpu"))
 }
 
+const ON_A_MODEL: &str = r#"
+    model_name = "FOLDER"
+    hook_name = "blocks.0.hook_resid_post"
+    dataset_path = "FOLDER/tokens.safetensors"
+    context_size = 8
+    d_sae = 96
+    k = 4
+    feature_sampling_window = 9
+    train_batch_size_tokens = 40
+    training_tokens = 1000
+    buffer_tokens = 120
+    store_batch_size_prompts = 15
+    n_eval_batches = 1
+    eval_batch_size_prompts = 2
+    eval_every_n_steps = 15
+    log_every = 1
+    tensorboard = false
+"#;
+
 #[test]
 fn topk_with_auxk_on_a_model() {
-    let log = whole_run(
-        r#"
-        model_name = "FOLDER"
-        hook_name = "blocks.0.hook_resid_post"
-        dataset_path = "FOLDER/tokens.safetensors"
-        context_size = 8
-        d_sae = 96
-        k = 4
-        dead_feature_window = 3
-        feature_sampling_window = 9
-        train_batch_size_tokens = 40
-        training_tokens = 1000
-        buffer_tokens = 120
-        store_batch_size_prompts = 15
-        n_eval_batches = 1
-        eval_batch_size_prompts = 2
-        eval_every_n_steps = 15
-        log_every = 1
-        tensorboard = false
-        "#,
-    );
+    let log = whole_run(&format!("{ON_A_MODEL}dead_feature_window = 3"));
     assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
     assert!(log.iter().any(|line| line.contains_key("model_performance_preservation/ce_loss_score")));
 }
@@ -323,26 +322,6 @@ fn matryoshka_with_an_auxk_for_every_width() {
     assert!(log.iter().any(|line| line["losses/auxiliary_reconstruction_loss"] > 0.0), "AuxK was at work");
 }
 
-const IN_BF16: &str = r#"
-    model_name = "FOLDER"
-    hook_name = "blocks.0.hook_resid_post"
-    dataset_path = "FOLDER/tokens.safetensors"
-    context_size = 8
-    d_sae = 96
-    k = 4
-    dead_feature_window = 30
-    feature_sampling_window = 9
-    train_batch_size_tokens = 40
-    training_tokens = 1000
-    buffer_tokens = 120
-    store_batch_size_prompts = 15
-    n_eval_batches = 1
-    eval_batch_size_prompts = 2
-    eval_every_n_steps = 15
-    log_every = 1
-    tensorboard = false
-"#;
-
 /// The largest part by which `mse_loss` of some step of two runs differs.
 fn loss_difference(a: &Path, b: &Path) -> f64 {
     let losses = |run| lines(run).into_iter().map(|line| line["losses/mse_loss"]).collect::<Vec<_>>();
@@ -358,7 +337,7 @@ fn loss_difference(a: &Path, b: &Path) -> f64 {
 fn autocast_of_the_encoder_and_of_the_model() {
     let folder = inputs();
     let at = |name: &str| folder.path().join(name);
-    let toml = IN_BF16.replace("FOLDER", folder.path().to_str().unwrap());
+    let toml = format!("{ON_A_MODEL}dead_feature_window = 30\n").replace("FOLDER", folder.path().to_str().unwrap());
     let recipe = |more: &str| Recipe::from_toml(Path::new("recipe.toml"), &(toml.clone() + more)).unwrap();
     let (in_f32, in_bf16) = (recipe(""), recipe("autocast = true\nautocast_lm = true"));
     train(&Cpu, &in_f32, &at("f32"), false, u64::MAX).unwrap();

@@ -242,9 +242,9 @@ pub struct GradientValuesCase {
     pub d_in: usize,
 }
 
-/// See [`Lists::cases`], at widths around a warp.
+/// See [`Lists::cases`], at widths around a warp and its 32 packs of four.
 pub fn gradient_values() -> Vec<GradientValuesCase> {
-    let widths = [1, 2, 31, 32, 33, 64, 100];
+    let widths = [1, 2, 31, 32, 33, 132, 100];
     small_lists().into_iter().zip(widths).map(|(lists, d_in)| GradientValuesCase { lists, d_in }).collect()
 }
 

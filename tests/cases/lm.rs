@@ -20,7 +20,7 @@ pub struct EmbedCase {
     pub last_token: Option<u32>,
 }
 
-/// One token, one dimension; odd widths around a warp's 32; rows around a block's 8 warps.
+/// One token, one dimension; widths around a warp's 32 and its 32 packs of four; rows around a block's 8 warps.
 pub fn embed() -> Vec<EmbedCase> {
     let case = |rows, context, d_model, d_vocab, parts| EmbedCase {
         rows,
@@ -37,6 +37,7 @@ pub fn embed() -> Vec<EmbedCase> {
         case(8, 4, 32, 5, false),
         case(9, 3, 33, 2, true),
         case(66, 22, 65, 100, false),
+        case(9, 3, 132, 5, true),
         case(0, 4, 8, 3, false),
         EmbedCase { past: 5, ..case(9, 3, 33, 2, true) },
     ]
@@ -89,7 +90,7 @@ pub struct LayerNormCase {
     pub factor: f32,
 }
 
-/// Widths around a warp's 32, one and zero rows, a constant row, a large mean, huge and tiny values, one
+/// Widths around a warp's 32 and its 32 packs of four, one and zero rows, a constant row, a large mean, huge and tiny values, one
 /// that is not a number, edited parts.
 pub fn layer_norm() -> Vec<LayerNormCase> {
     let plain = LayerNormCase {
@@ -114,7 +115,8 @@ pub fn layer_norm() -> Vec<LayerNormCase> {
         LayerNormCase { factor: f32::NAN, ..plain.clone() },
         LayerNormCase { from: LayerNormFrom::Scale, ..plain.clone() },
         LayerNormCase { from: LayerNormFrom::Normalized, ..plain.clone() },
-        LayerNormCase { from: LayerNormFrom::Normalized, affine: false, ..plain },
+        LayerNormCase { from: LayerNormFrom::Normalized, d_model: 132, ..plain.clone() },
+        LayerNormCase { from: LayerNormFrom::Normalized, d_model: 36, affine: false, ..plain },
     ]
 }
 
@@ -196,9 +198,9 @@ pub struct AddCase {
     pub len: usize,
 }
 
-/// Around a block's 256 elements.
+/// Around a thread's four elements and the ends of blocks.
 pub fn add() -> Vec<AddCase> {
-    [0, 1, 255, 256, 257, 1000].map(|len| AddCase { len }).to_vec()
+    [0, 1, 255, 256, 257, 1030].map(|len| AddCase { len }).to_vec()
 }
 
 impl Case for AddCase {

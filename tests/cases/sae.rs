@@ -22,7 +22,7 @@ fn rows_case(n: usize, available: usize, columns: usize, scatter: bool) -> RowsC
     RowsCase { rows: indices(5, n, available), available, columns, first: 0, scatter, last_to: None }
 }
 
-/// Widths around a warp's 32, repeated rows, none, and from the middle of the list on.
+/// Widths around a warp's 32 and its 32 packs of four, repeated rows, none, and from the middle of the list on.
 pub fn gather_rows() -> Vec<RowsCase> {
     vec![
         rows_case(1, 1, 1, false),
@@ -30,13 +30,16 @@ pub fn gather_rows() -> Vec<RowsCase> {
         rows_case(8, 100, 32, false),
         rows_case(30, 7, 33, false),
         rows_case(0, 7, 33, false),
+        rows_case(9, 7, 132, false),
         RowsCase { first: 5, ..rows_case(30, 7, 65, false) },
     ]
 }
 
 /// As for gathering; what no index names stays as it was.
 pub fn scatter_rows() -> Vec<RowsCase> {
-    vec![rows_case(1, 1, 1, true), rows_case(9, 12, 31, true), rows_case(30, 40, 33, true), rows_case(0, 3, 8, true)]
+    [(1, 1, 1), (9, 12, 31), (30, 40, 33), (9, 7, 132), (0, 3, 8)]
+        .map(|(n, available, columns)| rows_case(n, available, columns, true))
+        .to_vec()
 }
 
 impl Case for RowsCase {
@@ -394,7 +397,7 @@ pub struct AdamCase {
     pub factor: f32,
 }
 
-/// The first step, a late one, one beyond 32 bits; around a block's 256; gradients whose squares are
+/// The first step, a late one, one beyond 32 bits; around a thread's four elements and a block's 1,024; gradients whose squares are
 /// infinite or 0, none that is a number.
 pub fn adam() -> Vec<AdamCase> {
     let case = |(len, step, clip, factor)| AdamCase { len, step, clip, factor };
@@ -402,7 +405,7 @@ pub fn adam() -> Vec<AdamCase> {
         (1, 1, 1.0, 1.0),
         (255, 2, 0.3, 1.0),
         (257, 1000, 1.0, 1.0),
-        (1000, 1 << 40, 0.01, 1.0),
+        (1030, 1 << 40, 0.01, 1.0),
         (0, 1, 1.0, 1.0),
         (40, 1, 1.0, 1e30),
         (40, 1, 1.0, 1e-30),
@@ -457,7 +460,7 @@ impl RowsOfMatrixCase {
     }
 }
 
-/// Around a warp's 32 columns, a block's 8 rows, a chunk's 128 rows; a mean far above the spread; huge and
+/// Around a warp's 32 columns and its 32 packs of four, a block's 8 rows, a chunk's 128 rows; a mean far above the spread; huge and
 /// tiny values, none that is a number.
 pub fn rows_of_matrix() -> Vec<RowsOfMatrixCase> {
     let case = |(rows, columns, offset, factor)| RowsOfMatrixCase { rows, columns, offset, factor };
@@ -468,6 +471,7 @@ pub fn rows_of_matrix() -> Vec<RowsOfMatrixCase> {
         (127, 32, 0.0, 1.0),
         (129, 65, 1e4, 1.0),
         (300, 7, 0.0, 1.0),
+        (3, 132, 0.0, 1.0),
         (0, 4, 0.0, 1.0),
         (9, 33, 0.0, 1e35),
         (9, 33, 0.0, 1e-30),
@@ -514,9 +518,9 @@ pub struct ScaleCase {
     pub len: usize,
 }
 
-/// Around a block's 256 elements.
+/// Around a thread's four elements and the ends of blocks.
 pub fn scale() -> Vec<ScaleCase> {
-    [0, 1, 255, 256, 257].map(|len| ScaleCase { len }).to_vec()
+    [0, 1, 255, 256, 257, 1030].map(|len| ScaleCase { len }).to_vec()
 }
 
 impl Case for ScaleCase {
@@ -536,9 +540,9 @@ pub struct RoundBf16Case {
     pub len: usize,
 }
 
-/// Around a block's 256 elements.
+/// Around a thread's four elements and the ends of blocks.
 pub fn round_bf16() -> Vec<RoundBf16Case> {
-    [0, 1, 255, 256, 1000].map(|len| RoundBf16Case { len }).to_vec()
+    [0, 1, 255, 256, 1030].map(|len| RoundBf16Case { len }).to_vec()
 }
 
 impl Case for RoundBf16Case {

@@ -74,62 +74,74 @@ pub(super) fn layer_norm<B: Backend>(s: LmSizes) -> Row<B> {
 /// A product with a bias, and with a residual or without.
 pub(in crate::bench) fn linear<B: Backend>(
     rows: usize,
-    [d_input, d_output]: [usize; 2],
+    dims: [usize; 2],
     function: ActivationFunction,
     with_residual: bool,
 ) -> Row<B> {
+    let [d_input, d_output] = dims;
     let work = Work::product(rows, d_input, d_output) + of_residual(with_residual, rows * d_output);
-    Row::new("linear", size_of_linear(rows, [d_input, d_output], function, with_residual), work, move |data| {
+    Row::new("linear", size_of_linear(rows, dims, function, with_residual), work, move |data| {
         let (x, w) = (data.normal(rows * d_input)?, data.scaled(d_input * d_output, 0.0, 0.02)?);
-        let bias = data.normal(d_output)?;
-        let residual = if with_residual { Some(data.normal(rows * d_output)?) } else { None };
-        let mut out = data.zeros(rows * d_output)?;
-        Ok(Box::new(move |backend: &B| {
-            backend.linear(Linear {
-                x: Matrix::F32(&x),
-                w: Matrix::F32(&w),
-                w_is_transposed: false,
-                bias: Some(&bias),
-                function,
-                residual: residual.as_ref(),
-                rows,
-                d_input,
-                d_output,
-                out: &mut out,
-            })
-        }))
+        let mut product = Product::new(data, rows, dims, function, with_residual)?;
+        Ok(Box::new(move |backend: &B| product.run(backend, Matrix::F32(&x), Matrix::F32(&w), false)))
     })
 }
 
 /// The same with bf16 operands.
 pub(in crate::bench) fn linear_bf16<B: Backend>(
     rows: usize,
-    [d_input, d_output]: [usize; 2],
+    dims: [usize; 2],
     function: ActivationFunction,
     with_residual: bool,
 ) -> Row<B> {
+    let [d_input, d_output] = dims;
     let work = Work::bf16_product(rows, d_input, d_output) + of_residual(with_residual, rows * d_output);
-    Row::new("linear_bf16", size_of_linear(rows, [d_input, d_output], function, with_residual), work, move |data| {
+    Row::new("linear_bf16", size_of_linear(rows, dims, function, with_residual), work, move |data| {
         let x = data.scaled_bf16(rows * d_input, 0.0, 1.0)?;
         let w = data.scaled_bf16(d_input * d_output, 0.0, 0.02)?;
-        let bias = data.normal(d_output)?;
-        let residual = if with_residual { Some(data.normal(rows * d_output)?) } else { None };
-        let mut out = data.zeros(rows * d_output)?;
-        Ok(Box::new(move |backend: &B| {
-            backend.linear(Linear {
-                x: Matrix::Bf16(&x),
-                w: Matrix::Bf16(&w),
-                w_is_transposed: true,
-                bias: Some(&bias),
-                function,
-                residual: residual.as_ref(),
-                rows,
-                d_input,
-                d_output,
-                out: &mut out,
-            })
-        }))
+        let mut product = Product::new(data, rows, dims, function, with_residual)?;
+        Ok(Box::new(move |backend: &B| product.run(backend, Matrix::Bf16(&x), Matrix::Bf16(&w), true)))
     })
+}
+
+/// What `linear` is given besides its operands.
+struct Product<B: Backend> {
+    rows: usize,
+    dims: [usize; 2],
+    function: ActivationFunction,
+    bias: B::Buffer<f32>,
+    residual: Option<B::Buffer<f32>>,
+    out: B::Buffer<f32>,
+}
+
+impl<B: Backend> Product<B> {
+    fn new(
+        data: &mut Data<B>,
+        rows: usize,
+        dims: [usize; 2],
+        function: ActivationFunction,
+        with_residual: bool,
+    ) -> Result<Self> {
+        let len = rows * dims[1];
+        let bias = data.normal(dims[1])?;
+        let residual = if with_residual { Some(data.normal(len)?) } else { None };
+        Ok(Product { rows, dims, function, bias, residual, out: data.zeros(len)? })
+    }
+
+    fn run(&mut self, backend: &B, x: Matrix<'_, B>, w: Matrix<'_, B>, w_is_transposed: bool) -> Result<()> {
+        backend.linear(Linear {
+            x,
+            w,
+            w_is_transposed,
+            bias: Some(&self.bias),
+            function: self.function,
+            residual: self.residual.as_ref(),
+            rows: self.rows,
+            d_input: self.dims[0],
+            d_output: self.dims[1],
+            out: &mut self.out,
+        })
+    }
 }
 
 fn of_residual(with_residual: bool, len: usize) -> Work {
