@@ -155,8 +155,17 @@ fn neuronpedias_files_have_its_keys_and_the_pages_values() {
             let values = |name: &str| -> Vec<f64> {
                 shown[name].as_array().unwrap().iter().map(|it| it[1].as_f64().unwrap()).collect()
             };
-            close(&feature["pos_values"], values("top_tokens"));
-            close(&feature["neg_values"], values("bottom_tokens"));
+            // As after SAELens' fold_W_dec_norm: decoder rows have norm 1.
+            let norm = shown["decoder_norm"].as_f64().unwrap();
+            let [times, by] = [norm, 1.0 / norm];
+            let scaled = |values: Vec<f64>, by: f64| values.into_iter().map(|x| x * by).collect::<Vec<_>>();
+            close(&feature["pos_values"], scaled(values("top_tokens"), by));
+            close(&feature["neg_values"], scaled(values("bottom_tokens"), by));
+            let neurons = ["indices", "l1", "pearson"].map(|it| &feature[format!("correlated_neurons_{it}")]);
+            let expected = if shown["count"] == 0 { 0 } else { 3 };
+            assert!(neurons.iter().all(|it| it.as_array().unwrap().len() == expected), "{neurons:?}");
+            assert!(numbers(neurons[0]).iter().all(|&it| it < 128.0));
+            assert!(numbers(neurons[2]).is_sorted_by(|a, b| a >= b && *a <= 1.0));
             close(&feature["correlated_features_pearson"], values("correlated").into_iter().take(3).collect());
             let words = |name: &str| -> Vec<&str> {
                 let tokens = shown[name].as_array().unwrap().iter();
@@ -172,7 +181,7 @@ fn neuronpedias_files_have_its_keys_and_the_pages_values() {
             let all: Vec<&Value> = shown["top"].as_array().unwrap().iter().chain(examples).collect();
             assert_eq!(contexts.len(), all.len());
             for (found, expected) in contexts.iter().zip(all) {
-                close(&found["values"], numbers(&expected["activations"]));
+                close(&found["values"], scaled(numbers(&expected["activations"]), times));
                 assert_eq!(found["qualifying_token_index"], expected["center"]);
                 assert_eq!(found["tokens"].as_array().unwrap().len(), expected["tokens"].as_array().unwrap().len());
             }

@@ -140,7 +140,7 @@ impl Dashboard<'_> {
             top: contexts(&it.top),
             examples: it.examples.iter().map(contexts).collect(),
             together: &it.together,
-            correlated: it.correlated.iter().map(|it| (it.feature, it.pearson)).collect(),
+            correlated: it.correlated.iter().map(|it| (it.index, it.pearson)).collect(),
             top_tokens: weights.top_tokens.get(feature).map_or(&[], Vec::as_slice),
             bottom_tokens: weights.bottom_tokens.get(feature).map_or(&[], Vec::as_slice),
             logits: weights.logit_histogram.get(feature),

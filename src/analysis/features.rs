@@ -27,7 +27,17 @@ impl<'a, B: Backend> FeatureReader<'a, B> {
     /// Features of `tokens [sequences, T]`, a row for each token, as SAELens' `encode` has them. Error: a
     /// token is not in the model's vocabulary.
     pub fn read(&mut self, tokens: &[u32]) -> Result<SparseFeatures> {
-        let mut encode = Encode { sae: self.sae, pass: &mut self.pass, hook: self.hook, rows: tokens.len() };
+        self.encode(tokens, None)
+    }
+
+    /// The same, and the activations that are encoded `[sequences * T, d_in]`.
+    pub fn read_with_input(&mut self, tokens: &[u32]) -> Result<(SparseFeatures, Vec<f32>)> {
+        let mut input = Vec::new();
+        Ok((self.encode(tokens, Some(&mut input))?, input))
+    }
+
+    fn encode(&mut self, tokens: &[u32], input: Option<&mut Vec<f32>>) -> Result<SparseFeatures> {
+        let mut encode = Encode { sae: self.sae, pass: &mut self.pass, hook: self.hook, rows: tokens.len(), input };
         self.forward.run(self.model, tokens, &mut encode, Some(self.hook))?;
         self.pass.features(self.sae)
     }
@@ -44,6 +54,8 @@ struct Encode<'a, B: Backend> {
     pass: &'a mut Pass<B>,
     hook: &'a str,
     rows: usize,
+    /// Gets what is encoded.
+    input: Option<&'a mut Vec<f32>>,
 }
 
 impl<B: Backend> Visitor<B> for Encode<'_, B> {
@@ -51,7 +63,11 @@ impl<B: Backend> Visitor<B> for Encode<'_, B> {
         hook == self.hook
     }
 
-    fn visit(&mut self, _: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
+    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, shape: &[usize]) -> Result<()> {
+        if let Some(input) = &mut self.input {
+            input.resize(self.rows * self.sae.config().d_in, 0.0);
+            backend.read(value, 0, input)?;
+        }
         self.pass.set_context(shape[1]);
         self.pass.encode(self.sae, value, self.rows)
     }

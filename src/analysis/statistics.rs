@@ -59,11 +59,11 @@ pub struct FeatureStatistics {
     pub correlated: Vec<Correlated>,
 }
 
-/// How the activations of another feature go along, over all tokens, those where it is 0 too.
+/// How the activations of another feature, or of a neuron, go along, over all tokens, those where it is 0 too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Correlated {
-    /// Which.
-    pub feature: u32,
+    /// Which feature or neuron.
+    pub index: u32,
     /// Pearson's correlation.
     pub pearson: f32,
     /// The cosine of the two.
@@ -78,19 +78,41 @@ pub fn statistics(text: &TokenFeatures, settings: &StatisticsSettings) -> Vec<Fe
     (0..text.d_sae()).into_par_iter().map_init(|| Both::new(text.d_sae()), of_feature).collect()
 }
 
-/// Of the activations of one feature.
+/// Of the activations of one feature or neuron.
 #[derive(Clone, Copy, Default)]
-struct Sums {
+pub(super) struct Sums {
     sum: f64,
     squares: f64,
 }
 
 impl Sums {
     fn of(values: &[f32]) -> Self {
-        values
-            .iter()
-            .map(|&x| f64::from(x))
-            .fold(Sums::default(), |it, x| Sums { sum: it.sum + x, squares: it.squares + x * x })
+        let mut sums = Sums::default();
+        values.iter().for_each(|&x| sums.add(x));
+        sums
+    }
+
+    pub(super) fn add(&mut self, x: f32) {
+        let x = f64::from(x);
+        self.sum += x;
+        self.squares += x * x;
+    }
+
+    pub(super) fn is_zero(self) -> bool {
+        self.squares == 0.0
+    }
+
+    /// Correlation with `other`, which is `index`, over `tokens` tokens; `product` is the sum of the products of
+    /// the two. 0 where one of them never changes.
+    pub(super) fn correlated(self, index: u32, other: Sums, product: f64, tokens: usize) -> Correlated {
+        let tokens = tokens as f64;
+        let spread = |it: Sums| (tokens * it.squares - it.sum * it.sum).max(0.0);
+        let ratio = |a: f64, b: f64| if b > 0.0 { (a / b.sqrt()) as f32 } else { 0.0 };
+        Correlated {
+            index,
+            pearson: ratio(tokens * product - self.sum * other.sum, spread(self) * spread(other)),
+            cosine: ratio(product, self.squares * other.squares),
+        }
     }
 }
 
@@ -221,23 +243,16 @@ impl Both {
     }
 
     fn correlated(&self, tokens: usize, sums: &[Sums], feature: usize, n: usize) -> Vec<Correlated> {
-        let (tokens, own) = (tokens as f64, sums[feature]);
-        let spread = |it: Sums| (tokens * it.squares - it.sum * it.sum).max(0.0);
         let correlated = |other: u32| {
             let (its, product) = (sums[other as usize], self.products[other as usize]);
-            let ratio = |a: f64, b: f64| if b > 0.0 { (a / b.sqrt()) as f32 } else { 0.0 };
-            Correlated {
-                feature: other,
-                pearson: ratio(tokens * product - own.sum * its.sum, spread(own) * spread(its)),
-                cosine: ratio(product, own.squares * its.squares),
-            }
+            sums[feature].correlated(other, its, product, tokens)
         };
-        first_n(self.others(feature).map(correlated).collect(), n, |it| (it.pearson, it.feature))
+        first_n(self.others(feature).map(correlated).collect(), n, |it| (it.pearson, it.index))
     }
 }
 
-/// The `n` largest by a value, ties to the smaller feature.
-fn first_n<T>(mut all: Vec<T>, n: usize, key: impl Fn(&T) -> (f32, u32)) -> Vec<T> {
+/// The `n` largest by a value, ties to the smaller index.
+pub(super) fn first_n<T>(mut all: Vec<T>, n: usize, key: impl Fn(&T) -> (f32, u32)) -> Vec<T> {
     let order = |a: &T, b: &T| {
         let ((x, a), (y, b)) = (key(a), key(b));
         y.total_cmp(&x).then(a.cmp(&b))
@@ -291,7 +306,7 @@ mod tests {
         // Feature 2 shares two of the four tokens where either fires, feature 1 one of three.
         assert_eq!(first.together, [(2, 0.5), (1, 1.0 / 3.0)]);
         // By hand: over six tokens, feature 0 is 0 1 4 0 4 0, feature 1 is 0 0 0.5 0 0 0 and feature 2 is 0 2 0 1 3 0.
-        let [Correlated { feature: 1, pearson: nearest, .. }, Correlated { feature: 2, pearson, cosine }] =
+        let [Correlated { index: 1, pearson: nearest, .. }, Correlated { index: 2, pearson, cosine }] =
             first.correlated[..]
         else {
             panic!("{:?}", first.correlated)

@@ -48,7 +48,7 @@ pub fn save(
     columns.examples(statistics, place);
 
     columns.pairs("together", "together_share", statistics.iter().map(|it| it.together.as_slice()));
-    columns.u32("correlated", 1, statistics.iter().map(|it| it.correlated.iter().map(|it| it.feature).collect()));
+    columns.u32("correlated", 1, statistics.iter().map(|it| it.correlated.iter().map(|it| it.index).collect()));
     let values =
         |of: fn(&Correlated) -> f32| statistics.iter().map(move |it| it.correlated.iter().map(of).collect::<Vec<_>>());
     columns.f32("correlated_pearson", 1, values(|it| it.pearson));

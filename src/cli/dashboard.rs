@@ -5,7 +5,8 @@ use super::look::{Look, LookArgs};
 use super::number::{number, number_from_1};
 use super::Common;
 use cusae::analysis::{
-    save, statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, StatisticsSettings, TokenFeatures,
+    neuronpedia_layer, save, statistics, weight_statistics, Dashboard, FeatureReader, IndexWriter, NeuronSums,
+    StatisticsSettings, TokenFeatures, TABLE_ROWS,
 };
 use cusae::backend::Backend;
 use cusae::data::{Documents, Packing, TokenRows};
@@ -90,9 +91,14 @@ pub fn draw<B: Backend>(
     common: &Common,
 ) -> anyhow::Result<Summary> {
     let mut rows = read.rows(look)?;
+    if neuronpedia.is_some() {
+        neuronpedia_layer(look.sae.config())?;
+    }
+    let wanted = rows.count(read.max_tokens / rows.context_size())?;
     write::folder(out)?;
     common.say_device();
-    let text = read.features(look, &mut rows, out, common)?;
+    let mut neurons = neuronpedia.map(|_| NeuronSums::new(look.sae.config().d_in, look.sae.config().d_sae));
+    let text = read.features(look, &mut rows, wanted, neurons.as_mut(), out, common)?;
     let statistics = statistics(&text, &StatisticsSettings { seed: common.seed()?, ..Default::default() });
     let weights = weight_statistics(&look.model, &look.sae, SHOWN, SHOWN)?;
     let vocabulary: Vec<String> =
@@ -112,9 +118,11 @@ pub fn draw<B: Backend>(
     };
     dashboard.write(out, &mut |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
-    if let Some(folder) = neuronpedia {
+    if let Some((folder, neurons)) = neuronpedia.zip(neurons) {
         let name = Path::new(sae).file_name().unwrap_or_default().to_string_lossy();
-        dashboard.write_neuronpedia(folder, &look.sae.weights()?.get("W_dec").values, &name)?;
+        let sae_weights = look.sae.weights()?;
+        let w_dec = &sae_weights.get("W_dec").values;
+        dashboard.write_neuronpedia(folder, w_dec, &neurons.largest(TABLE_ROWS), &name)?;
     }
     let dead = statistics.iter().filter(|it| it.count == 0).count();
     Ok(Summary { out: out.to_path_buf(), tokens: text.tokens.len(), features: statistics.len(), dead })
@@ -142,8 +150,14 @@ impl ReadArgs {
             None => return Err(Error::config("--text", "nothing to read; give --text FILE or --tokens FILE")),
         };
         let notes = Notes(&look.sae.config().metadata);
+        let context_size = self.context_size.or(notes.size("context_size")).unwrap_or(128);
+        if self.max_tokens < context_size {
+            let what =
+                format!("{}, but a row has {context_size}; give more, or a smaller --context-size", self.max_tokens);
+            return Err(Error::config("--max-tokens", what));
+        }
         let packing = Packing {
-            context_size: self.context_size.or(notes.size("context_size")).unwrap_or(128),
+            context_size,
             prepend_bos: look.prepend_bos,
             sequence_separator_token: notes.separator(),
             disable_concat_sequences: false,
@@ -151,16 +165,18 @@ impl ReadArgs {
         TokenRows::new(documents, Some(look.tokenizer.clone()), &packing, look.model.config().d_vocab)
     }
 
-    /// The features of the text; special tokens, on which SAEs are seldom trained, have none.
+    /// The features of `wanted` rows of the text; special tokens, on which SAEs are seldom trained, have none. What neurons do
+    /// meanwhile is added up where that is asked for.
     fn features<B: Backend>(
         &self,
         look: &Look<B>,
         rows: &mut TokenRows,
+        wanted: usize,
+        mut neurons: Option<&mut NeuronSums>,
         folder: &Path,
         common: &Common,
     ) -> Result<TokenFeatures> {
         let (context, most) = (rows.context_size(), self.store_batch_size_prompts);
-        let wanted = rows.count((self.max_tokens / context).max(1))?;
         let mut reader = FeatureReader::new(&look.model, &look.sae, most, context)?;
         let mut index = IndexWriter::new(folder, context, look.sae.config().d_sae)?;
         let special = look.tokenizer.special_ids();
@@ -170,7 +186,15 @@ impl ReadArgs {
             let batch = rows.take_rows(most.min(wanted - done))?;
             let tokens = batch.concat();
             let excluded: Vec<bool> = tokens.iter().map(|token| special.contains(token)).collect();
-            index.push(&tokens, &reader.read(&tokens)?, &excluded)?;
+            let features = match &mut neurons {
+                Some(neurons) => {
+                    let (features, input) = reader.read_with_input(&tokens)?;
+                    neurons.push(&features, &input, &excluded);
+                    features
+                }
+                None => reader.read(&tokens)?,
+            };
+            index.push(&tokens, &features, &excluded)?;
             done += batch.len();
             bar.set_position(done as u64);
         }
