@@ -110,17 +110,17 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 
 /// The `n` largest of `sign * values`, the largest first, of equal ones the earlier.
 pub(super) fn largest(values: &[f32], n: usize, sign: f32) -> Vec<(u32, f32)> {
-    let mut order: Vec<u32> = (0..values.len() as u32).collect();
-    let by_size = |&a: &u32, &b: &u32| {
-        let (x, y) = (sign * values[a as usize], sign * values[b as usize]);
-        y.total_cmp(&x).then(a.cmp(&b))
-    };
-    if n < order.len() {
-        order.select_nth_unstable_by(n, by_size);
-        order.truncate(n);
+    let mut best: Vec<(u32, f32)> = Vec::with_capacity(n + 1);
+    for (at, &value) in values.iter().enumerate() {
+        let is_beaten = |&(_, other): &(u32, f32)| (sign * value).total_cmp(&(sign * other)).is_gt();
+        // One pass: of many values few get this far.
+        if best.len() < n || best.last().is_some_and(is_beaten) {
+            let place = best.partition_point(|it| !is_beaten(it));
+            best.insert(place, (at as u32, value));
+            best.truncate(n);
+        }
     }
-    order.sort_unstable_by(by_size);
-    order.into_iter().map(|at| (at, values[at as usize])).collect()
+    best
 }
 
 #[cfg(test)]
