@@ -217,6 +217,8 @@ fn what_is_not_there_gets_a_sentence() {
         ("steer", &["--feature", "3=+1", "--top-p", "2"], "error: sample_token: top_p is 2, expected above 0"),
         ("steer", &["--feature", "3=+1", "--positions", "2,50"], "error: positions: 50, expected less than 4"),
         ("steer", &["--feature", "512=+1"], "error: feature: 512, this SAE has features 0 to 511"),
+        ("compare", &["--against", ""], "error: --against: it is empty"),
+        ("compare", &["--against", "<|endoftext|>"], "error: --against: it holds special tokens alone"),
     ] {
         let found = refusal(command, &[&prompt[..], arguments].concat());
         assert!(found.starts_with(expected), "{command} {arguments:?}: {found}");
@@ -226,10 +228,123 @@ fn what_is_not_there_gets_a_sentence() {
     let long = "word ".repeat(400);
     let found = refusal("features", &["--prompt", &long]);
     assert!(found.starts_with("error: --prompt: it has") && found.contains("at most 256"), "{found}");
+    for command in ["features", "attribute", "ablate", "compare"] {
+        assert_eq!(refusal(command, &["--prompt", ""]), "error: --prompt: it is empty\n", "{command}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).to_str().unwrap().to_string()
+    };
+    let (empty, lines) = (file("empty.txt", "\n \n"), file("lines.txt", &format!("{PROMPT}\n\n{long}\n")));
+    for (command, flag) in [("features", "--text"), ("compare", "--text"), ("compare", "--against-text")] {
+        let others: &[&str] = if flag == "--against-text" { &prompt } else { &[] };
+        let found = refusal(command, &[others, &[flag, &empty]].concat());
+        assert!(found.ends_with("empty.txt: holds no text, expected a prompt on each line\n"), "{found}");
+        let found = refusal(command, &[others, &[flag, &lines]].concat());
+        assert!(found.contains("lines.txt, line 3: it has") && found.contains("at most 256"), "{found}");
+    }
     let found = refusal("features", &["--text", "nowhere.txt"]);
     assert!(found.starts_with("error: nowhere.txt: cannot read"), "{found}");
-    let other = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/saes/topk-none-bdec-rescale");
-    let output = cusae(&["features", "--sae", other.to_str().unwrap(), "--model", "embedded", "--prompt", PROMPT]);
-    let found = String::from_utf8(output.stderr).unwrap();
-    assert!(found.starts_with("error: ") && !output.status.success(), "{found}");
+    for command in ["dashboard", "serve"] {
+        let page = folder.path().join("page");
+        let more: &[&str] = if command == "serve" { &["--port", "0"] } else { &["--out", page.to_str().unwrap()] };
+        let found = refusal(command, &[&["--text", &empty], more].concat());
+        assert!(
+            found.contains("empty.txt: all the text is ") && found.contains("one row of context_size 128"),
+            "{found}"
+        );
+        let found = refusal(command, &[&["--max-tokens", "100"], more].concat());
+        assert!(found.starts_with("error: --max-tokens: 100, but a row has 128"), "{found}");
+        assert!(!page.exists(), "{command}");
+    }
+    let find =
+        |page: &Path| String::from_utf8(cusae(&["find", page.to_str().unwrap(), "--feature", "1"]).stderr).unwrap();
+    assert!(find(folder.path()).ends_with("holds no features.safetensors; give a folder that cusae dashboard wrote\n"));
+    let damaged = file("features.safetensors", "");
+    assert!(find(Path::new(&damaged)).contains("not a whole safetensors file"));
+    let weights = Path::new(sae()).join("sae_weights.safetensors");
+    assert!(find(&weights).contains("feature_starts"), "{}", find(&weights));
+}
+
+/// What happens to a file's bytes.
+type Edit<'a> = dyn Fn(Vec<u8>) -> Vec<u8> + 'a;
+
+/// Copies a folder's files, some of them changed.
+fn changed_copy(from: &Path, changes: &[(&str, &Edit<'_>)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (file, change) in changes {
+        std::fs::write(folder.path().join(file), change(std::fs::read(from.join(file)).unwrap())).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn an_sae_and_a_model_that_do_not_fit_or_are_damaged_get_a_sentence() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let refusal = |sae: &Path, model: &Path| {
+        let (sae, model) = (sae.to_str().unwrap(), model.to_str().unwrap());
+        let mut said = Vec::new();
+        for command in ["features", "attribute", "ablate", "compare", "steer", "dashboard", "serve"] {
+            let more: &[&str] = match command {
+                "steer" => &["--prompt", PROMPT, "--feature", "1=+1"],
+                "dashboard" => &["--out", "nowhere-to-be-made"],
+                "serve" => &["--port", "0"],
+                _ => &["--prompt", PROMPT],
+            };
+            let flags = ["--sae", sae, "--model", model, "--device", "cpu", "--quiet"];
+            let output = cusae(&[&[command], &flags[..], more].concat());
+            assert!(output.stdout.is_empty() && matches!(output.status.code(), Some(1 | 2)), "{command}");
+            said.push(String::from_utf8(output.stderr).unwrap());
+        }
+        assert!(said.iter().all(|it| it == &said[0] && it.lines().count() == 1), "{said:?}");
+        assert!(!Path::new("nowhere-to-be-made").exists());
+        said.remove(0)
+    };
+    let (embedded, sae) = (Path::new("embedded"), root.join("tests/data/evals/trained-topk-resid/sae"));
+    let same: &Edit<'_> = &|bytes| bytes;
+    let with_hook = |bytes: Vec<u8>, hook: &str| {
+        String::from_utf8(bytes).unwrap().replace("blocks.2.hook_resid_pre", hook).into_bytes()
+    };
+
+    let found = refusal(&root.join("tests/data/saes/topk-none-bdec-rescale"), embedded);
+    let expected = "d_in: the SAE takes 64 values, blocks.2.hook_resid_pre of this model has 128; is it another model?";
+    assert_eq!(found, format!("error: {expected}\n"));
+    for hook in ["blocks.9.hook_resid_pre", "blocks.2.hook_resid"] {
+        let other: &Edit<'_> = &|bytes| with_hook(bytes, hook);
+        let folder = changed_copy(&sae, &[("cfg.json", other), ("sae_weights.safetensors", same)]);
+        let found = refusal(folder.path(), embedded);
+        assert!(found.starts_with("error: ") && found.contains(hook), "{found}");
+    }
+    let nan = |mut bytes: Vec<u8>| {
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+        bytes
+    };
+    let none = |_| Vec::new();
+    for (change, expected) in [(&nan as &Edit<'_>, " holds NaN "), (&none, "0 bytes found")] {
+        let folder = changed_copy(&sae, &[("cfg.json", same), ("sae_weights.safetensors", change)]);
+        let found = refusal(folder.path(), embedded);
+        assert!(found.contains("sae_weights.safetensors: ") && found.contains(expected), "{found}");
+        let model = changed_copy(
+            &root.join("tests/data/gpt2-rand-tiny"),
+            &[("config.json", same), ("model.safetensors", change)],
+        );
+        let found = refusal(&sae, model.path());
+        assert!(found.contains("model.safetensors: ") && found.contains(expected), "{found}");
+    }
+
+    let model =
+        changed_copy(&root.join("tests/data/gpt2-rand-tiny"), &[("config.json", same), ("model.safetensors", same)]);
+    let found = refusal(&sae, model.path());
+    assert!(found.contains("has no tokenizer; prompts need tokenizer.json"), "{found}");
+    // A tokenizer with a token more than the model has.
+    let tokenizer = std::fs::read(root.join("assets/tinygpt2/tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_slice(&tokenizer).unwrap();
+    let mut token = tokenizer["added_tokens"][0].clone();
+    (token["id"], token["content"]) = (4096.into(), "<|more|>".into());
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+    std::fs::write(model.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let found = refusal(&sae, model.path());
+    assert!(found.contains("it has 4097 tokens, the model has 4096; use the tokenizer that came"), "{found}");
 }

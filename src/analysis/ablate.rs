@@ -83,7 +83,9 @@ pub fn ablate<B: Backend>(
     let asked = request.position.map_or(0..tokens.len(), |position| position..position + 1);
     let rows: Vec<usize> = asked.filter(|&row| !excluded[row]).collect();
     let active: BTreeSet<u32> = rows.iter().flat_map(|&row| features.row(row).0).copied().collect();
-    let wanted: Vec<u32> = request.features.clone().unwrap_or_else(|| active.into_iter().collect());
+    // Each once, however often it is asked for.
+    let asked: Option<BTreeSet<u32>> = request.features.as_ref().map(|features| features.iter().copied().collect());
+    let wanted: Vec<u32> = asked.unwrap_or(active).into_iter().collect();
     let largest = |feature: u32| {
         let of_row = |&row: &usize| {
             let (indices, values) = features.row(row);

@@ -1,7 +1,7 @@
 //! `cusae ablate`: what the model loses when features are set to zero.
 
 use super::inputs::parse_setting;
-use super::look::{LookArgs, Token};
+use super::look::{LookArgs, Prompt, Token};
 use super::number::number;
 use super::Common;
 use cusae::analysis::{ablate, AblationRequest, Outcome};
@@ -68,7 +68,7 @@ struct Row {
 /// Runs the ablations and prints.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
-    let ids = look.tokens(&args.prompt)?;
+    let ids = look.tokens(&Prompt::of_flag("--prompt", &args.prompt))?;
     let position = match args.position.as_str() {
         "all" => None,
         text => {
@@ -112,16 +112,28 @@ impl fmt::Display for Report {
         )?;
         let together = format!("without {} features", self.ablated);
         for (name, it) in [("the model", self.model), ("with the SAE", self.sae), (&together, self.together)] {
-            writeln!(f, "{name:28} {:>10.4} {:>12.6} {:>10.4}", it.logit, it.probability, it.loss)?;
+            let loss = loss(it.loss, |x| format!("{x:.4}"));
+            writeln!(f, "{name:28} {:>10.4} {:>12.6} {loss:>10}", it.logit, it.probability)?;
         }
         writeln!(
             f,
             "\n{:>8} {:>10} {:>10} {:>12} {:>10}  change without it alone",
             "feature", "activation", "logit", "probability", "loss"
         )?;
-        for Row { feature, activation, logit, probability, loss } in &self.features {
-            writeln!(f, "{feature:>8} {activation:>10.3} {logit:>+10.4} {probability:>+12.6} {loss:>+10.4}")?;
+        for it in &self.features {
+            let Row { feature, activation, logit, probability, .. } = it;
+            let loss = loss(it.loss, |x| format!("{x:+.4}"));
+            writeln!(f, "{feature:>8} {activation:>10.3} {logit:>+10.4} {probability:>+12.6} {loss:>10}")?;
         }
         Ok(())
+    }
+}
+
+/// A prompt of one token has no loss.
+fn loss(loss: f64, written: impl Fn(f64) -> String) -> String {
+    if loss.is_nan() {
+        "-".to_string()
+    } else {
+        written(loss)
     }
 }

@@ -1,7 +1,7 @@
 //! `cusae attribute`: how much each feature adds to the logit of a token, or to the difference of two.
 
 use super::inputs::parse_setting;
-use super::look::{LookArgs, Token};
+use super::look::{LookArgs, Prompt, Token};
 use super::number::number;
 use super::Common;
 use cusae::analysis::{attribute, Attribution};
@@ -65,7 +65,7 @@ struct Row {
 /// Attributes and prints.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
-    let ids = look.tokens(&args.prompt)?;
+    let ids = look.tokens(&Prompt::of_flag("--prompt", &args.prompt))?;
     let position = look.position(args.position, ids.len())?;
     let versus = args.versus.as_deref().map(|text| look.token("--versus", text)).transpose()?;
     let target = args.target.as_deref().map(|text| look.token("--target", text)).transpose()?;

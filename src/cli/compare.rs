@@ -1,12 +1,11 @@
 //! `cusae compare`: the features that prompts share, or that set two groups of prompts apart.
 
-use super::features::lines;
-use super::look::{Look, LookArgs};
+use super::look::{prompts, Look, LookArgs, Prompt};
 use super::number::number;
 use super::Common;
 use cusae::analysis::{compare, ComparedFeature, FeatureReader};
 use cusae::backend::Backend;
-use cusae::error::Result;
+use cusae::error::{Error, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -47,21 +46,33 @@ struct Report {
 /// Compares and prints. Special tokens, on which SAEs are seldom trained, do not count.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
-    let prompts = args.text.as_ref().map_or_else(|| Ok(args.prompt.clone()), lines)?;
-    let against = args.against_text.as_ref().map_or_else(|| Ok(args.against.clone()), lines)?;
+    let tokens = |flag, given, file| -> Result<Vec<Vec<u32>>> {
+        prompts(flag, given, file)?.iter().map(|prompt| compared_tokens(&look, prompt)).collect()
+    };
+    let prompts = tokens("--prompt", &args.prompt, args.text.as_deref())?;
+    let against = tokens("--against", &args.against, args.against_text.as_deref())?;
     common.say_device();
-    let largest = |prompts: &[String]| prompts.iter().map(|prompt| largest(&look, prompt)).collect::<Result<Vec<_>>>();
+    let largest = |prompts: &[Vec<u32>]| prompts.iter().map(|ids| largest(&look, ids)).collect::<Result<Vec<_>>>();
     let comparison = compare(&largest(&prompts)?, &largest(&against)?, common.seed()?);
     let features = comparison.features.into_iter().take(args.top).collect();
     let (prompts, prompts_against) = (prompts.len(), against.len());
     common.print(&Report { prompts, prompts_against, divisions: comparison.divisions, features })
 }
 
-/// The largest activation of every feature that is active on a prompt.
-fn largest<B: Backend>(look: &Look<B>, prompt: &str) -> Result<Vec<(u32, f32)>> {
+/// The ids of a prompt. Errors: as of [`Look::tokens`]; none of its tokens counts.
+fn compared_tokens<B: Backend>(look: &Look<B>, prompt: &Prompt) -> Result<Vec<u32>> {
     let ids = look.tokens(prompt)?;
     let special = look.tokenizer.special_ids();
-    let features = FeatureReader::new(&look.model, &look.sae, 1, ids.len())?.read(&ids)?;
+    match ids.iter().all(|id| special.contains(id)) {
+        true => Err(Error::config(&prompt.from, "it holds special tokens alone, which do not count here")),
+        false => Ok(ids),
+    }
+}
+
+/// The largest activation of every feature that is active on a prompt.
+fn largest<B: Backend>(look: &Look<B>, ids: &[u32]) -> Result<Vec<(u32, f32)>> {
+    let special = look.tokenizer.special_ids();
+    let features = FeatureReader::new(&look.model, &look.sae, 1, ids.len())?.read(ids)?;
     let mut largest = BTreeMap::new();
     for row in (0..ids.len()).filter(|&row| !special.contains(&ids[row])) {
         let (indices, values) = features.row(row);

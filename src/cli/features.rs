@@ -1,9 +1,8 @@
 //! `cusae features`: the top features of each token of a prompt or a text, or where one feature fires.
 
-use super::look::{Look, LookArgs, Token};
+use super::look::{prompts, Look, LookArgs, Token};
 use super::number::number;
 use super::Common;
-use anyhow::Context;
 use cusae::analysis::{top_of_row, FeatureReader};
 use cusae::backend::Backend;
 use cusae::error::{Error, Result};
@@ -35,7 +34,7 @@ pub struct Args {
 /// What is printed.
 #[derive(Serialize)]
 struct Report {
-    prompts: Vec<Prompt>,
+    prompts: Vec<PromptFeatures>,
     #[serde(skip_serializing_if = "Option::is_none")]
     feature: Option<u32>,
     /// Whether activations are shown as colours.
@@ -44,7 +43,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Prompt {
+struct PromptFeatures {
     tokens: Vec<TokenFeatures>,
 }
 
@@ -70,29 +69,16 @@ pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Resu
         let what = format!("{feature}, this SAE has features 0 to {}", d_sae - 1);
         return Err(Error::config("--feature", what).into());
     }
-    let prompts = match &args.text {
-        Some(path) => lines(path)?,
-        None => args.prompt.clone(),
-    };
+    let prompts = prompts("--prompt", &args.prompt, args.text.as_deref())?;
+    let tokens = prompts.iter().map(|prompt| look.tokens(prompt)).collect::<Result<Vec<_>>>()?;
     common.say_device();
-    let prompts = prompts.iter().map(|prompt| of_prompt(&look, prompt, &args)).collect::<Result<Vec<_>>>()?;
+    let prompts = tokens.iter().map(|ids| of_prompt(&look, ids, &args)).collect::<Result<Vec<_>>>()?;
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     common.print(&Report { prompts, feature: args.feature, colours })
 }
 
-/// The lines of a file that are not empty.
-pub fn lines(path: &PathBuf) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot read", path.display()))?;
-    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
-    match lines.is_empty() {
-        true => Err(Error::format(path, "holds no text, expected a prompt on each line").into()),
-        false => Ok(lines),
-    }
-}
-
-fn of_prompt<B: Backend>(look: &Look<B>, prompt: &str, args: &Args) -> Result<Prompt> {
-    let ids = look.tokens(prompt)?;
-    let features = FeatureReader::new(&look.model, &look.sae, 1, ids.len())?.read(&ids)?;
+fn of_prompt<B: Backend>(look: &Look<B>, ids: &[u32], args: &Args) -> Result<PromptFeatures> {
+    let features = FeatureReader::new(&look.model, &look.sae, 1, ids.len())?.read(ids)?;
     let wanted = |row: usize| match args.feature {
         Some(feature) => of_feature(&features, row, feature),
         None => top_of_row(&features, row, args.top),
@@ -102,7 +88,7 @@ fn of_prompt<B: Backend>(look: &Look<B>, prompt: &str, args: &Args) -> Result<Pr
         let features = found.map(|(feature, activation)| FeatureActivation { feature, activation }).collect();
         TokenFeatures { token, features }
     };
-    Ok(Prompt { tokens: look.named(&ids)?.into_iter().map(of_token).collect() })
+    Ok(PromptFeatures { tokens: look.named(ids)?.into_iter().map(of_token).collect() })
 }
 
 fn of_feature(features: &SparseFeatures, row: usize, feature: u32) -> Vec<(u32, f32)> {
@@ -122,7 +108,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Prompt {
+impl PromptFeatures {
     fn table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted: Vec<String> = self.tokens.iter().map(|it| format!("{:?}", it.token.token)).collect();
         let width = quoted.iter().map(|text| text.chars().count()).max().unwrap_or(0);
@@ -140,7 +126,7 @@ impl Prompt {
 impl Report {
     /// The text, tokens where the feature is active on a background the stronger the higher it is; without
     /// colours, `[token 1.23]`.
-    fn highlighted(&self, prompt: &Prompt, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn highlighted(&self, prompt: &PromptFeatures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let activation = |it: &TokenFeatures| it.features.first().map_or(0.0, |found| found.activation);
         let largest = self.prompts.iter().flat_map(|prompt| &prompt.tokens).map(activation).fold(0.0, f32::max);
         for it in &prompt.tokens {

@@ -51,7 +51,11 @@ struct Shown {
 
 /// Reads the index and prints.
 pub fn run(args: Args, common: &Common) -> anyhow::Result<()> {
-    let path = if args.page.is_dir() { args.page.join(FEATURES_FILE) } else { args.page };
+    let path = if args.page.is_dir() { args.page.join(FEATURES_FILE) } else { args.page.clone() };
+    if args.page.is_dir() && !path.exists() {
+        let what = format!("holds no {FEATURES_FILE}; give a folder that cusae dashboard wrote");
+        return Err(Error::format(&args.page, what).into());
+    }
     let index = FeatureIndex::open(&path)?;
     let vocabulary: Option<Vec<String>> = index.note("vocabulary").and_then(|it| serde_json::from_str(it).ok());
     let vocabulary = vocabulary.ok_or_else(|| Error::format(&path, "has no vocabulary in its header"))?;

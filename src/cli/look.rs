@@ -8,6 +8,8 @@ use cusae::eval::hooks_of;
 use cusae::lm::{LanguageModel, Processing};
 use cusae::sae::inference::Sae;
 use serde::Serialize;
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The SAE and the model to look into.
@@ -73,10 +75,47 @@ impl LookArgs {
     }
 }
 
+/// A prompt, and where it is from, for what is said of it: `--prompt`, or `FILE, line 3`.
+pub struct Prompt<'a> {
+    pub text: Cow<'a, str>,
+    pub from: String,
+}
+
+impl<'a> Prompt<'a> {
+    /// What a flag gives.
+    pub fn of_flag(flag: &str, text: &'a str) -> Self {
+        Prompt { text: text.into(), from: flag.to_string() }
+    }
+}
+
+/// What a flag gives, or each line of a file that is not empty. Errors: the file cannot be read, or holds none.
+pub fn prompts<'a>(flag: &str, given: &'a [String], file: Option<&Path>) -> Result<Vec<Prompt<'a>>> {
+    let Some(path) = file else {
+        return Ok(given.iter().map(|text| Prompt::of_flag(flag, text)).collect());
+    };
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let from = |number: usize| format!("{}, line {}", path.display(), number + 1);
+    let prompts: Vec<Prompt> =
+        lines.map(|(number, line)| Prompt { text: line.to_string().into(), from: from(number) }).collect();
+    match prompts.is_empty() {
+        true => Err(Error::format(path, "holds no text, expected a prompt on each line")),
+        false => Ok(prompts),
+    }
+}
+
 impl<B: Backend> Look<B> {
     /// The ids of a prompt. Errors: it is empty, or longer than the model's context.
-    pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>> {
-        let mut ids = self.tokenizer.encode(prompt)?;
+    pub fn tokens(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        match prompt.text.is_empty() {
+            true => Err(Error::config(&prompt.from, "it is empty")),
+            false => self.tokens_to_continue(prompt),
+        }
+    }
+
+    /// The same; an empty prompt is the beginning-of-sequence token alone, after which any text may come.
+    pub fn tokens_to_continue(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        let mut ids = self.tokenizer.encode(&prompt.text)?;
         if self.prepend_bos {
             let bos = self.tokenizer.bos_token_id().ok_or_else(|| {
                 Error::config("--prepend-bos", "the tokenizer has no beginning-of-sequence token; use false")
@@ -85,9 +124,9 @@ impl<B: Backend> Look<B> {
         }
         let most = self.model.config().n_ctx;
         match ids.len() {
-            0 => Err(Error::config("--prompt", "it is empty")),
+            0 => Err(Error::config(&prompt.from, "it is empty")),
             n if n > most => {
-                Err(Error::config("--prompt", format!("it has {n} tokens, this model takes at most {most}")))
+                Err(Error::config(&prompt.from, format!("it has {n} tokens, this model takes at most {most}")))
             }
             _ => Ok(ids),
         }

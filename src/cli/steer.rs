@@ -1,8 +1,7 @@
 //! `cusae steer`: text generated with features changed, beside the text without.
 
-use super::features::lines;
 use super::inputs::parse_setting;
-use super::look::{GrowingText, Look, LookArgs};
+use super::look::{prompts, GrowingText, Look, LookArgs, Prompt};
 use super::number::number;
 use super::Common;
 use cusae::analysis::{steer, Change, FeatureReader, Positions, Steering};
@@ -103,7 +102,7 @@ struct Continuation {
 /// Generates both, shown as the tokens come.
 pub fn run<B: Backend>(args: Args, common: &Common, backend: &B) -> anyhow::Result<()> {
     let look = args.look.open(backend)?;
-    let prompt = look.tokens(&args.prompt)?;
+    let prompt = look.tokens_to_continue(&Prompt::of_flag("--prompt", &args.prompt))?;
     let exclude_tokens = excluded_ids(&args.exclude_special_tokens, Some(&look.tokenizer))?;
     let mut changes = args.feature.clone();
     common.say_device();
@@ -166,7 +165,7 @@ impl Args {
 
     fn scale_by_max<B: Backend>(&self, look: &Look<B>, changes: &mut [(u32, Change)]) -> anyhow::Result<()> {
         let texts = match &self.max_text {
-            Some(path) => lines(path)?,
+            Some(path) => prompts("", &[], Some(path))?.into_iter().map(|it| it.text.into_owned()).collect(),
             None => embedded_texts()?,
         };
         let mut largest = vec![0.0f32; changes.len()];

@@ -1,7 +1,7 @@
 //! What the page asks while somebody types: the features of a prompt, and text with features changed.
 
 use super::http::{send, send_head, Refusal, Request};
-use crate::cli::look::{GrowingText, Look};
+use crate::cli::look::{GrowingText, Look, Prompt};
 use crate::cli::steer::{parse_change, parse_positions};
 use cusae::analysis::{steer, top_of_row, FeatureReader, Steering};
 use cusae::backend::{Backend, Sampling};
@@ -86,7 +86,7 @@ impl<B: Backend> Live<'_, B> {
     /// Answers with a [`Found`].
     pub fn features(&self, request: &Request, stream: &mut TcpStream) -> Result<(), Refusal> {
         let asked: Features = parsed(request)?;
-        let ids = self.look.tokens(&asked.prompt).map_err(refusal)?;
+        let ids = self.look.tokens(&Prompt::of_flag("prompt", &asked.prompt)).map_err(refusal)?;
         let reader = FeatureReader::new(&self.look.model, &self.look.sae, 1, ids.len());
         let features = reader.and_then(|mut reader| reader.read(&ids)).map_err(refusal)?;
         let of_rows = (0..ids.len()).map(|row| top_of_row(&features, row, asked.top.min(MOST))).collect();
@@ -111,7 +111,7 @@ impl<B: Backend> Live<'_, B> {
         }
         let positions = parse_positions(asked.positions.as_deref().unwrap_or("all"));
         let positions = positions.map_err(|what| Refusal::new(400, format!("positions: {what}")))?;
-        let prompt = self.look.tokens(&asked.prompt).map_err(refusal)?;
+        let prompt = self.look.tokens_to_continue(&Prompt::of_flag("prompt", &asked.prompt)).map_err(refusal)?;
         let exclude_tokens = self.look.tokenizer.special_ids();
         let mut lines = Lines { stream, begun: false };
         for (of, changes) in [("without", Vec::new()), ("steered", changes)] {

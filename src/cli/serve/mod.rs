@@ -97,6 +97,10 @@ fn listen(host: &str, port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
 /// Refuses a folder that holds no page, or another SAE's.
 fn check_page(folder: &Path, d_sae: usize) -> Result<()> {
     let path = folder.join("data/overview.js");
+    if folder.is_dir() && !path.exists() {
+        let what = "holds no page (data/overview.js is missing); make one with cusae dashboard --out";
+        return Err(Error::format(folder, what));
+    }
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let inside = text.split_once(", ").and_then(|(_, rest)| rest.trim_end().strip_suffix(");"));
     let overview: Option<Value> = inside.and_then(|inside| serde_json::from_str(inside).ok());
