@@ -111,22 +111,20 @@ fn every_command_that_looks_inside_sees_what_it_does_on_the_cpu() {
         }
     }
 
-    // Of a whole page once: the logits of every feature take the emulator long.
-    let dashboard = "dashboard --text text.txt --max-tokens 1_6 --context-size 8 --out page-DEVICE";
-    let arguments = [&words(dashboard)[..], &embedded].concat();
-    let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
-    assert_same(&found["dead"], &expected["dead"], "dashboard");
-    let fires = run(folder, "cpu", &[&words("features --prompt The~king~went --top 1")[..], &embedded].concat());
-    let feature = &fires["prompts"][0]["tokens"][2]["features"][0]["feature"];
-    let find = words(&format!("find page-DEVICE --feature {feature}"));
-    let [expected, found] = DEVICES.map(|device| run(folder, device, &find));
-    assert!(expected["found"].as_u64() > Some(0), "{find:?}");
-    assert_same(&found, &expected, "find");
-
-    let dashboard = words("dashboard --text text.txt --max-tokens 16 --context-size 8 --out page-gpt2");
-    run(folder, "cpu", &[&dashboard[..], &of_folder].concat());
-    for (page, flags) in [("page-cpu", &embedded), ("page-gpt2", &of_folder)] {
-        let [expected, found] = DEVICES.map(|device| serve(folder, device, page, flags));
+    // The logits of every feature take the emulator long: two rows of eight tokens make a page.
+    for (name, flags) in [("embedded", &embedded), ("gpt2", &of_folder)] {
+        let page =
+            |device| format!("dashboard --text text.txt --max-tokens 1_6 --context-size 8 --out {name}-{device}");
+        let arguments = [&words(&page("DEVICE"))[..], flags].concat();
+        let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
+        assert_same(&found["dead"], &expected["dead"], "dashboard");
+        let fires = run(folder, "cpu", &[&words("features --prompt The~king~went --top 1")[..], flags].concat());
+        let feature = &fires["prompts"][0]["tokens"][2]["features"][0]["feature"];
+        let find = words(&format!("find {name}-DEVICE --feature {feature}"));
+        let [expected, found] = DEVICES.map(|device| run(folder, device, &find));
+        assert!(expected["found"].as_u64() > Some(0), "{find:?}");
+        assert_same(&found, &expected, "find");
+        let [expected, found] = DEVICES.map(|device| serve(folder, device, &format!("{name}-cpu"), flags));
         assert_same(&found, &expected, "serve");
     }
 }
