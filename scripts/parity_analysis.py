@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compares what cusae sees inside a model with SAELens, TransformerLens and PyTorch, in float64, on a GPT-2 folder
-of Hugging Face: features, attribution (and finite differences), ablation, steering, comparison, splices of several
-SAEs, the statistics of a dashboard; and lets SAEDashboard and SAEBench read the files that are made for them.
+of Hugging Face: features, attribution (and finite differences), ablation, steering (also with tokens that are drawn),
+comparison, splices of several SAEs, the statistics of a dashboard; and lets SAEDashboard and SAEBench read the files that
+are made for them.
 
 parity_analysis.py --cusae PROGRAM   (sae-lens, transformers; sae-bench and sae-dashboard with --no-deps)
 """
@@ -14,12 +15,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import load_file
-from transformers import GPT2LMHeadModel
+from transformers import (GPT2LMHeadModel, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper,
+                          TopPLogitsWarper)
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests/data"
@@ -50,6 +53,10 @@ class Checks:
         assert error <= tolerance, f"{what}: {error:.2e} of the largest, at most {tolerance:.0e}"
         count, worst = self.worst.get(what, (0, 0.0))
         self.worst[what] = (count + expected.numel(), max(worst, error))
+
+    def count(self, what: str, number: int) -> None:
+        count, worst = self.worst.get(what, (0, 0.0))
+        self.worst[what] = (count + number, worst)
 
     def report(self) -> None:
         for what, (count, worst) in self.worst.items():
@@ -214,6 +221,64 @@ def steering(case: Case) -> None:
             case.checks.close(f"tokens {of}", found, tokens[0, -len(found):], 0.0)
 
 
+def chi_square(counts, expected, what: str) -> None:
+    """Σ (count - expected)² / expected has mean n - 1 and variance 2 (n - 1); four deviations, with seeds that do not
+    change, are no accident."""
+    counts, expected = torch.as_tensor(counts).double(), torch.as_tensor(expected).double()
+    freedom = len(counts) - 1
+    found = ((counts - expected) ** 2 / expected).sum().item()
+    assert found <= freedom + 4 * math.sqrt(2 * max(freedom, 1)), f"{what}: χ² {found:.1f} of {freedom}"
+
+
+def sampled_steering(case: Case) -> None:
+    """What is drawn comes from the probabilities that transformers' own warpers leave of the steered logits. At the first
+    step: each token that is left is drawn, no other is, as often as it should. At every step of all texts, with the
+    cache and the steering of what was generated: by the rank of a token among those that are left."""
+    name, changes, steps, seeds = "trained-topk-resid", {3: 30.0, 100: -8.0}, 6, 200
+    sae, _, at = case.sae(name)
+    prompt = case.tokens(PROMPTS[0])
+
+    def more(value, hook):
+        for feature, amount in changes.items():
+            value[:, 1:, feature] += amount  # not at the beginning-of-sequence token
+        return value
+
+    for temperature, top_k, top_p in [(2.0, 6, 1.0), (1.0, 0, 0.5), (1.5, 10, 0.8)]:
+        flags = [f"--feature={feature}={amount:+}" for feature, amount in changes.items()]
+        flags += ["--temperature", str(temperature), "--top-k", str(top_k), "--top-p", str(top_p)]
+        texts = [case.run("steer", name, "--prompt", PROMPTS[0], "--max-new-tokens", str(steps), "--seed", str(seed),
+                          *flags) for seed in range(seeds)]
+        warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+        warpers += [TopKLogitsWarper(top_k)] if top_k else []
+        warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+        for of, hooks in [("without", []), ("steered", [(f"{at}.hook_sae_acts_post", more)])]:
+            drawn = [text[of]["tokens"] for text in texts]
+            what = f"{of} at {temperature}, {top_k}, {top_p}"
+            counts, expected = [0.0] * 4096, torch.zeros(4096).double()
+            for step in range(steps):
+                rows = [tokens for tokens in drawn if len(tokens) > step]
+                before = torch.tensor([prompt[0].tolist() + tokens[:step] for tokens in rows])
+                with case.model.saes(saes=[sae], use_error_term=True):
+                    logits = case.model.run_with_hooks(before, fwd_hooks=hooks)[:, -1]
+                left = warpers(None, logits).softmax(-1)
+                of_rows = torch.tensor([tokens[step] for tokens in rows])
+                assert (left.gather(1, of_rows[:, None]) > 0).all(), f"{what}: a token that transformers leaves out"
+                if step == 0:
+                    kept = left[0].nonzero().flatten()
+                    assert torch.equal(of_rows.unique(), kept), f"{what}: {of_rows.unique()}, expected {kept}"
+                    chi_square(of_rows.bincount(minlength=4096)[kept], len(rows) * left[0][kept], what)
+                ranks = (left > left.gather(1, of_rows[:, None])).sum(1)
+                for rank in ranks.tolist():
+                    counts[rank] += 1
+                expected += left.sort(descending=True).values.sum(0)
+            # Ranks of few expected draws, together: χ² is of counts that are not small.
+            likely = int((expected >= 5).sum())
+            alone = likely if expected[likely:].sum() >= 5 else likely - 1
+            observed, due = ([*all[:alone], sum(all[alone:])] for all in (counts, expected.tolist()))
+            chi_square(observed, due, f"{what}, all steps")
+            case.checks.count(f"tokens drawn, {of}", sum(map(len, drawn)))
+
+
 def comparison(case: Case) -> None:
     flags = [f"--prompt={it}" for it in PROMPTS] + [f"--against={it}" for it in AGAINST]
     for name in ("trained-topk-resid", "random-standard-resid"):
@@ -305,7 +370,7 @@ def dashboard(case: Case, name: str) -> None:
         lens = (sae.W_dec - sae.W_dec.mean(1, keepdim=True)) @ unembed
         check("statistics: logit lens", found["top_token_logits"], lens.sort(descending=True).values[:, :10])
         check("statistics: logit lens, bottom", found["bottom_token_logits"], lens.sort().values[:, :10])
-    neuronpedia(np, acts.shape[1])
+    neuronpedia(case, name, np, text, acts)
     places = json.loads(subprocess.run(
         [case.cusae, "find", str(page), "--feature", "3", "--above", "0.5", "--top", "100000", "--json"],
         capture_output=True, check=True).stdout)["places"]
@@ -313,18 +378,53 @@ def dashboard(case: Case, name: str) -> None:
     check("find", [it["activation"] for it in places], expected)
 
 
-def neuronpedia(folder: Path, d_sae: int) -> None:
-    """SAEDashboard's own classes take the files and give them back unchanged."""
+def sae_dashboard_module(path: str):
+    """A file of SAEDashboard without what the package imports beside it."""
+    # What of them the classes used here have at their definition alone.
+    sys.modules.setdefault("eindex", types.SimpleNamespace(eindex=None))
+    sys.modules.setdefault("dataclasses_json", types.SimpleNamespace(dataclass_json=lambda it: it))
     package = Path(importlib.util.find_spec("sae_dashboard").submodule_search_locations[0])
-    spec = importlib.util.spec_from_file_location("np", package / "neuronpedia/neuronpedia_dashboard.py")
+    spec = importlib.util.spec_from_file_location("of_sae_dashboard", package / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    features = 0
+    return module
+
+
+def neuronpedia(case: Case, name: str, folder: Path, text, acts) -> None:
+    """SAEDashboard's own classes take the files and give them back unchanged; the neurons that correlate are those of its
+    RollingCorrCoef, values those of an SAE after fold_W_dec_norm."""
+    module = sae_dashboard_module("neuronpedia/neuronpedia_dashboard.py")
+    features = {}
     for path in folder.glob("batch-*.json"):
         batch = json.loads(path.read_text())
         assert module.NeuronpediaDashboardBatch(**batch).to_dict() == batch, path
-        features += len(batch["features"])
-    assert features == d_sae
+        features.update((it["feature_index"], it) for it in batch["features"])
+    assert len(features) == acts.shape[1]
+
+    sae, hook, _ = case.sae(name)
+    norms = sae.W_dec.norm(dim=-1)
+    neurons = torch.cat([case.model.run_with_cache(row[None], names_filter=[hook])[1][hook] for row in text])
+    neurons = neurons.reshape(len(acts), -1)
+    neurons[text.flatten() == BOS] = 0.0
+    rolling = sae_dashboard_module("utils_fns.py").RollingCorrCoef(dtype=torch.float64)
+    rolling.update(acts.T, neurons.T)
+    pearson, cosine = rolling.corrcoef()
+    rounding = 6e-4
+    for feature, it in features.items():
+        if not acts[:, feature].any():
+            assert it["correlated_neurons_indices"] == []
+            continue
+        which = it["correlated_neurons_indices"]
+        case.checks.close("Neuronpedia: neurons", it["correlated_neurons_pearson"],
+                          pearson[feature].sort(descending=True).values[:3], rounding)
+        case.checks.close("Neuronpedia: neurons", it["correlated_neurons_pearson"], pearson[feature, which], rounding)
+        case.checks.close("Neuronpedia: neurons", it["correlated_neurons_l1"], cosine[feature, which], rounding)
+        aligned = sae.W_dec[feature] / norms[feature]
+        case.checks.close("Neuronpedia: aligned neurons", it["neuron_alignment_values"],
+                          aligned.sort(descending=True).values[:3], rounding)
+        top = it["activations"][0]
+        case.checks.close("Neuronpedia: the largest activation", top["values"][top["qualifying_token_index"]],
+                          acts[:, feature].max() * norms[feature], rounding)
 
 
 def sae_bench(case: Case) -> None:
@@ -353,7 +453,7 @@ def main() -> None:
     checks = Checks()
     with tempfile.TemporaryDirectory() as folder:
         case = Case(args.cusae, Path(folder), checks)
-        for check in (features, attribution, ablation, steering, comparison, sae_bench):
+        for check in (features, attribution, ablation, steering, sampled_steering, comparison, sae_bench):
             check(case)
             print(f"{check.__name__}: as SAELens", flush=True)
         for name in SAES:
