@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Looks at a dashboard in headless Chromium, as a reader would: pages load from disk and from `cusae serve`, search
-finds, sorting sorts, links and keys work, a prompt shows its features and is steered, nothing is written to the
-console as an error.
+finds, sorting sorts, links and keys work, a prompt shows its features and is steered, a telephone's screen is wide enough,
+nothing is written to the console as an error.
 
 check_dashboard.py --cusae PROGRAM [--screenshots DIR]   (selenium from PyPI; Chromium and its driver)
 """
@@ -116,6 +116,19 @@ def text(reader: Reader) -> None:
     reader.picture("text")
 
 
+def narrow(reader: Reader) -> None:
+    """On a telephone nothing is wider than the screen, but a table scrolls in itself."""
+    screen = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    reader.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    pages = [("", "Overview"), ("#/list", "List"), ("#/feature/1", "Feature 1 "), ("#/text", "Text"), ("#/try", "Try")]
+    for hash, title in pages:
+        reader.open(hash, title)
+        width = reader.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 390, f"{title} is {width} wide"
+        reader.picture(f"narrow-{title.split()[0].lower()}")
+    reader.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def wait(reader: Reader, until) -> None:
     WebDriverWait(reader.driver, 60).until(lambda _: until())
 
@@ -174,7 +187,7 @@ def main() -> None:
                 shots.mkdir(exist_ok=True)
             driver = browser(dark)
             try:
-                for at, checks in [(from_disk, [overview, listing, feature, text]), (url, [overview, feature, trying])]:
+                for at, checks in [(from_disk, [overview, listing, feature, text]), (url, [overview, feature, trying, narrow])]:
                     reader = Reader(driver, at, shots)
                     for check in checks:
                         check(reader)

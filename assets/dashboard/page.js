@@ -36,12 +36,15 @@ make.inSvg = new Set(['rect', 'path', 'line', 'text', 'title', 'g']);
 
 const number = (x, digits = 3) => (x === null || x === undefined ? '–' : Number(x).toLocaleString('en', { maximumSignificantDigits: digits }));
 const whole = (x) => Number(x).toLocaleString('en');
-const percent = (x) => `${number(100 * x, 3)} %`;
+const percent = (x) => `${number(100 * x, 3)}\u00a0%`;
 const visible = (text) => text.replaceAll('\n', '⏎').replaceAll('\t', '⇥').replace(/^ /, '·').replace(/ $/, '·');
+
+// Where a name may be broken: behind a point, a stroke or an underscore.
+const breakable = (text) => text.split(/(?<=[._/])/).flatMap((part) => [part, make('wbr')]);
 
 function figures(entries) {
   return make('dl', { class: 'figures' },
-    entries.filter(([, value]) => value !== undefined).map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, value))));
+    entries.filter(([, value]) => value !== undefined).map(([name, value]) => make('div', {}, make('dt', {}, name), make('dd', {}, breakable(value)))));
 }
 
 // Bars from `from` to `to`; `label` says what is counted, for people and screen readers.
@@ -78,7 +81,7 @@ async function overview() {
   const panel = (title, picture) => make('section', {}, make('h3', {}, title), picture);
   const power = (x) => percent(10 ** x);
   return ['Overview', [
-    make('h2', {}, it.title),
+    make('h2', {}, breakable(it.title)),
     figures([
       ['Architecture', it.architecture], ['Model', it.model], ['Hook', it.hook], ['Features', whole(it.d_sae)], ['Width', whole(it.d_in)],
       ['Tokens read', whole(it.tokens)], ['Text', it.text], ['L0', number(it.l0, 4)], ['Dead in this text', `${whole(it.dead)} (${percent(it.dead / it.d_sae)})`],
@@ -178,7 +181,7 @@ async function feature(argument) {
   const others = (title, entries, what) => make('section', {}, make('h3', {}, title), entries.length
     ? make('ol', { class: 'plain' }, entries.map(([other, value]) => make('li', {}, make('a', { href: `#/feature/${other}` }, `Feature ${other}`), make('span', { title: what }, number(value)))))
     : make('p', { class: 'faint' }, 'none'));
-  const quantiles = f.quantiles.map((value, i) => [`${number(100 * it.quantiles[i])} % below`, number(value)]);
+  const quantiles = f.quantiles.map((value, i) => [`${percent(it.quantiles[i])} below`, number(value)]);
   const top = f.count
     ? [make('h3', {}, 'Where it fires most'), ...contexts(f.top, vocabulary, f.max),
       ...f.examples.flatMap((places, i) => {
@@ -193,7 +196,7 @@ async function feature(argument) {
     it.neuronpedia_id ? make('p', {}, make('a', { href: `https://neuronpedia.org/${it.neuronpedia_id}/${n}` }, 'On Neuronpedia')) : undefined,
     make('div', { class: 'columns' },
       make('section', {}, make('h3', {}, 'Activations'), f.count ? histogram(f.histogram, 0, f.max, 'Activations') : make('p', { class: 'faint' }, 'none'),
-        make('p', { class: 'faint' }, quantiles.map(([name, value]) => `${name} ${value}`).join(' · ')),
+        make('p', { class: 'faint' }, quantiles.map(([name, value]) => `${name} ${value}`.replaceAll(' ', '\u00a0')).join(' · ')),
         f.logits ? [make('h3', {}, 'Change of all logits'), histogram(f.logits.counts, f.logits.from, f.logits.to, 'Tokens of the vocabulary by logit')] : undefined),
       f.top_tokens.length ? tokens('Makes likely', f.top_tokens, 'up') : undefined,
       f.bottom_tokens.length ? tokens('Makes unlikely', f.bottom_tokens, 'down') : undefined,
