@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the commands of docs/tutorials.md again and compares what they print with what is there: words exactly, numbers
-within what float32 on another machine may differ by.
+"""Runs the commands of docs/tutorials.md, and then the README's, which look at the same SAE, again and compares what they
+print with what is there: words exactly, numbers within what float32 on another machine may differ by.
 
-check_tutorials.py --cusae PROGRAM [--write]   (--write puts what they print into the file)
+check_tutorials.py --cusae PROGRAM [--write]   (--write puts what they print into the files)
 """
 import argparse
 import re
@@ -12,7 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-TUTORIALS = Path(__file__).resolve().parent.parent / "docs/tutorials.md"
+ROOT = Path(__file__).resolve().parent.parent
+FILES = [ROOT / "docs/tutorials.md", ROOT / "README.md"]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 RELATIVE, ABSOLUTE = 0.02, 0.002
@@ -70,12 +71,13 @@ def main() -> None:
                 written += command + "".join(f"{line.rstrip()}\n" for line in found.rstrip().splitlines())
             return f"```console\n{written}```"
 
-        text = BLOCK.sub(block, TUTORIALS.read_text())
+        texts = [BLOCK.sub(block, file.read_text()) for file in FILES]
     if args.write:
-        TUTORIALS.write_text(text)
+        for file, text in zip(FILES, texts):
+            file.write_text(text)
     elif wrong:
         sys.exit("\n".join(wrong))
-    print(f"tutorials: {count} commands, " + ("written" if args.write else "print what the file says"))
+    print(f"tutorials: {count} commands, " + ("written" if args.write else "print what the files say"))
 
 
 if __name__ == "__main__":
