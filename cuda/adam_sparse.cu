@@ -90,9 +90,9 @@ template <int N> struct Columns {
         }
     }
     __device__ __forceinline__ void put(const cusae_adam_state& state, uint64_t at) const {
-        store(state.parameter + at, p);
-        store(state.exp_avg + at, m);
-        store(state.exp_avg_sq + at, v);
+        store_global(state.parameter + at, p);
+        store_global(state.exp_avg + at, m);
+        store_global(state.exp_avg_sq + at, v);
     }
 };
 

@@ -88,6 +88,17 @@ __device__ __forceinline__ uint32_t shared_address(const void* in_shared) {
 #endif
 }
 
+// ---- 16 bytes to global memory at once, where the compiler would store four floats -----------------
+
+__device__ __forceinline__ void store_four(float* to, float a, float b, float c, float d) {
+#if defined(__CUDACC__)
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+#else
+    if (uintptr_t(to) % 16) emu::fail("st.global.v4: the address is not a multiple of 16");
+    to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+#endif
+}
+
 // ---- cp.async: 16 bytes from global to shared memory, zeros where not valid ------------------------
 
 __device__ __forceinline__ void cp_async16(void* to, const void* from, bool valid) {

@@ -10,6 +10,12 @@ template <int N> struct alignas(4 * N) Pack { float at[N]; };
 template <int N> __device__ __forceinline__ Pack<N> load(const float* from) { return *reinterpret_cast<const Pack<N>*>(from); }
 template <int N> __device__ __forceinline__ void store(float* to, const Pack<N>& pack) { *reinterpret_cast<Pack<N>*>(to) = pack; }
 
+// The same to global memory, for what has stood in registers: of that the compiler may store number after number.
+template <int N> __device__ __forceinline__ void store_global(float* to, const Pack<N>& pack) {
+    if constexpr (N == 4) store_four(to, pack.at[0], pack.at[1], pack.at[2], pack.at[3]);
+    else store(to, pack);
+}
+
 template <int N> __device__ __forceinline__ Pack<N> filled(float value) {
     Pack<N> pack;
 #pragma unroll

@@ -29,7 +29,7 @@ NEEDED = [
     ("gradient_sparse.cu", "sm_80", "gradient_sparse_kernel<4>", {"LDG.E.128": 6, "STG.E.128": 2}),
     ("adam_sparse.cu", "sm_80", "piece_sums_kernel<4>", {"LDG.E.128": 2, "STG.E.128": 2}),
     ("adam_sparse.cu", "sm_80", "gradient_squares_kernel<4>", {"LDG.E.128": 6}),
-    ("adam_sparse.cu", "sm_80", "adam_sparse_kernel<4>", {"LDG.E.128": 12}),
+    ("adam_sparse.cu", "sm_80", "adam_sparse_kernel<4>", {"LDG.E.128": 12, "STG.E.128": 6}),
     ("adam.cu", "sm_80", "adam_kernel", {"LDG.E.128": 4, "STG.E.128": 3}),
     ("row_norms.cu", "sm_80", "row_norms_kernel<4>", {"LDG.E.128": 1}),
     # What moves rows and vectors.
