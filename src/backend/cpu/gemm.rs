@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 /// Rows of an output block. Large enough that packing a block of the right matrix is paid back.
-const BLOCK_ROWS: usize = 512;
+const BLOCK_ROWS: usize = 1024;
 /// Columns of an output block.
 const BLOCK_COLUMNS: usize = 1024;
 

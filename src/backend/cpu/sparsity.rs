@@ -1,6 +1,7 @@
 //! `sparsity_lp`: the decoder-norm-weighted p-norm of every row's features and its gradients.
 //! Source: SAELens `standard_sae.py`: `(acts * |W_dec_i|).norm(p, dim=-1)`, the norm, not its power.
 
+use super::simd::vectorised;
 use super::*;
 use rayon::prelude::*;
 
@@ -29,6 +30,32 @@ impl PNorm {
         } else {
             (weighted / norm).powf(self.p - 1.0)
         }
+    }
+}
+
+vectorised! {
+    /// A dense row's 1-norm; adds its gradients. Half of the features are active early in training, any of them:
+    /// nothing branches on which.
+    fn l1_row(
+        features: &[f32],
+        decoder_norm: &[f32],
+        factor: f32,
+        gradients: &mut [f32],
+        norm_gradient: &mut [f32],
+    ) -> f32 {
+        const LANES: usize = 16;
+        let mut sums = [0.0f64; LANES];
+        let blocks = features.chunks(LANES).zip(decoder_norm.chunks(LANES));
+        let blocks = blocks.zip(gradients.chunks_mut(LANES).zip(norm_gradient.chunks_mut(LANES)));
+        for ((features, norms), (gradients, norm_gradients)) in blocks {
+            let latents = features.iter().zip(norms).zip(gradients.iter_mut().zip(norm_gradients));
+            for (((&f, &n), (gradient, norm_gradient)), sum) in latents.zip(&mut sums) {
+                *sum += f64::from(f * n);
+                *gradient += if f > 0.0 { factor * n } else { 0.0 };
+                *norm_gradient += if f > 0.0 { factor * f } else { 0.0 };
+            }
+        }
+        sums.iter().sum::<f64>() as f32
     }
 }
 
@@ -84,6 +111,10 @@ pub(super) fn dense(op: SparsityLpDense<'_, Cpu>) -> Result<()> {
             let mut norm_gradient = vec![0.0f32; d_sae];
             let each_row = features.chunks_exact(d_sae).zip(gradients.chunks_exact_mut(d_sae)).zip(losses);
             for ((features, gradients), loss) in each_row {
+                if p == 1.0 {
+                    *loss = coefficient * l1_row(features, decoder_norm, factor, gradients, &mut norm_gradient);
+                    continue;
+                }
                 let norm = p_norm.of(features.iter().zip(decoder_norm).map(|(&f, &n)| f * n));
                 *loss = coefficient * norm;
                 let latents = features.iter().zip(decoder_norm).zip(gradients).zip(&mut norm_gradient);
