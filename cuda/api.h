@@ -747,6 +747,26 @@ typedef struct cusae_row_variance {
     uint64_t d_in;   /**< D. */
 } cusae_row_variance;
 
+/** to[i] = factor[i] e^x[i]. */
+typedef struct cusae_exponential {
+    const float* x;      /**< [len] f32. */
+    const float* factor; /**< [len] f32, or NULL: 1. */
+    float* to;           /**< Out [len] f32. */
+    uint64_t len;        /**< Elements. */
+} cusae_exponential;
+
+/** With r = error_scale error, s = |r| / (1e-6 + 2 |ghost|) of a row, e = s ghost - r, m = r^2 / (e^2 + 1e-6). */
+typedef struct cusae_ghost_error {
+    const float* ghost;   /**< [B, D] f32. */
+    const float* error;   /**< [B, D] f32. */
+    float* gradient;      /**< Out [B, D] f32: gradient_scale m e s. */
+    float* loss;          /**< Out [B] f32: the sum of m e^2 over D. */
+    uint64_t rows;        /**< B. */
+    uint64_t d_in;        /**< D. */
+    float error_scale;    /**< Factor on the error. */
+    float gradient_scale; /**< Factor on the gradient. */
+} cusae_ghost_error;
+
 /** to[i] = pattern, for bf16 (2 bytes), f32, u32 (4 bytes), f64 (8 bytes) and cusae_step_scalars (16 bytes). */
 typedef struct cusae_fill {
     void* to;               /**< Out [len] of element_bytes each. */
@@ -766,7 +786,7 @@ typedef struct cusae_fill {
     X(jumprelu_gradient) X(pre_act_loss) X(gate) X(gate_gradient) X(slice_lists) X(sum_by_latent) X(gradient_values) \
     X(transpose_lists) X(gradient_sparse) X(gradient_squares) X(gradient_dense) X(gradient_b_dec) \
     X(clip_scale) X(adam) X(adam_sparse) X(row_norms) X(scale) X(round_bf16) X(find_dead) X(update_firing) \
-    X(note_non_finite) X(sum) X(row_variance) X(fill)
+    X(note_non_finite) X(sum) X(row_variance) X(exponential) X(ghost_error) X(fill)
 
 /* ---- The table --------------------------------------------------------------------------------- */
 

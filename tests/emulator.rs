@@ -158,6 +158,7 @@ fn what_is_read_around_memory_is_not_a_number_or_ends_the_program() {
 
 #[test]
 fn what_is_written_around_memory_is_noticed() {
+    says("write_before_shared", "emulator: a block wrote before the beginning of its shared memory");
     says("write_behind_shared", "emulator: a block wrote past the end of its shared memory");
     for order in ORDERS {
         assert!(aborts("write_behind_memory", order).starts_with("emu: a kernel has left its memory"));
@@ -175,6 +176,7 @@ fn address_sanitizer_names_the_line_that_leaves_memory() {
         "write_behind_memory",
         "write_before_memory",
         "read_behind_shared",
+        "write_before_shared",
         "write_behind_shared",
     ] {
         let report = sanitizer_report(name);

@@ -3,7 +3,7 @@
 mod cases;
 mod devices;
 
-use cases::{activation, check, check_both_paths, decoder, devices, encode, fails, listed, lm, refused, sae};
+use cases::{activation, check, check_both_paths, decoder, devices, encode, fails, ghost, listed, lm, refused, sae};
 use cusae::backend::{
     bf16, ActivationFunction, Backend, Buffer, Cpu, EncodeRelu, Encoder, FeatureLists, GatherRows, Linear, Matrix,
     StepScalars, UnembedCrossEntropy,
@@ -393,6 +393,16 @@ fn row_norms() {
 #[test]
 fn row_variance() {
     check(sae::rows_of_matrix().into_iter().map(sae::RowVarianceCase));
+}
+
+#[test]
+fn exponential() {
+    check(ghost::exponential());
+}
+
+#[test]
+fn ghost_error() {
+    check(ghost::ghost_error());
 }
 
 #[test]

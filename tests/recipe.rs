@@ -191,6 +191,15 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
             "architecture = \"matching_pursuit\"\nresample_every = 100",
             "resample_every: found 100, expected none for architecture matching_pursuit",
         ),
+        (
+            "architecture = \"gated\"\nuse_ghost_grads = true",
+            "use_ghost_grads: found true, expected false for architecture gated; use resample_every or another architecture",
+        ),
+        (
+            "normalize_activations = \"layer_norm\"\naux_loss_coefficient = 0\nuse_ghost_grads = true",
+            "use_ghost_grads: found true, expected false with normalize_activations = layer_norm, for which they are not \
+             defined",
+        ),
         ("resample_every = 0", "resample_every: found 0, expected at least 1"),
         (
             "architecture = \"standard\"\nl1_coefficient = 0\ntarget_l0 = 20",

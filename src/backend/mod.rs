@@ -215,6 +215,10 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn sum(&self, op: Sum<'_, Self>) -> Result<()>;
     /// Squared distance of every row to the batch's mean row.
     fn row_variance(&self, op: RowVariance<'_, Self>) -> Result<()>;
+    /// `to = factor e^x`.
+    fn exponential(&self, op: Exponential<'_, Self>) -> Result<()>;
+    /// How far dead latents are from the error that they are to reconstruct, and the gradient of that.
+    fn ghost_error(&self, op: GhostError<'_, Self>) -> Result<()>;
 }
 
 /// Fails with a sentence when a buffer holds fewer elements than an operation will touch.

@@ -11,10 +11,6 @@ pub fn foreign_reason(key: &str) -> Option<&'static str> {
 }
 
 const FOREIGN: &[(&[&str], &str)] = &[
-    (
-        &["use_ghost_grads"],
-        "ghost gradients are not supported, nor are they in SAELens 6: use resample_every, or an architecture with AuxK",
-    ),
     (&["n_batches_in_buffer"], "the activation buffer is stated in tokens here: use buffer_tokens"),
     (&["wandb_log_frequency"], "metrics go to metrics.jsonl and TensorBoard: use log_every"),
     (&["eval_every_n_wandb_logs"], "use eval_every_n_steps, which counts training steps"),

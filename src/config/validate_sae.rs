@@ -18,6 +18,7 @@ impl Recipe {
         self.validate_jumprelu()?;
         self.validate_transcoder()?;
         self.validate_b_dec()?;
+        self.validate_ghost_grads()?;
         let kind = self.architecture;
         require("autocast", !self.autocast || kind != Architecture::MatchingPursuit, || {
             format!("found true, expected false for architecture {kind}, which has no encoder")
@@ -77,6 +78,20 @@ impl Recipe {
                 "found {}, expected 0 with normalize_activations = {}: AuxK is not defined for it",
                 self.aux_loss_coefficient, self.normalize_activations
             )
+        })
+    }
+
+    /// As SAELens had them: of one encoder and one reconstruction, in the space of the activations.
+    fn validate_ghost_grads(&self) -> Result<()> {
+        use Architecture::{AbsTopK, BatchTopK, JumpRelu, Standard, TopK};
+        let (key, kind) = ("use_ghost_grads", self.architecture);
+        let has = matches!(kind, Standard | JumpRelu | TopK | AbsTopK | BatchTopK);
+        require(key, !self.use_ghost_grads || has, || {
+            format!("found true, expected false for architecture {kind}; use resample_every or another architecture")
+        })?;
+        require(key, !(self.use_ghost_grads && self.normalizes_by_row()), || {
+            let scaling = self.normalize_activations;
+            format!("found true, expected false with normalize_activations = {scaling}, for which they are not defined")
         })
     }
 

@@ -9,6 +9,7 @@ pub mod config;
 pub mod features;
 pub mod forms;
 pub mod gated;
+pub mod ghost;
 pub mod inference;
 pub mod init;
 pub mod inspect;

@@ -20,6 +20,7 @@
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
 use super::autocast::Rounded;
 use super::average::Average;
+use super::ghost::Ghost;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
 use super::transcoder::Skip;
@@ -92,6 +93,7 @@ pub struct TrainingSae<B: Backend> {
     /// The moving average of the parameters, where one is kept.
     pub average: Option<Average<B>>,
     unit_norm: Option<UnitNorm<B>>,
+    ghost: Option<Ghost<B>>,
     /// Firing statistics.
     pub firing: Firing<B>,
     /// Steps done so far.
@@ -148,6 +150,7 @@ impl<B: Backend> TrainingSae<B> {
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
             average: None,
             unit_norm: None,
+            ghost: None,
             n_training_steps: 0,
             input_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
@@ -175,6 +178,13 @@ impl<B: Backend> TrainingSae<B> {
         unit_norm.normalize(&self.backend, self.values.get_mut("W_dec"))?;
         self.unit_norm = Some(unit_norm);
         self.refresh_decoder_norm()
+    }
+
+    /// Dead latents get ghost gradients from now on.
+    pub fn keep_ghost_gradients(&mut self) -> Result<()> {
+        self.ghost = Some(Ghost::new(&self.backend, self.config.dims())?);
+        self.measurements = Measurements::none(&self.backend, self.architecture.terms() + 1)?;
+        Ok(())
     }
 
     /// From now on, as many latents of a row are active, where the architecture has a `k`.
@@ -234,7 +244,8 @@ impl<B: Backend> TrainingSae<B> {
         self.architecture.project(&self.backend, &mut self.values)?;
         self.prepare(x, y)?;
         self.of_architecture(|architecture, batch| architecture.begin(batch))?;
-        if self.architecture.repeats() {
+        // How many latents are dead decides about ghost gradients.
+        if self.architecture.repeats() && self.ghost.is_none() {
             let (backend, mut recording) = (self.backend.clone(), take(&mut self.recording));
             let done = backend.repeat(&mut recording, &mut || self.queue());
             self.recording = recording;
@@ -271,12 +282,16 @@ impl<B: Backend> TrainingSae<B> {
         self.of_architecture(|architecture, batch| {
             architecture.step(batch)?;
             architecture.listed().map_or(Ok(()), |listed| batch.write_gradients(listed, None, Onto::Written))
-        })
+        })?;
+        let Some(mut ghost) = self.ghost.take() else { return Ok(()) };
+        let done = self.of_architecture(|architecture, batch| ghost.step(batch, architecture.terms()));
+        self.ghost = Some(ghost);
+        done
     }
 
     /// Whether somebody needs gradients whole before Adam does.
     fn writes_gradients(&self) -> bool {
-        self.keeps_gradients || self.unit_norm.is_some()
+        self.keeps_gradients || self.unit_norm.is_some() || self.ghost.is_some()
     }
 
     /// Whether the gradients of W_enc and W_dec are not written.
@@ -332,6 +347,10 @@ impl<B: Backend> TrainingSae<B> {
         let grad_norm = backend.read_element(&self.measurements.clip, 1)?.into();
         let mut losses = vec![("mse_loss".into(), sums[0] / rows)];
         losses.extend(self.architecture.losses(backend, &sums[1..], n_dead)?);
+        if self.ghost.is_some() {
+            let sum = sums[1 + self.architecture.terms()];
+            losses.push(("ghost_grad_loss".into(), sum / (rows * dims[1] as f64)));
+        }
         let of_batch = [&self.work.target, &self.work.squared_error];
         // The input is not needed any more: its place takes the variances.
         let variance = &mut self.work.input;

@@ -296,6 +296,9 @@ pub fn training_sae<B: Backend>(backend: &B, recipe: &Recipe, config: &SaeConfig
     if recipe.normalize_sae_decoder {
         sae.keep_unit_norm()?;
     }
+    if recipe.use_ghost_grads {
+        sae.keep_ghost_gradients()?;
+    }
     if let Some(decay) = recipe.ema_decay {
         sae.keep_average(decay)?;
     }

@@ -2,11 +2,12 @@
 //!
 //! A case uploads its inputs, runs one operation and names its outputs, each with how closely devices
 //! must agree on it. One table per operation, in `lm.rs`, `encode.rs`,
-//! `sae.rs`, `decoder.rs`, `activation.rs` and `listed.rs`.
+//! `sae.rs`, `decoder.rs`, `activation.rs`, `ghost.rs` and `listed.rs`.
 
 pub mod activation;
 pub mod decoder;
 pub mod encode;
+pub mod ghost;
 pub mod listed;
 pub mod lm;
 pub mod sae;

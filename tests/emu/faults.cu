@@ -88,6 +88,11 @@ __global__ void write_behind_shared(Memory m) {
     m.out[threadIdx.x] = 1;
 }
 
+__global__ void write_before_shared(Memory m) {
+    (shared<Shared>().at + threadIdx.x)[-1] = 1;
+    m.out[threadIdx.x] = 1;
+}
+
 __global__ void read_behind_shared(Memory m) { m.out[threadIdx.x] = shared<Shared>().at[threadIdx.x + kN]; }
 
 // ---- Global memory -------------------------------------------------------------------------------------
@@ -225,7 +230,8 @@ const Case kCases[] = {
 #define CASE(name, ...) {#name, name __VA_OPT__(,) __VA_ARGS__}
     CASE(barrier), CASE(missing_barrier), CASE(missing_barrier_in_order), CASE(missing_barrier_before_reuse),
     CASE(divergent_barrier), CASE(deadlock), CASE(barrier_of_those_left),
-    CASE(unwritten_shared), CASE(shared_of_another_block, 2), CASE(write_behind_shared), CASE(read_behind_shared),
+    CASE(unwritten_shared), CASE(shared_of_another_block, 2), CASE(write_before_shared),
+    CASE(write_behind_shared), CASE(read_behind_shared),
     CASE(unwritten_memory), CASE(write_behind_memory), CASE(write_close_behind_memory),
     CASE(write_before_memory), CASE(read_before_memory), CASE(read_behind_memory),
     CASE(block_that_needs_another, 2),

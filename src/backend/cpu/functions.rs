@@ -109,6 +109,13 @@ vectorised! {
         }
     }
 
+    /// `to = e^x`.
+    pub(super) fn exponential(x: &[f32], to: &mut [f32]) {
+        for (to, &x) in to.iter_mut().zip(x) {
+            *to = exp::<FUSED>(x);
+        }
+    }
+
     fn tanh_all(values: &mut [f32]) {
         for x in values {
             *x = tanh::<FUSED>(*x);

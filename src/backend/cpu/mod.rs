@@ -15,6 +15,7 @@ mod fixed;
 mod functions;
 mod gated;
 pub(crate) mod gemm;
+mod ghost;
 mod gradient;
 mod jumprelu;
 mod layer_norm;
@@ -183,5 +184,7 @@ impl Backend for Cpu {
         update_firing: UpdateFiring => firing::run,
         note_non_finite: NoteNonFinite => clip::note_non_finite,
         sum: Sum => reduce::sum,
+        exponential: Exponential => ghost::exponential,
+        ghost_error: GhostError => ghost::error,
     }
 }

@@ -1537,6 +1537,50 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct cusae_exponential {
+    pub x: *const f32,
+    pub factor: *const f32,
+    pub to: *mut f32,
+    pub len: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_exponential"][::core::mem::size_of::<cusae_exponential>() - 32usize];
+    ["Alignment of cusae_exponential"][::core::mem::align_of::<cusae_exponential>() - 8usize];
+    ["Offset of field: cusae_exponential::x"][::core::mem::offset_of!(cusae_exponential, x) - 0usize];
+    ["Offset of field: cusae_exponential::factor"][::core::mem::offset_of!(cusae_exponential, factor) - 8usize];
+    ["Offset of field: cusae_exponential::to"][::core::mem::offset_of!(cusae_exponential, to) - 16usize];
+    ["Offset of field: cusae_exponential::len"][::core::mem::offset_of!(cusae_exponential, len) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct cusae_ghost_error {
+    pub ghost: *const f32,
+    pub error: *const f32,
+    pub gradient: *mut f32,
+    pub loss: *mut f32,
+    pub rows: u64,
+    pub d_in: u64,
+    pub error_scale: f32,
+    pub gradient_scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of cusae_ghost_error"][::core::mem::size_of::<cusae_ghost_error>() - 56usize];
+    ["Alignment of cusae_ghost_error"][::core::mem::align_of::<cusae_ghost_error>() - 8usize];
+    ["Offset of field: cusae_ghost_error::ghost"][::core::mem::offset_of!(cusae_ghost_error, ghost) - 0usize];
+    ["Offset of field: cusae_ghost_error::error"][::core::mem::offset_of!(cusae_ghost_error, error) - 8usize];
+    ["Offset of field: cusae_ghost_error::gradient"][::core::mem::offset_of!(cusae_ghost_error, gradient) - 16usize];
+    ["Offset of field: cusae_ghost_error::loss"][::core::mem::offset_of!(cusae_ghost_error, loss) - 24usize];
+    ["Offset of field: cusae_ghost_error::rows"][::core::mem::offset_of!(cusae_ghost_error, rows) - 32usize];
+    ["Offset of field: cusae_ghost_error::d_in"][::core::mem::offset_of!(cusae_ghost_error, d_in) - 40usize];
+    ["Offset of field: cusae_ghost_error::error_scale"]
+        [::core::mem::offset_of!(cusae_ghost_error, error_scale) - 48usize];
+    ["Offset of field: cusae_ghost_error::gradient_scale"]
+        [::core::mem::offset_of!(cusae_ghost_error, gradient_scale) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct cusae_fill {
     pub to: *mut ::core::ffi::c_void,
     pub len: u64,
@@ -1795,13 +1839,19 @@ pub struct cusae_table {
     pub row_variance: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_row_variance, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
+    pub exponential: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_exponential, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
+    pub ghost_error: ::core::option::Option<
+        unsafe extern "C" fn(arguments: *const cusae_ghost_error, stream: *mut cusae_stream) -> ::core::ffi::c_int,
+    >,
     pub fill: ::core::option::Option<
         unsafe extern "C" fn(arguments: *const cusae_fill, stream: *mut cusae_stream) -> ::core::ffi::c_int,
     >,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 560usize];
+    ["Size of cusae_table"][::core::mem::size_of::<cusae_table>() - 576usize];
     ["Alignment of cusae_table"][::core::mem::align_of::<cusae_table>() - 8usize];
     ["Offset of field: cusae_table::table_bytes"][::core::mem::offset_of!(cusae_table, table_bytes) - 0usize];
     ["Offset of field: cusae_table::error_text"][::core::mem::offset_of!(cusae_table, error_text) - 8usize];
@@ -1883,5 +1933,7 @@ const _: () = {
     ["Offset of field: cusae_table::note_non_finite"][::core::mem::offset_of!(cusae_table, note_non_finite) - 528usize];
     ["Offset of field: cusae_table::sum"][::core::mem::offset_of!(cusae_table, sum) - 536usize];
     ["Offset of field: cusae_table::row_variance"][::core::mem::offset_of!(cusae_table, row_variance) - 544usize];
-    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 552usize];
+    ["Offset of field: cusae_table::exponential"][::core::mem::offset_of!(cusae_table, exponential) - 552usize];
+    ["Offset of field: cusae_table::ghost_error"][::core::mem::offset_of!(cusae_table, ghost_error) - 560usize];
+    ["Offset of field: cusae_table::fill"][::core::mem::offset_of!(cusae_table, fill) - 568usize];
 };

@@ -285,5 +285,7 @@ impl Backend for Native {
         note_non_finite: NoteNonFinite => sae_ops::note_non_finite,
         sum: Sum => sae_ops::sum,
         row_variance: RowVariance => sae_ops::row_variance,
+        exponential: Exponential => sae_ops::exponential,
+        ghost_error: GhostError => sae_ops::ghost_error,
     }
 }

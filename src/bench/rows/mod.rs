@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod decode;
 mod encode;
+mod ghost;
 mod gradient;
 mod listed;
 mod lists;

@@ -18,6 +18,8 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
         note_non_finite(),
         matrix::sum(s),
         matrix::row_variance(s),
+        ghost::exponential(s),
+        ghost::ghost_error(s),
         matrix::fill(s),
     ]
 }

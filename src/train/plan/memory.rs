@@ -65,6 +65,7 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
             });
         }
     }
+    parts.extend(ghost_gradients(sizes));
     parts.push(while_saving(sizes));
     parts.extend(while_b_dec_is_found(sizes));
     parts
@@ -88,6 +89,17 @@ fn work_space(sizes: &Sizes<'_>) -> Part {
         bytes: 4 * (4 * batch * d_in + 4 * d_sae + own.numbers),
         formula: format!("4 bytes * (4 * batch {batch} * d_in {d_in} + 4 * d_sae {d_sae} + {})", own.formula),
     }
+}
+
+/// Lists of every dead latent in every row (`sae::ghost`): how many there will be is not known.
+fn ghost_gradients(sizes: &Sizes<'_>) -> Option<Part> {
+    let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
+    sizes.recipe.use_ghost_grads.then(|| Part {
+        what: "ghost gradients, 5 % dead",
+        of: Of::Sae,
+        bytes: 4 * (2 * batch * d_in + 6 * batch * (d_sae / 20)),
+        formula: format!("4 bytes * (2 * batch {batch} * d_in {d_in} + 6 * batch * d_sae {d_sae} / 20)"),
+    })
 }
 
 /// Numbers that a GPT-2 model consists of, an unembedding of its own included where there is one.

@@ -69,7 +69,7 @@ inline void prepare(Context& context, char* stack, size_t size, void (*entry)())
 #endif
 
 constexpr size_t kStackBytes = 128 << 10;
-constexpr size_t kGuardBytes = 64;
+constexpr size_t kGuardBytes = 64, kSharedAlign = 1024;
 // What lies around memory: as a float a signalling NaN, which arithmetic makes a quiet one, and large as an
 // index, so that reading it shows, too.
 inline unsigned char guard_byte(size_t i) { return (0x7f8badbdu >> (8 * (i % 4))) & 0xff; }
@@ -394,9 +394,10 @@ inline void run_cluster(Machine& m, unsigned first) {
     m.failure.clear();
     m.cluster_barrier.waiting.clear();
 
-    const size_t stride = (launch.shared_bytes + kGuardBytes + 1023) / 1024 * 1024;
-    m.shared.resize(stride * launch.cluster + 1024);
-    unsigned char* shared = reinterpret_cast<unsigned char*>((uintptr_t(m.shared.data()) + 1023) & ~uintptr_t(1023));
+    // A fence before every block's memory, as long as its alignment, and a short one behind it.
+    const size_t stride = kSharedAlign + (launch.shared_bytes + kGuardBytes + kSharedAlign - 1) / kSharedAlign * kSharedAlign;
+    m.shared.resize(stride * launch.cluster + kSharedAlign);
+    unsigned char* shared = m.shared.data() + (-uintptr_t(m.shared.data()) & (kSharedAlign - 1));
     std::memset(shared, 0xff, stride * launch.cluster);
     for (unsigned rank = 0; rank < launch.cluster; rank++) {
         Block& block = m.blocks[rank];
@@ -404,13 +405,15 @@ inline void run_cluster(Machine& m, unsigned first) {
         block.index = {i % launch.grid.x, i / launch.grid.x % launch.grid.y, i / launch.grid.x / launch.grid.y};
         block.rank = int(rank);
         block.alive = int(threads);
-        block.shared = shared + rank * stride;
+        block.shared = shared + rank * stride + kSharedAlign;
         block.copies.clear();
         block.warps.resize((threads + 31) / 32 + (threads + 127) / 128);
         for (auto& open : block.warps) open.clear();
         for (Barrier& barrier : block.barriers) barrier.waiting.clear();
+        guard(block.shared - kSharedAlign, kSharedAlign);
         guard(block.shared + launch.shared_bytes, kGuardBytes);
 #if defined(__SANITIZE_ADDRESS__)
+        __asan_poison_memory_region(block.shared - kSharedAlign, kSharedAlign);
         __asan_poison_memory_region(block.shared + launch.shared_bytes, kGuardBytes);
 #endif
     }
@@ -427,10 +430,13 @@ inline void run_cluster(Machine& m, unsigned first) {
     }
     run_fibers(m);
     for (Block& block : m.blocks) {
-        unsigned char* behind = block.shared + launch.shared_bytes;
+        unsigned char *before = block.shared - kSharedAlign, *behind = block.shared + launch.shared_bytes;
 #if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(before, kSharedAlign);
         __asan_unpoison_memory_region(behind, kGuardBytes);
 #endif
+        if (first_unguarded(before, kSharedAlign) < kSharedAlign)
+            m.failure = "a block wrote before the beginning of its shared memory";
         if (first_unguarded(behind, kGuardBytes) < kGuardBytes)
             m.failure = "a block wrote past the end of its shared memory";
     }

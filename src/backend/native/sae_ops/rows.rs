@@ -80,6 +80,26 @@ pub(in super::super) fn row_variance(native: &Native, op: RowVariance<'_, Native
     native.call("row_variance", |table| table.row_variance, &arguments)
 }
 
+pub(in super::super) fn exponential(native: &Native, op: Exponential<'_, Native>) -> Result<()> {
+    let factor = op.factor.map_or(std::ptr::null(), |factor| factor.at());
+    let arguments = ffi::cusae_exponential { x: op.x.at(), factor, to: op.to.at(), len: op.len as u64 };
+    native.call("exponential", |table| table.exponential, &arguments)
+}
+
+pub(in super::super) fn ghost_error(native: &Native, op: GhostError<'_, Native>) -> Result<()> {
+    let arguments = ffi::cusae_ghost_error {
+        ghost: op.ghost.at(),
+        error: op.error.at(),
+        gradient: op.gradient.at(),
+        loss: op.loss.at(),
+        rows: op.rows as u64,
+        d_in: op.d_in as u64,
+        error_scale: op.error_scale,
+        gradient_scale: op.gradient_scale,
+    };
+    native.call("ghost_error", |table| table.ghost_error, &arguments)
+}
+
 pub(in super::super) fn sum(native: &Native, op: Sum<'_, Native>) -> Result<()> {
     let out = op.out.at().wrapping_add(op.slot);
     let arguments = ffi::cusae_sum { values: op.values.at(), out, len: op.len as u64 };
