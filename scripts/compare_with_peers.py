@@ -224,7 +224,7 @@ def compare(arguments, folder):
     make = ["make", model, f"--shape={'tiny' if quick else 'small'}", f"--rows={64 if quick else 768}"]
     run([comparison.python, str(PEERS / "gpt2.py"), *map(str, make)])
     comparison.forward(model, layer, "small" if quick else "gpt2")
-    comparison.pipeline(model, layer, *((256, 4096) if quick else (24576, 24576)))
+    comparison.pipeline(model, layer, *((256, 4096) if quick else (24576, 16384)))
     comparison.start()
     return comparison.result()
 
