@@ -165,8 +165,8 @@ impl ReadArgs {
         TokenRows::new(documents, Some(look.tokenizer.clone()), &packing, look.model.config().d_vocab)
     }
 
-    /// The features of `wanted` rows of the text; special tokens, on which SAEs are seldom trained, have none. What neurons do
-    /// meanwhile is added up where that is asked for.
+    /// The features of `wanted` rows of the text; special tokens, on which SAEs are seldom trained, have none. What
+    /// neurons do meanwhile is added up where that is asked for.
     fn features<B: Backend>(
         &self,
         look: &Look<B>,

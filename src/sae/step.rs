@@ -3,16 +3,18 @@
 //!
 //! 1. Parameters that have bounds are brought back to them; the batch is normalised.
 //! 2. Which latents are dead.
-//! 3. The architecture's forward and backward pass, which also counts what fired.
-//! 4. b_dec's gradient; what the decoder's rows, where they keep norm 1, cannot follow is taken off theirs. Where an architecture lists what the weights' gradients are sums of, only b_enc's, and
-//!    the squares of the others; they are summed again in 6.
+//! 3. The architecture's forward and backward pass, which also counts what fired; ghost gradients, where dead latents
+//!    get them.
+//! 4. b_dec's gradient; what the decoder's rows, where they keep norm 1, cannot follow is taken off theirs. Where an
+//!    architecture lists what the weights' gradients are sums of, only b_enc's, and the squares of the others; they are
+//!    summed again in 6.
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
 //! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; with `autocast`, W_enc in bf16;
 //!    the average of the parameters, where one is kept.
 //! 8. Was everything finite?
 //!
-//! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]):
+//! Nothing of this waits for the device, but where an architecture says so ([`Architecture::begin`]) and for ghost gradients:
 //! what a step measures is written to the device's memory, and [`TrainingSae::report`] reads it. From 2
 //! on every step queues the same operations, with what changes in [`StepScalars`], so that a device can
 //! do them as one piece of recorded work.

@@ -1,5 +1,5 @@
 //! Where the encoder's pre-activations may be: `|h - about| <= margin`, from products that are cheaper
-//! than f32 ones, or at least faster. Who wants some of them computes those with [`pre_activations`],
+//! than f32 ones, or at least faster. Who wants some of them computes those with [`F32Encoder::pre_activation`],
 //! the one definition of `h` on all machines: how it was estimated leaves no trace in any result.
 
 use super::fixed::{self, norm_of, Packed, Packer};

@@ -4,7 +4,7 @@
 //!
 //! A row's unit is its norm by [`NORM`], so that no product of two rows leaves 32 bits, however long they are,
 //! and rounding loses the same of every row: about 0.3 `sqrt(D)` units, 2.4e-4 of its norm at `D = 768`. bfloat16
-//! would lose five times that, and Intel's `vdpbf16ps` is slower than f32.
+//! would lose five times that, and its `vdpbf16ps` is slower than f32 on Intel's Emerald Rapids.
 
 use super::pages;
 use super::simd::{multiply_add, sum_of_squares, vectorised};
