@@ -2,7 +2,7 @@
 // used and never stored, and the new norms of the decoder's rows.
 // gradient_squares: the pass before it that a limit on the norm of all gradients needs.
 //
-//   of: lists, by_latent, pre_gradient, gradient, input as in gradient_sparse; norm_gradient [B, S] f32 or
+//   of: lists, by_latent, pre_gradient, gradient, input (f32 or bf16) as in gradient_sparse; norm_gradient [B, S] f32 or
 //   NULL: no such term; stored_w_enc, stored_w_dec [F, D] f32, stored_offsets [F + 1] u32 or NULL: nothing
 //   is stored; rows of latents i with stored_offsets[i] < stored_offsets[i + 1] are added
 //   gradient_squares: w_dec [F, D], decoder_norm [F] f32      b_enc  out [F] f32, in where a row is stored
@@ -10,10 +10,10 @@
 //   adam_sparse: parameters, exp_avg, exp_avg_sq of both  in and out [F, D] f32
 //   decoder_norm  in and out [F] f32      clip [1] f32      scalars: step_size, root_correction
 //
-//   needs   D >= 1; B·S <= 2^32 - 1
+//   needs   D >= 1; B·S <= 2^32 - 1; gradient and input of one type
 //   work    a block per latent: see gradient_sparse.cuh. What Adam reads is asked for before the entries
 //           are walked
-//   moves   gradient_squares: 8·D bytes an entry, from L2 when the batch fits. adam_sparse: the same, and
+//   moves   gradient_squares: 8·D bytes an entry, of bf16 4·D, from L2 when the batch fits. adam_sparse: the same, and
 //           48·D a latent of parameters and moments in and out, the least that there is: 906 MB for
 //           F 24,576 and D 768. Both: 8·D for a stored row; scratch of at most 1,024 pieces of 8·D
 //   exact   the gradient's bits are gradient_sparse's with accumulate onto the stored rows; Adam's, for
@@ -31,8 +31,9 @@ template <int N> __device__ __forceinline__ double sum_of_squares(const Pack<N>&
     return sum;
 }
 
-inline Listed listed(const cusae_listed_gradient& a) {
-    return {a.lists, a.by_latent, a.pre_gradient, a.gradient, a.input, a.norm_gradient, a.rows, a.d_in, a.d_sae};
+template <class T> Listed<T> listed(const cusae_listed_gradient& a) {
+    const T *gradient = static_cast<const T*>(a.gradient), *input = static_cast<const T*>(a.input);
+    return {a.lists, a.by_latent, a.pre_gradient, gradient, input, a.norm_gradient, a.rows, a.d_in, a.d_sae};
 }
 
 // Rows that are stored of other sums.
@@ -45,8 +46,8 @@ struct Stored {
 inline Stored stored(const cusae_listed_gradient& a) { return {a.stored_w_enc, a.stored_w_dec, a.stored_offsets}; }
 
 // The gradient of some columns of a latent, without the norm's term.
-template <int N>
-__device__ __forceinline__ LatentSums<N> gradient_of(const Listed& a, const Pieces& pieces, const Stored& stored, uint64_t latent,
+template <int N, class T>
+__device__ __forceinline__ LatentSums<N> gradient_of(const Listed<T>& a, const Pieces& pieces, const Stored& stored, uint64_t latent,
                                                      uint64_t column) {
     LatentSums<N> sums = sums_of_latent<N>(a, pieces, latent, column);
     if (stored.has(latent)) {
@@ -56,8 +57,8 @@ __device__ __forceinline__ LatentSums<N> gradient_of(const Listed& a, const Piec
     return sums;
 }
 
-template <int N>
-__global__ void __launch_bounds__(kThreads) gradient_squares_kernel(Listed a, Pieces pieces, Stored stored, const float* w_dec,
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) gradient_squares_kernel(Listed<T> a, Pieces pieces, Stored stored, const float* w_dec,
                                                                     const float* decoder_norm, float* b_enc, double* squares) {
     const uint64_t latent = blockIdx.x;
     double sum = 0;
@@ -96,7 +97,8 @@ template <int N> struct Columns {
     }
 };
 
-template <int N> __global__ void __launch_bounds__(kThreads) adam_sparse_kernel(Listed listed, Pieces pieces, Stored stored, cusae_adam_sparse a) {
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads) adam_sparse_kernel(Listed<T> listed, Pieces pieces, Stored stored, cusae_adam_sparse a) {
     const uint64_t latent = blockIdx.x;
     const float norm = a.decoder_norm[latent];
     double squares = 0;
@@ -117,33 +119,39 @@ template <int N> __global__ void __launch_bounds__(kThreads) adam_sparse_kernel(
     if (threadIdx.x == 0) a.decoder_norm[latent] = float(sqrt(squares));
 }
 
-template <int N> int gradient_squares(const cusae_gradient_squares& a, cusae_stream* stream) {
-    const Listed of = listed(a.of);
+template <class T, int N> int gradient_squares(const cusae_gradient_squares& a, cusae_stream* stream) {
+    const Listed<T> of = listed<T>(a.of);
     Pieces pieces;
     if (int error = piece_sums<N>(of, &pieces, stream)) return error;
-    const unsigned threads = threads_for_row(of.d_in, 32);
-    return launch(gradient_squares_kernel<N>, dim3(unsigned(of.d_sae)), threads, sizeof(SquareShared), stream, of, pieces, stored(a.of),
+    const unsigned threads = threads_for_row(of.d_in, 32, N);
+    return launch(gradient_squares_kernel<T, N>, dim3(unsigned(of.d_sae)), threads, sizeof(SquareShared), stream, of, pieces, stored(a.of),
                   a.w_dec, a.decoder_norm, a.b_enc, a.squares);
 }
 
-template <int N> int adam_sparse(const cusae_adam_sparse& a, cusae_stream* stream) {
-    const Listed of = listed(a.of);
+template <class T, int N> int adam_sparse(const cusae_adam_sparse& a, cusae_stream* stream) {
+    const Listed<T> of = listed<T>(a.of);
     Pieces pieces;
     if (int error = piece_sums<N>(of, &pieces, stream)) return error;
-    const unsigned threads = threads_for_row(of.d_in, 32);
-    return launch(adam_sparse_kernel<N>, dim3(unsigned(of.d_sae)), threads, sizeof(SquareShared), stream, of, pieces, stored(a.of), a);
+    const unsigned threads = threads_for_row(of.d_in, 32, N);
+    return launch(adam_sparse_kernel<T, N>, dim3(unsigned(of.d_sae)), threads, sizeof(SquareShared), stream, of, pieces, stored(a.of), a);
 }
 
 }  // namespace CUSAE_NS
 
 CUSAE_API(gradient_squares)(const cusae_gradient_squares* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (int error = refuse_listed(a->of.lists, a->of.rows, a->of.d_in)) return error;
-    return pack_width(a->of.d_in) == 4 ? gradient_squares<4>(*a, stream) : gradient_squares<1>(*a, stream);
+    if (int error = refuse_listed(a->of.lists, a->of.rows, a->of.d_in, a->of.type)) return error;
+    return with_packs(a->of.type, a->of.d_in, [&](auto packs) {
+        using P = decltype(packs);
+        return gradient_squares<typename P::Number, P::kWidth>(*a, stream);
+    });
 }
 
 CUSAE_API(adam_sparse)(const cusae_adam_sparse* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (int error = refuse_listed(a->of.lists, a->of.rows, a->of.d_in)) return error;
-    return pack_width(a->of.d_in) == 4 ? adam_sparse<4>(*a, stream) : adam_sparse<1>(*a, stream);
+    if (int error = refuse_listed(a->of.lists, a->of.rows, a->of.d_in, a->of.type)) return error;
+    return with_packs(a->of.type, a->of.d_in, [&](auto packs) {
+        using P = decltype(packs);
+        return adam_sparse<typename P::Number, P::kWidth>(*a, stream);
+    });
 }

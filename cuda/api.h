@@ -547,13 +547,15 @@ typedef struct cusae_gradient_sparse {
     cusae_lists lists;            /**< The features by row. */
     cusae_latent_lists by_latent; /**< The same by latent. */
     const float* pre_gradient;    /**< [B, S] f32: dh. */
-    const float* gradient;        /**< [B, D] f32: g. */
-    const float* input;           /**< [B, D] f32. */
+    const void* gradient;         /**< [B, D] of type: g. */
+    const void* input;            /**< [B, D] of type. */
     cusae_norm_gradient norm;     /**< A decoder-norm term. */
     cusae_weight_gradients out;   /**< Out. */
     uint64_t rows;                /**< B. */
     uint64_t d_in;                /**< D. */
     uint64_t d_sae;               /**< F. */
+    uint32_t type;                /**< enum cusae_type, of gradient and input. */
+    uint32_t unused;
 } cusae_gradient_sparse;
 
 /** Gradients of W_enc and W_dec that are never in memory: gradient_sparse's sums, and rows stored of others. */
@@ -561,8 +563,8 @@ typedef struct cusae_listed_gradient {
     cusae_lists lists;            /**< The features by row. */
     cusae_latent_lists by_latent; /**< The same by latent. */
     const float* pre_gradient;    /**< [B, S] f32: dh. */
-    const float* gradient;        /**< [B, D] f32: g. */
-    const float* input;           /**< [B, D] f32. */
+    const void* gradient;         /**< [B, D] of type: g. */
+    const void* input;            /**< [B, D] of type. */
     const float* norm_gradient;   /**< [B, S] f32; NULL: no such term. */
     const float* stored_w_enc;    /**< [F, D] f32. */
     const float* stored_w_dec;    /**< [F, D] f32. */
@@ -570,6 +572,8 @@ typedef struct cusae_listed_gradient {
     uint64_t rows;                /**< B. */
     uint64_t d_in;                /**< D. */
     uint64_t d_sae;               /**< F. */
+    uint32_t type;                /**< enum cusae_type, of gradient and input. */
+    uint32_t unused;
 } cusae_listed_gradient;
 
 /** b_enc[i] = sum dh (+ b_enc[i] where a row is stored), squares[i] = |g_w_enc[i]|^2 + |g_w_dec[i]|^2. */

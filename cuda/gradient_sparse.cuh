@@ -11,11 +11,13 @@ namespace CUSAE_NS {
 
 constexpr uint64_t kLeastPiece = 128, kMostPieces = 1024;
 
-// What is summed.
-struct Listed {
+// What is summed; rows hold numbers T.
+template <class T> struct Listed {
     cusae_lists lists;
     cusae_latent_lists by_latent;
-    const float *pre_gradient, *gradient, *input, *norm_gradient;
+    const float* pre_gradient;
+    const T *gradient, *input;
+    const float* norm_gradient;
     uint64_t rows, d_in, d_sae;
 };
 
@@ -32,8 +34,8 @@ template <int N> struct LatentSums {
 };
 
 // Adds the entries [first, last).
-template <int N>
-__device__ __forceinline__ void walk(const Listed& a, uint64_t first, uint64_t last, uint64_t column, LatentSums<N>& sums) {
+template <int N, class T>
+__device__ __forceinline__ void walk(const Listed<T>& a, uint64_t first, uint64_t last, uint64_t column, LatentSums<N>& sums) {
     const uint32_t stride = uint32_t(a.lists.stride);
 #pragma unroll 4
     for (uint64_t i = first; i < last; i++) {
@@ -58,7 +60,7 @@ __device__ __forceinline__ void add_piece(const Pieces& pieces, uint64_t piece, 
 }
 
 // The sums of the piece, where one latent fills it.
-template <int N> __global__ void __launch_bounds__(kThreads) piece_sums_kernel(Listed a, Pieces pieces) {
+template <class T, int N> __global__ void __launch_bounds__(kThreads) piece_sums_kernel(Listed<T> a, Pieces pieces) {
     const uint64_t piece = blockIdx.x, first = piece * pieces.len, last = first + pieces.len;
     const uint32_t* const offsets = a.by_latent.offsets;
     if (last > offsets[a.d_sae]) return;
@@ -77,8 +79,8 @@ template <int N> __global__ void __launch_bounds__(kThreads) piece_sums_kernel(L
 }
 
 // All entries of a latent: those before the first whole piece, then piece by piece, then the others.
-template <int N>
-__device__ __forceinline__ LatentSums<N> sums_of_latent(const Listed& a, const Pieces& pieces, uint64_t latent, uint64_t column) {
+template <int N, class T>
+__device__ __forceinline__ LatentSums<N> sums_of_latent(const Listed<T>& a, const Pieces& pieces, uint64_t latent, uint64_t column) {
     const uint64_t first = a.by_latent.offsets[latent], last = a.by_latent.offsets[latent + 1];
     // Whole pieces lie from entry `inner` to entry `outer`; where there are none, both are the same.
     const uint64_t inner = min(ceil_div(first, pieces.len) * pieces.len, last);
@@ -98,20 +100,21 @@ __device__ __forceinline__ void add_norm_term(LatentSums<N>& sums, const Pack<N>
 
 // ---- The host's side -----------------------------------------------------------------------------------
 
-inline int refuse_listed(const cusae_lists& lists, uint64_t rows, uint64_t d_in) {
+inline int refuse_listed(const cusae_lists& lists, uint64_t rows, uint64_t d_in, uint32_t type) {
+    if (type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
     if (d_in == 0) return refuse("d_in is 0");
     if (rows * lists.stride > 0xffffffffull) return refuse("rows times stride does not fit 32 bits");
     return CUSAE_OK;
 }
 
 // Queues the sums of all pieces.
-template <int N> int piece_sums(const Listed& a, Pieces* pieces, cusae_stream* stream) {
+template <int N, class T> int piece_sums(const Listed<T>& a, Pieces* pieces, cusae_stream* stream) {
     const uint64_t places = a.rows * a.lists.stride, least = ceil_div(places, kMostPieces);
     *pieces = {least < kLeastPiece ? kLeastPiece : least, nullptr, nullptr};
     const uint64_t n = places / pieces->len;
     if (int error = scratch(stream, n * (2 * a.d_in + 2), &pieces->rows)) return error;
     pieces->scalars = pieces->rows + n * 2 * a.d_in;
-    return launch(piece_sums_kernel<N>, dim3(unsigned(n)), threads_for_row(a.d_in, 32), 0, stream, a, *pieces);
+    return launch(piece_sums_kernel<T, N>, dim3(unsigned(n)), threads_for_row(a.d_in, 32, N), 0, stream, a, *pieces);
 }
 
 }  // namespace CUSAE_NS

@@ -1,19 +1,33 @@
-// pack.cuh: neighbouring floats of a matrix's row as one: 16-byte loads and stores where the width is
-// a multiple of 4, single floats elsewhere. Every buffer starts on a multiple of 16 bytes.
+// pack.cuh: neighbouring numbers of a matrix's row as one: 16-byte loads and stores where the width is
+// a multiple of 4, of 8 where numbers are bf16; one by one elsewhere. Every buffer starts on a multiple of
+// 16 bytes.
 #pragma once
 #include "common.cuh"
 
 namespace CUSAE_NS {
 
-template <int N> struct alignas(4 * N) Pack { float at[N]; };
+template <int N> struct alignas(N < 4 ? 4 * N : 16) Pack { float at[N]; };
 
 template <int N> __device__ __forceinline__ Pack<N> load(const float* from) { return *reinterpret_cast<const Pack<N>*>(from); }
+// The same of bf16, as floats.
+template <int N> __device__ __forceinline__ Pack<N> load(const bf16* from) {
+    struct alignas(2 * N) Rounded { bf16 at[N]; };
+    const Rounded rounded = *reinterpret_cast<const Rounded*>(from);
+    Pack<N> pack;
+#pragma unroll
+    for (int n = 0; n < N; n++) pack.at[n] = __bfloat162float(rounded.at[n]);
+    return pack;
+}
 template <int N> __device__ __forceinline__ void store(float* to, const Pack<N>& pack) { *reinterpret_cast<Pack<N>*>(to) = pack; }
 
 // The same to global memory, for what has stood in registers: of that the compiler may store number after number.
 template <int N> __device__ __forceinline__ void store_global(float* to, const Pack<N>& pack) {
-    if constexpr (N == 4) store_four(to, pack.at[0], pack.at[1], pack.at[2], pack.at[3]);
-    else store(to, pack);
+    if constexpr (N % 4 == 0) {
+#pragma unroll
+        for (int n = 0; n < N; n += 4) store_four(to + n, pack.at[n], pack.at[n + 1], pack.at[n + 2], pack.at[n + 3]);
+    } else {
+        store(to, pack);
+    }
 }
 
 template <int N> __device__ __forceinline__ Pack<N> filled(float value) {
@@ -74,10 +88,21 @@ inline dim3 grid_of_fours(uint64_t len) { return grid_of_threads(ceil_div(len, 4
 // The width of the packs for a row of `width`.
 inline int pack_width(uint64_t width) { return width % 4 == 0 ? 4 : 1; }
 
+// f(Packs<T, N>{}) where rows of `width` hold numbers T of a type of enum cusae_type, N of them a pack.
+template <class T, int N> struct Packs {
+    using Number = T;
+    static constexpr int kWidth = N;
+};
+template <class F> int with_packs(uint32_t type, uint64_t width, F f) {
+    if (type == CUSAE_BF16) return width % 8 == 0 ? f(Packs<bf16, 8>{}) : f(Packs<bf16, 1>{});
+    return pack_width(width) == 4 ? f(Packs<float, 4>{}) : f(Packs<float, 1>{});
+}
+
 // Threads of a block that owns a row: one for each pack of it, within limits.
-inline unsigned threads_for_row(uint64_t width, unsigned least) {
-    const uint64_t wanted = ceil_div(ceil_div(width, uint64_t(pack_width(width))), 32) * 32;
+inline unsigned threads_for_row(uint64_t width, unsigned least, uint64_t pack) {
+    const uint64_t wanted = ceil_div(ceil_div(width, pack), 32) * 32;
     return unsigned(wanted < least ? least : wanted > kThreads ? kThreads : wanted);
 }
+inline unsigned threads_for_row(uint64_t width, unsigned least) { return threads_for_row(width, least, uint64_t(pack_width(width))); }
 
 }  // namespace CUSAE_NS

@@ -26,10 +26,15 @@ NEEDED = [
     ("decode_sparse.cu", "sm_80", "decode_sparse_kernel<4>", {"LDG.E.128": 4, "STS.128": 1, "STG.E.128": 2}),
     ("gradient_values.cu", "sm_80", "gradient_values_kernel<4>", {"LDG.E.128": 2}),
     # Rows of a latent: walks over entries and sums of pieces; Adam's three numbers of both matrices besides.
-    ("gradient_sparse.cu", "sm_80", "gradient_sparse_kernel<4>", {"LDG.E.128": 6, "STG.E.128": 2}),
-    ("adam_sparse.cu", "sm_80", "piece_sums_kernel<4>", {"LDG.E.128": 2, "STG.E.128": 2}),
-    ("adam_sparse.cu", "sm_80", "gradient_squares_kernel<4>", {"LDG.E.128": 6}),
-    ("adam_sparse.cu", "sm_80", "adam_sparse_kernel<4>", {"LDG.E.128": 12, "STG.E.128": 6}),
+    ("gradient_sparse.cu", "sm_80", "gradient_sparse_kernel<float, 4>", {"LDG.E.128": 6, "STG.E.128": 2}),
+    ("adam_sparse.cu", "sm_80", "piece_sums_kernel<float, 4>", {"LDG.E.128": 2, "STG.E.128": 2}),
+    ("adam_sparse.cu", "sm_80", "gradient_squares_kernel<float, 4>", {"LDG.E.128": 6}),
+    ("adam_sparse.cu", "sm_80", "adam_sparse_kernel<float, 4>", {"LDG.E.128": 12, "STG.E.128": 6}),
+    # The same with eight numbers a pack, in bf16 or as two loads of f32.
+    ("gradient_sparse.cu", "sm_80", "gradient_sparse_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 8, "STG.E.128": 4}),
+    ("adam_sparse.cu", "sm_80", "piece_sums_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 2, "STG.E.128": 4}),
+    ("adam_sparse.cu", "sm_80", "gradient_squares_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 8}),
+    ("adam_sparse.cu", "sm_80", "adam_sparse_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 20, "STG.E.128": 12}),
     ("adam.cu", "sm_80", "adam_kernel", {"LDG.E.128": 4, "STG.E.128": 3}),
     ("row_norms.cu", "sm_80", "row_norms_kernel<4>", {"LDG.E.128": 1}),
     # What moves rows and vectors.

@@ -325,6 +325,11 @@ fn gradient_sparse() {
     check(decoder::gradient_sparse());
 }
 
+#[test]
+fn gradient_sparse_of_bf16() {
+    check(decoder::gradient_sparse_of_bf16());
+}
+
 /// Rows of latents without entries are left as they were.
 #[test]
 fn gradient_sparse_of_listed_rows_only() {
@@ -338,8 +343,18 @@ fn gradient_squares() {
 }
 
 #[test]
+fn gradient_squares_of_bf16() {
+    check(listed::listed_of_bf16().into_iter().map(listed::SquaresCase));
+}
+
+#[test]
 fn adam_sparse() {
     check(listed::listed().into_iter().map(listed::AdamSparseCase));
+}
+
+#[test]
+fn adam_sparse_of_bf16() {
+    check(listed::listed_of_bf16().into_iter().map(listed::AdamSparseCase));
 }
 
 #[test]

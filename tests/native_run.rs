@@ -239,20 +239,19 @@ fn standard_on_stored_activations() {
     assert!(!lists(&log[0]) && lists(&log[29]), "dense at first, lists when the run is interrupted");
 }
 
+const ON_STORED_ACTIVATIONS: &str = r#"
+    cached_activations_path = "FOLDER/rows.safetensors"
+    d_sae = 64
+    train_batch_size_tokens = 40
+    training_tokens = 1600
+    dead_feature_window = 3
+    log_every = 1
+    tensorboard = false
+"#;
+
 /// A run on stored activations, in every way.
 fn on_stored_activations(settings: &str) -> Vec<BTreeMap<String, f64>> {
-    whole_run(&format!(
-        r#"
-        cached_activations_path = "FOLDER/rows.safetensors"
-        d_sae = 64
-        train_batch_size_tokens = 40
-        training_tokens = 1600
-        dead_feature_window = 3
-        log_every = 1
-        tensorboard = false
-        {settings}
-        "#
-    ))
+    whole_run(&format!("{ON_STORED_ACTIVATIONS}\n{settings}"))
 }
 
 #[test]
@@ -333,6 +332,34 @@ fn loss_difference(a: &Path, b: &Path) -> f64 {
 /// One device's rounding to f32 can let an operand's rounding to bf16 go the other way, by up to 2^-8 of it:
 /// so far may losses be apart. From the run in f32 all operands are off by up to 2^-9, of the model and the
 /// encoder, and a choice among near values may fall otherwise: a few percent.
+/// Dense features at first, lists, gates and AuxK, gradients that are written: as below.
+#[test]
+fn autocast_of_gradients() {
+    let settings = [
+        "architecture = \"topk\"\nk = 4",
+        "architecture = \"topk\"\nk = 4\nnormalize_sae_decoder = true",
+        "architecture = \"gated\"",
+        "architecture = \"standard\"\nl1_coefficient = 2",
+    ];
+    for settings in settings {
+        let folder = inputs();
+        let at = |name: &str| folder.path().join(name);
+        let toml = format!("{ON_STORED_ACTIVATIONS}\n{settings}\nlr = 0.001\n");
+        let toml = toml.replace("FOLDER", folder.path().to_str().unwrap());
+        let recipe = |more: &str| Recipe::from_toml(Path::new("recipe.toml"), &(toml.clone() + more)).unwrap();
+        train(&Cpu, &recipe(""), &at("f32"), false, u64::MAX).unwrap();
+        let in_bf16 = recipe("autocast = true");
+        train(&Cpu, &in_bf16, &at("cpu"), false, u64::MAX).unwrap();
+        let from_f32 = loss_difference(&at("f32"), &at("cpu"));
+        assert!(0.0 < from_f32 && from_f32 < 0.05, "{settings}: bf16 differs from f32 by {from_f32}");
+        for (device, name) in [(0, "hopper"), (8, "portable")] {
+            train(&emulator(device), &in_bf16, &at(name), false, u64::MAX).unwrap();
+            let from_cpu = loss_difference(&at("cpu"), &at(name));
+            assert!(from_cpu < 1.0 / 256.0, "{settings}: {name} differs from the CPU by {from_cpu}");
+        }
+    }
+}
+
 #[test]
 fn autocast_of_the_encoder_and_of_the_model() {
     let folder = inputs();

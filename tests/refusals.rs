@@ -121,6 +121,9 @@ fn operands_of_no_known_type() {
     let sentence = "the operands are neither f32 nor bf16";
     refused(|table| table.linear, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.encode_relu_dense, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.gradient_sparse, |a| a.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.gradient_squares, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.adam_sparse, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);
 }
 
 #[test]

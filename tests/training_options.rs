@@ -1,7 +1,7 @@
-//! Settings that change what a step does: a decoder of norm 1, resampling of dead latents, a `k` that
-//! moves, and a coefficient that is moved for the sake of L0.
+//! Settings that change what a step does: a decoder of norm 1, bf16 operands, resampling of dead latents, a `k`
+//! that moves, and a coefficient that is moved for the sake of L0.
 
-use cusae::backend::Cpu;
+use cusae::backend::{Cpu, Rank};
 use cusae::config::{NormalizeActivations, Recipe};
 use cusae::formats::saelens::{self, SavedSae, TrainingNotes};
 use cusae::formats::tensors::{self, Tensor, TensorFile};
@@ -10,6 +10,8 @@ use cusae::sae::architecture::ArchitectureConfig;
 use cusae::sae::init::initial_weights;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
+use cusae::sae::topk::TopKConfig;
+use cusae::sae::weights::Weights;
 use cusae::train::{self, progress::Silent, Options};
 use serde_json::Value;
 use std::path::Path;
@@ -91,6 +93,47 @@ fn a_decoder_of_norm_one_follows_its_gradient_at_right_angles_to_its_rows() {
     // The other parameters move as without it.
     let [found, expected] = [&kept, &free].map(|sae| sae.values.get("b_enc"));
     assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, expected {expected:?}");
+}
+
+/// A step of a TopK SAE on one row.
+fn topk_step(autocast: bool, keeps_gradients: bool, weights: &Weights, row: &[f32]) -> TrainingSae<Cpu> {
+    let topk = TopKConfig { k: 4, rank: Rank::Value, aux_loss_coefficient: 0.0, rescale_acts_by_decoder_norm: false };
+    let config = TrainingConfig {
+        architecture: ArchitectureConfig::TopK(topk),
+        train_batch_size_tokens: 1,
+        autocast,
+        ..standard(1.0).config().clone()
+    };
+    let mut sae = TrainingSae::new(&Cpu, config, weights).unwrap();
+    if keeps_gradients {
+        sae.keep_gradients();
+    }
+    sae.step(&row.to_vec(), &SETTINGS).unwrap();
+    sae
+}
+
+/// Input and W_enc are such that bf16 holds them, so that features are the same with it. Then W_enc's gradient has the
+/// same operands, and W_dec's another one: the output's gradient, rounded by up to 2^-8 of it.
+#[test]
+fn with_autocast_the_gradients_operands_are_bf16_whether_they_are_written_or_not() {
+    let mut weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(1.0), 1);
+    let eighths = |x: &mut f32| *x = (*x * 8.0).round() / 8.0;
+    weights.values_mut("W_enc").iter_mut().for_each(eighths);
+    let mut row = uniform(D_IN, 0);
+    row.iter_mut().for_each(eighths);
+    let (in_f32, in_bf16) = (topk_step(false, true, &weights, &row), topk_step(true, true, &weights, &row));
+    for name in ["W_enc", "b_enc"] {
+        assert_eq!(in_f32.gradients().get(name), in_bf16.gradients().get(name), "{name}");
+    }
+    let [expected, found] = [&in_f32, &in_bf16].map(|sae| sae.gradients().get("W_dec"));
+    let parts = expected.iter().zip(found).filter(|(a, _)| **a != 0.0).map(|(a, b)| f64::from(b / a - 1.0).abs());
+    let largest = parts.fold(0.0, f64::max);
+    assert!(1e-4 < largest && largest < 1.0 / 256.0 + 1e-6, "rounded by {largest}");
+
+    let listed = topk_step(true, false, &weights, &row);
+    for name in ["W_enc", "W_dec", "b_enc", "b_dec"] {
+        assert_eq!(listed.values.get(name), in_bf16.values.get(name), "{name}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! weights are normal; how often a latent is active is log-normal, so that lists by latent have very
 //! different lengths; tokens follow Zipf's law.
 
-use crate::backend::{bf16, AdamConstants, Backend, DeadLatents, Element, FeatureLists, StepScalars};
+use crate::backend::{bf16, AdamConstants, Backend, DeadLatents, Element, FeatureLists, Matrix, StepScalars};
 use crate::error::Result;
 use crate::random::{philox, Random, Stream};
 use rayon::prelude::*;
@@ -14,6 +14,21 @@ pub(super) const ADAM: AdamConstants = AdamConstants { beta1: 0.9, beta2: 0.999,
 const LOG_FREQUENCY_DEVIATION: f32 = 1.5;
 /// Values that one parallel task makes.
 const CHUNK: usize = 1 << 14;
+
+/// A matrix that an operation takes in f32 or in bf16.
+pub(super) enum Operand<B: Backend> {
+    F32(B::Buffer<f32>),
+    Bf16(B::Buffer<bf16>),
+}
+
+impl<B: Backend> Operand<B> {
+    pub(super) fn matrix(&self) -> Matrix<'_, B> {
+        match self {
+            Operand::F32(buffer) => Matrix::F32(buffer),
+            Operand::Bf16(buffer) => Matrix::Bf16(buffer),
+        }
+    }
+}
 
 /// Makes buffers on a device and counts their bytes; or only counts, and gives empty buffers; or makes
 /// buffers of zeros, whatever they are for.
@@ -81,6 +96,14 @@ impl<'a, B: Backend> Data<'a, B> {
     /// Normal numbers in bf16.
     pub(super) fn scaled_bf16(&mut self, len: usize, mean: f32, deviation: f32) -> Result<B::Buffer<bf16>> {
         self.buffer(len, |seed| normal(seed, len, mean, deviation).into_iter().map(bf16::from_f32).collect())
+    }
+
+    /// The same of mean 0 and deviation 1, in bf16 or in f32.
+    pub(super) fn operand(&mut self, len: usize, in_bf16: bool) -> Result<Operand<B>> {
+        Ok(match in_bf16 {
+            true => Operand::Bf16(self.scaled_bf16(len, 0.0, 1.0)?),
+            false => Operand::F32(self.normal(len)?),
+        })
     }
 
     /// Absolute values of normal numbers: norms, second moments.

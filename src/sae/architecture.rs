@@ -1,7 +1,7 @@
 //! What differs between architectures in a training step. One architecture is one file beside this
 //! one with a type that implements [`Architecture`]; [`build`] is the only list of them.
 
-use super::autocast::Rounded;
+use super::autocast::{summands, Rounded};
 use super::batchtopk::{BatchTopK, BatchTopKConfig};
 use super::gated::Gated;
 use super::jumprelu::{JumpRelu, JumpReluConfig};
@@ -72,8 +72,8 @@ pub struct Batch<'a, B: Backend> {
     pub decoder_norm: &'a B::Buffer<f32>,
     /// The encoder's input `[B, D]`.
     pub input: &'a B::Buffer<f32>,
-    /// Input and W_enc in bf16, where the encoder's product is to take them.
-    pub rounded: Option<&'a Rounded<B>>,
+    /// What products and sums are to take in bf16.
+    pub rounded: Option<&'a mut Rounded<B>>,
     /// What the reconstruction is compared with `[B, D]`.
     pub target: &'a B::Buffer<f32>,
     /// Scale and shift that undo a row-by-row normalisation, if there is one.
@@ -214,21 +214,21 @@ pub trait Architecture<B: Backend>: Send {
 
 impl<'a, B: Backend> Batch<'a, B> {
     /// The encoder's arguments.
-    pub fn encoder(&self) -> Encoder<'a, B> {
+    pub fn encoder(&self) -> Encoder<'_, B> {
         self.encoder_with("b_enc")
     }
 
     /// The same with another bias.
-    pub fn encoder_with(&self, bias: &str) -> Encoder<'a, B> {
-        let [input, w_enc] = self.rounded.map_or(self.f32_operands(), Rounded::operands);
+    pub fn encoder_with(&self, bias: &str) -> Encoder<'_, B> {
+        let [input, w_enc] = self.rounded.as_deref().map_or(self.f32_operands(), Rounded::operands);
         let Dims { rows, d_in, d_sae } = self.dims;
         Encoder { input, w_enc, b_enc: self.values.get(bias), rows, d_in, d_sae }
     }
 
     /// The encoder's arguments as they are before they are rounded.
     pub fn f32_encoder(&self) -> Encoder<'a, B> {
-        let [input, w_enc] = self.f32_operands();
-        Encoder { input, w_enc, ..self.encoder() }
+        let ([input, w_enc], Dims { rows, d_in, d_sae }) = (self.f32_operands(), self.dims);
+        Encoder { input, w_enc, b_enc: self.values.get("b_enc"), rows, d_in, d_sae }
     }
 
     fn f32_operands(&self) -> [Matrix<'a, B>; 2] {
@@ -321,12 +321,14 @@ impl<'a, B: Backend> Batch<'a, B> {
         let Dims { rows, d_in, d_sae } = self.dims;
         let Listed { lists, by_latent, pre_gradient, norm_gradient, .. } = of;
         let (decoder_norm, w_dec) = (self.decoder_norm, self.values.get("W_dec"));
+        let output_gradient = output_gradient.unwrap_or(self.output_gradient);
+        let [gradient, input] = summands(self.backend, self.rounded.as_deref_mut(), output_gradient, self.input)?;
         self.backend.gradient_sparse(GradientSparse {
             lists,
             by_latent,
             pre_gradient,
-            gradient: output_gradient.unwrap_or(self.output_gradient),
-            input: self.input,
+            gradient,
+            input,
             norm: norm_gradient.map(|norm_gradient| NormGradient { norm_gradient, decoder_norm, w_dec }),
             rows,
             d_in,

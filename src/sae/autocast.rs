@@ -1,15 +1,16 @@
-//! `autocast`: the encoder's product of a training step takes bf16 operands. Parameters, sums and all that
-//! follows the product stay f32; the gradients are those of the product with the operands as they were
-//! before they were rounded, as if rounding were the identity (so does torch).
+//! `autocast`: the encoder's product of a training step takes bf16 operands, and so do the sums over the batch that
+//! are the weights' gradients: of the encoder's input and the gradient of the decoder's output. Parameters, sums and
+//! all else stay f32; rounding counts as the identity, so that its own gradient is 1 (so does torch).
 
 use super::architecture::Dims;
 use crate::backend::*;
 use crate::error::Result;
 
-/// What the encoder's product is given, in bf16.
+/// What the encoder's product and the weights' gradients are given, in bf16.
 pub struct Rounded<B: Backend> {
     input: B::Buffer<bf16>,
     w_enc: B::Buffer<bf16>,
+    gradient: B::Buffer<bf16>,
     dims: Dims,
 }
 
@@ -17,7 +18,8 @@ impl<B: Backend> Rounded<B> {
     /// Room for a batch and the weights.
     pub fn new(backend: &B, dims: Dims) -> Result<Self> {
         let Dims { rows, d_in, d_sae } = dims;
-        Ok(Rounded { input: backend.zeros(rows * d_in)?, w_enc: backend.zeros(d_sae * d_in)?, dims })
+        let [input, gradient] = [backend.zeros(rows * d_in)?, backend.zeros(rows * d_in)?];
+        Ok(Rounded { input, w_enc: backend.zeros(d_sae * d_in)?, gradient, dims })
     }
 
     /// Takes a batch's input.
@@ -35,5 +37,26 @@ impl<B: Backend> Rounded<B> {
     /// Input and weights.
     pub fn operands(&self) -> [Matrix<'_, B>; 2] {
         [Matrix::Bf16(&self.input), Matrix::Bf16(&self.w_enc)]
+    }
+}
+
+/// What gradients of the weights are sums of: a gradient of the decoder's output, and the input. With `autocast` the
+/// former is rounded now, in the place of the one before.
+pub fn summands<'a, B: Backend>(
+    backend: &B,
+    rounded: Option<&'a mut Rounded<B>>,
+    gradient: &'a B::Buffer<f32>,
+    input: &'a B::Buffer<f32>,
+) -> Result<[Matrix<'a, B>; 2]> {
+    let Some(rounded) = rounded else { return Ok([gradient, input].map(Matrix::F32)) };
+    let len = rounded.dims.rows * rounded.dims.d_in;
+    backend.round_bf16(RoundBf16 { from: gradient, len, to: &mut rounded.gradient })?;
+    Ok(rounded.summands())
+}
+
+impl<B: Backend> Rounded<B> {
+    /// What [`summands`] gave last.
+    pub fn summands(&self) -> [Matrix<'_, B>; 2] {
+        [Matrix::Bf16(&self.gradient), Matrix::Bf16(&self.input)]
     }
 }

@@ -5,6 +5,7 @@
 //! reconstruction from gates has its way to the decoder, too (the paper's is a frozen copy).
 
 use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, EncoderSums};
+use super::autocast::summands;
 use super::config::InferenceArchitecture;
 use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
 use super::report::LossTerm;
@@ -114,12 +115,13 @@ impl<B: Backend> Gated<B> {
         let of_gates = (&self.gates, gate_gradient, &self.gate_output_gradient, Some(norm_gradient), true);
         for (lists, pre_gradient, gradient, norm, accumulate) in [of_features, of_gates] {
             let [w_enc, w_dec] = batch.gradients.get_many_mut(["W_enc", "W_dec"]);
+            let [gradient, input] = summands(backend, batch.rounded.as_deref_mut(), gradient, batch.input)?;
             backend.gradient_sparse(GradientSparse {
                 lists,
                 by_latent,
                 pre_gradient,
                 gradient,
-                input: batch.input,
+                input,
                 norm,
                 rows,
                 d_in,

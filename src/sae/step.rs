@@ -20,7 +20,7 @@
 //! do them as one piece of recorded work.
 
 use super::architecture::{build, Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Firing, Listed, Onto};
-use super::autocast::Rounded;
+use super::autocast::{summands, Rounded};
 use super::average::Average;
 use super::ghost::Ghost;
 use super::parameters::Named;
@@ -56,7 +56,7 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Limit on the global gradient norm.
     pub max_grad_norm: Option<f32>,
-    /// Whether the encoder's product takes bf16 operands.
+    /// Whether the encoder's product and the weights' gradients take bf16 operands.
     pub autocast: bool,
     /// A latent is dead after so many steps without firing.
     pub dead_feature_window: u32,
@@ -315,7 +315,7 @@ impl<B: Backend> TrainingSae<B> {
             apply_b_dec_to_input: self.config.apply_b_dec_to_input,
             decoder_norm: &self.decoder_norm,
             input: &self.work.input,
-            rounded: self.rounded.as_ref(),
+            rounded: self.rounded.as_mut(),
             target: self.skip.as_ref().map_or(&self.work.target, |skip| &skip.target),
             denormalize: normalizes.then_some([&self.work.row_scale, &self.work.row_shift]),
             dead: &self.work.dead,
@@ -443,7 +443,9 @@ impl<B: Backend> TrainingSae<B> {
     fn sum_listed(&mut self) -> Result<()> {
         let [w_enc, w_dec, b_enc] = self.gradients.get_many_mut(["W_enc", "W_dec", "b_enc"]);
         let listed = self.architecture.listed().expect("what it lists");
-        let of = &listed_gradient(&self.config, &self.work, listed, [w_enc, w_dec]);
+        let (output_gradient, input) = (&self.work.output_gradient, &self.work.input);
+        let summands = summands(&self.backend, self.rounded.as_mut(), output_gradient, input)?;
+        let of = &listed_gradient(&self.config, summands, listed, [w_enc, w_dec]);
         let (w_dec, decoder_norm, squares) = (self.values.get("W_dec"), &self.decoder_norm, &mut self.squares);
         self.backend.gradient_squares(GradientSquares { of, w_dec, decoder_norm, b_enc, squares })
     }
@@ -479,8 +481,10 @@ impl<B: Backend> TrainingSae<B> {
         let mut states = states.map(|(parameter, (exp_avg, exp_avg_sq))| AdamState { parameter, exp_avg, exp_avg_sq });
         let (Some(w_enc), Some(w_dec)) = (states.next(), states.next()) else { unreachable!("two matrices") };
         let listed = self.architecture.listed().expect("what it lists");
+        let in_f32 = [&self.work.output_gradient, &self.work.input].map(Matrix::F32);
+        let summands = self.rounded.as_ref().map_or(in_f32, Rounded::summands);
         self.backend.adam_sparse(AdamSparse {
-            of: &listed_gradient(&self.config, &self.work, listed, MATRICES.map(|name| self.gradients.get(name))),
+            of: &listed_gradient(&self.config, summands, listed, MATRICES.map(|name| self.gradients.get(name))),
             w_enc,
             w_dec,
             decoder_norm: &mut self.decoder_norm,
@@ -529,11 +533,11 @@ fn is_matrix(name: &str) -> bool {
     MATRICES.contains(&name)
 }
 
-/// What an architecture lists, with the batch that it belongs to and the gradients of both matrices that it may have
-/// written in part.
+/// What an architecture lists, with what is summed and the gradients of both matrices that it may have written in
+/// part.
 fn listed_gradient<'a, B: Backend>(
     config: &TrainingConfig,
-    work: &'a WorkSpace<B>,
+    [gradient, input]: [Matrix<'a, B>; 2],
     listed: Listed<'a, B>,
     [w_enc, w_dec]: [&'a B::Buffer<f32>; 2],
 ) -> ListedGradient<'a, B> {
@@ -542,8 +546,8 @@ fn listed_gradient<'a, B: Backend>(
         lists,
         by_latent,
         pre_gradient,
-        gradient: &work.output_gradient,
-        input: &work.input,
+        gradient,
+        input,
         norm_gradient,
         stored: stored.map(|by_latent| StoredGradient { w_enc, w_dec, by_latent }),
         rows: config.train_batch_size_tokens,

@@ -328,6 +328,8 @@ pub struct GradientCase {
     /// Rows of latents without entries stay unwritten.
     pub only_listed: bool,
     pub dense: bool,
+    /// Whether the batch's rows are bf16.
+    pub bf16: bool,
 }
 
 /// See [`Lists::cases`], at widths that are and are not a multiple of 4. Of the entries 128 make a
@@ -341,6 +343,7 @@ pub fn gradient_sparse() -> Vec<GradientCase> {
         accumulate,
         only_listed: false,
         dense: false,
+        bf16: false,
     };
     let everywhere = |rows: usize, d_sae: u32| Lists {
         rows: vec![(0..d_sae).collect(); rows],
@@ -360,13 +363,19 @@ pub fn gradient_sparse() -> Vec<GradientCase> {
     cases
 }
 
+/// As [`gradient_sparse`], with rows that are and are not a multiple of 8 wide, beyond a block's 2,048 columns.
+pub fn gradient_sparse_of_bf16() -> Vec<GradientCase> {
+    let widths = gradient_sparse().into_iter().zip([8, 4, 1, 16, 5, 40, 32, 8, 24, 7, 2056, 8]);
+    widths.map(|(case, d_in)| GradientCase { d_in, bf16: true, ..case }).collect()
+}
+
 /// As [`decode_dense`], and beyond a chunk of 128 rows. The first row is not empty, so that it shows where
 /// it is taken for another.
 pub fn gradient_dense() -> Vec<GradientCase> {
     let case = |((rows, d_sae, d_in), norm, accumulate)| {
         let mut lists = Lists::random(6, rows, 6.min(d_sae), d_sae);
         lists.rows.first_mut().filter(|first| first.is_empty()).into_iter().for_each(|first| first.push(0));
-        GradientCase { lists, d_in, norm, accumulate, only_listed: false, dense: true }
+        GradientCase { lists, d_in, norm, accumulate, only_listed: false, dense: true, bf16: false }
     };
     [
         ((1, 1, 1), false, false),
@@ -389,12 +398,13 @@ impl GradientCase {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let places = rows * self.lists.stride;
         let norms = values(6, d_sae).into_iter().enumerate().map(|(i, n)| if i % 7 == 3 { 0.0 } else { n.abs() + 0.1 });
+        let of_batch = |seed| if self.bf16 { rounded(values(seed, rows * d_in)) } else { values(seed, rows * d_in) };
         [
             values(9, places),
             values(2, places),
             values(3, places),
-            values(4, rows * d_in),
-            values(5, rows * d_in),
+            of_batch(4),
+            of_batch(5),
             norms.collect(),
             values(7, d_sae * d_in),
             values(8, d_sae * d_in),
@@ -473,6 +483,9 @@ impl Case for GradientCase {
         } else {
             let lists = &self.lists.upload(backend)?;
             let by_latent = &self.lists.by_latent(backend, lists)?;
+            let of_batch = |values: &[f32]| Operand::upload(backend, values, self.bf16);
+            let (gradient, input) = (&of_batch(&arrays[3])?, &of_batch(&arrays[4])?);
+            let (gradient, input) = (gradient.matrix(), input.matrix());
             let op = GradientSparse { lists, by_latent, pre_gradient, gradient, input, norm, rows, d_in, d_sae, out };
             backend.gradient_sparse(op)?;
         }

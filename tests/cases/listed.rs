@@ -15,12 +15,14 @@ pub struct ListedCase {
     pub norm: bool,
     /// Whether of every third latent a row is stored.
     pub stored: bool,
+    /// Whether the batch's rows are bf16.
+    pub bf16: bool,
 }
 
 /// See [`Lists::cases`], at widths that are and are not a multiple of 4, beyond a block's 1,024 columns; with and
 /// without what may be missing; latents of many pieces of 128 entries, of one, of parts of two.
 pub fn listed() -> Vec<ListedCase> {
-    let case = |lists, d_in, norm, stored| ListedCase { lists, d_in, norm, stored };
+    let case = |lists, d_in, norm, stored| ListedCase { lists, d_in, norm, stored, bf16: false };
     let everywhere = |rows: usize, d_sae: u32| Lists {
         rows: vec![(0..d_sae).collect(); rows],
         stride: d_sae as usize,
@@ -38,6 +40,12 @@ pub fn listed() -> Vec<ListedCase> {
     cases
 }
 
+/// As [`listed`], with rows that are and are not a multiple of 8 wide, beyond a block's 2,048 columns.
+pub fn listed_of_bf16() -> Vec<ListedCase> {
+    let widths = listed().into_iter().zip([8, 4, 1, 16, 5, 40, 32, 8, 24, 7, 2056]);
+    widths.map(|(case, d_in)| ListedCase { d_in, bf16: true, ..case }).collect()
+}
+
 fn integers(seed: u64, n: usize) -> Vec<f32> {
     indices(seed, n, 5).into_iter().map(|i| i as f32 - 2.0).collect()
 }
@@ -48,8 +56,8 @@ struct Operands<B: Backend> {
     by_latent: LatentLists<B>,
     pre_gradient: B::Buffer<f32>,
     norm_gradient: B::Buffer<f32>,
-    gradient: B::Buffer<f32>,
-    input: B::Buffer<f32>,
+    gradient: Operand<B>,
+    input: Operand<B>,
     stored: LatentLists<B>,
     stored_rows: B::Buffer<f32>,
     w_dec: B::Buffer<f32>,
@@ -72,8 +80,8 @@ impl ListedCase {
             lists,
             pre_gradient: backend.upload(&integers(2, places))?,
             norm_gradient: backend.upload(&integers(3, places))?,
-            gradient: backend.upload(&integers(4, rows * d_in))?,
-            input: backend.upload(&integers(5, rows * d_in))?,
+            gradient: Operand::upload(backend, &integers(4, rows * d_in), self.bf16)?,
+            input: Operand::upload(backend, &integers(5, rows * d_in), self.bf16)?,
             stored: LatentLists { offsets: backend.upload(&offsets)?, entries: backend.zeros(0)? },
             stored_rows: backend.upload(&stored_rows)?,
             w_dec: backend.upload(&values(7, d_sae * d_in))?,
@@ -89,8 +97,8 @@ impl ListedCase {
             lists,
             by_latent,
             pre_gradient,
-            gradient,
-            input,
+            gradient: gradient.matrix(),
+            input: input.matrix(),
             norm_gradient: self.norm.then_some(&operands.norm_gradient),
             stored: self.stored.then_some(stored),
             rows: self.lists.rows.len(),

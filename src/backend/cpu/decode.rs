@@ -42,7 +42,7 @@ vectorised! {
         // JumpReLU lists what is near its threshold, too: with the value 0.
         let active: Vec<usize> = (0..values.len()).filter(|&i| values[i] != 0.0).collect();
         let row = |i: usize| (values[active[i]], &w_dec[indices[active[i]] as usize * d_in..][..d_in]);
-        add_rows::<FUSED>(active.len(), row, y);
+        add_rows::<FUSED, f32>(active.len(), row, y);
     }
 
     fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {

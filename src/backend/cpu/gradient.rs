@@ -2,7 +2,7 @@
 //! latent.
 
 use super::gemm::{product, Operand};
-use super::simd::{add, add_rows, add_scaled, sum_of_squares, vectorised};
+use super::simd::{add, add_rows, add_scaled, sum_of_squares, vectorised, Widen};
 use super::*;
 use rayon::prelude::*;
 
@@ -11,15 +11,34 @@ const LATENTS: usize = 32;
 /// Rows of a partial sum; fixed, so that the sum does not depend on the number of threads.
 const ROWS: usize = 256;
 
-vectorised! {
+/// What is added: rows with their weights.
+#[derive(Clone, Copy)]
+struct Entries<'a> {
+    entries: &'a [u32],
+    weights: &'a [f32],
+    stride: usize,
+}
+
+impl Entries<'_> {
     /// `sum += Σ weight[entry] rows[entry / stride]`.
-    fn add_entries(entries: &[u32], weights: &[f32], stride: usize, rows: &[f32], sum: &mut [f32]) {
+    #[inline(always)]
+    fn add<const FUSED: bool, T: Widen>(self, rows: &[T], sum: &mut [f32]) {
         let d_in = sum.len();
         let row = |i: usize| {
-            let entry = entries[i] as usize;
-            (weights[entry], &rows[entry / stride * d_in..][..d_in])
+            let entry = self.entries[i] as usize;
+            (self.weights[entry], &rows[entry / self.stride * d_in..][..d_in])
         };
-        add_rows::<FUSED>(entries.len(), row, sum);
+        add_rows::<FUSED, T>(self.entries.len(), row, sum);
+    }
+}
+
+vectorised! {
+    fn add_f32_rows(of: Entries<'_>, rows: &[f32], sum: &mut [f32]) {
+        of.add::<FUSED, f32>(rows, sum);
+    }
+
+    fn add_bf16_rows(of: Entries<'_>, rows: &[bf16], sum: &mut [f32]) {
+        of.add::<FUSED, bf16>(rows, sum);
     }
 }
 
@@ -96,7 +115,11 @@ impl LatentSums {
             // JumpReLU lists what is near its threshold, too: much of it has no part in either sum.
             self.entries.clear();
             self.entries.extend(entries.iter().filter(|&&entry| weights[entry as usize] != 0.0));
-            add_entries(&self.entries, weights, of.lists.stride, rows, sum);
+            let of = Entries { entries: &self.entries, weights, stride: of.lists.stride };
+            match rows {
+                Matrix::F32(rows) => add_f32_rows(of, rows, sum),
+                Matrix::Bf16(rows) => add_bf16_rows(of, rows, sum),
+            }
         }
         for &entry in entries {
             self.b_enc += of.pre_gradient[entry as usize];

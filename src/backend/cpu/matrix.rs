@@ -1,7 +1,7 @@
 //! Operands of products: bf16 is widened to f32 where it is used, so that the f32 product of two such
 //! operands is the one that the contract asks for.
 
-use super::simd::vectorised;
+use super::simd::{vectorised, Widen};
 use super::*;
 use half::bf16;
 use rayon::prelude::*;
@@ -61,7 +61,7 @@ impl<'a> From<&Encoder<'a, Cpu>> for F32Encoder<'a> {
 vectorised! {
     fn widen(from: &[bf16], to: &mut [f32]) {
         for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+            *to = from.wide();
         }
     }
 

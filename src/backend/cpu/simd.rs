@@ -1,6 +1,8 @@
 //! Row arithmetic for whatever vector unit the machine has. A function declared with
 //! `vectorised!` is compiled three times (AVX-512, AVX2 with FMA, plain) and chosen at run time.
 
+use half::bf16;
+
 /// Declares functions whose body is compiled for each vector unit. Inside, the constant `FUSED`
 /// says whether the machine has fused multiply-add.
 macro_rules! vectorised {
@@ -48,18 +50,42 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     }
 }
 
+/// What f32 holds exactly.
+pub(crate) trait Widen: Copy {
+    /// The same number.
+    fn wide(self) -> f32;
+}
+
+impl Widen for f32 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        self
+    }
+}
+
+impl Widen for bf16 {
+    #[inline(always)]
+    fn wide(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
 /// `y += a * x`.
 #[inline(always)]
-fn axpy<const FUSED: bool>(a: f32, x: &[f32], y: &mut [f32]) {
+fn axpy<const FUSED: bool>(a: f32, x: &[impl Widen], y: &mut [f32]) {
     for (y, &x) in y.iter_mut().zip(x) {
-        *y = multiply_add::<FUSED>(a, x, *y);
+        *y = multiply_add::<FUSED>(a, x.wide(), *y);
     }
 }
 
 /// `y += Σ a x` over `n` rows, of which `row(i)` tells `(a, x)`: four rows at a time, but every sum in the order and
 /// with the roundings of one row after the other.
 #[inline(always)]
-pub(crate) fn add_rows<'a, const FUSED: bool>(n: usize, row: impl Fn(usize) -> (f32, &'a [f32]), y: &mut [f32]) {
+pub(crate) fn add_rows<'a, const FUSED: bool, T: Widen + 'a>(
+    n: usize,
+    row: impl Fn(usize) -> (f32, &'a [T]),
+    y: &mut [f32],
+) {
     const AT_ONCE: usize = 4;
     let len = y.len();
     let whole = n - n % AT_ONCE;
@@ -68,8 +94,8 @@ pub(crate) fn add_rows<'a, const FUSED: bool>(n: usize, row: impl Fn(usize) -> (
         let [(a0, x0), (a1, x1), (a2, x2), (a3, x3)] = [0, 1, 2, 3].map(|i| row(first + i));
         let (x0, x1, x2, x3) = (&x0[..len], &x1[..len], &x2[..len], &x3[..len]);
         for (i, y) in y.iter_mut().enumerate() {
-            let sum = multiply_add::<FUSED>(a1, x1[i], multiply_add::<FUSED>(a0, x0[i], *y));
-            *y = multiply_add::<FUSED>(a3, x3[i], multiply_add::<FUSED>(a2, x2[i], sum));
+            let sum = multiply_add::<FUSED>(a1, x1[i].wide(), multiply_add::<FUSED>(a0, x0[i].wide(), *y));
+            *y = multiply_add::<FUSED>(a3, x3[i].wide(), multiply_add::<FUSED>(a2, x2[i].wide(), sum));
         }
     }
     for (a, x) in (whole..n).map(row) {
@@ -79,9 +105,9 @@ pub(crate) fn add_rows<'a, const FUSED: bool>(n: usize, row: impl Fn(usize) -> (
 
 /// Has a row that is needed soon brought to the cache.
 #[inline(always)]
-pub(crate) fn prefetch(row: &[f32]) {
+pub(crate) fn prefetch<T>(row: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in row.chunks(16) {
+    for line in row.chunks(64 / size_of::<T>()) {
         use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
         // SAFETY: a hint; the address is one of the row's.
         unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };

@@ -1086,17 +1086,19 @@ pub struct cusae_gradient_sparse {
     pub lists: cusae_lists,
     pub by_latent: cusae_latent_lists,
     pub pre_gradient: *const f32,
-    pub gradient: *const f32,
-    pub input: *const f32,
+    pub gradient: *const ::core::ffi::c_void,
+    pub input: *const ::core::ffi::c_void,
     pub norm: cusae_norm_gradient,
     pub out: cusae_weight_gradients,
     pub rows: u64,
     pub d_in: u64,
     pub d_sae: u64,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_gradient_sparse"][::core::mem::size_of::<cusae_gradient_sparse>() - 152usize];
+    ["Size of cusae_gradient_sparse"][::core::mem::size_of::<cusae_gradient_sparse>() - 160usize];
     ["Alignment of cusae_gradient_sparse"][::core::mem::align_of::<cusae_gradient_sparse>() - 8usize];
     ["Offset of field: cusae_gradient_sparse::lists"][::core::mem::offset_of!(cusae_gradient_sparse, lists) - 0usize];
     ["Offset of field: cusae_gradient_sparse::by_latent"]
@@ -1111,6 +1113,9 @@ const _: () = {
     ["Offset of field: cusae_gradient_sparse::rows"][::core::mem::offset_of!(cusae_gradient_sparse, rows) - 128usize];
     ["Offset of field: cusae_gradient_sparse::d_in"][::core::mem::offset_of!(cusae_gradient_sparse, d_in) - 136usize];
     ["Offset of field: cusae_gradient_sparse::d_sae"][::core::mem::offset_of!(cusae_gradient_sparse, d_sae) - 144usize];
+    ["Offset of field: cusae_gradient_sparse::type_"][::core::mem::offset_of!(cusae_gradient_sparse, type_) - 152usize];
+    ["Offset of field: cusae_gradient_sparse::unused"]
+        [::core::mem::offset_of!(cusae_gradient_sparse, unused) - 156usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1118,8 +1123,8 @@ pub struct cusae_listed_gradient {
     pub lists: cusae_lists,
     pub by_latent: cusae_latent_lists,
     pub pre_gradient: *const f32,
-    pub gradient: *const f32,
-    pub input: *const f32,
+    pub gradient: *const ::core::ffi::c_void,
+    pub input: *const ::core::ffi::c_void,
     pub norm_gradient: *const f32,
     pub stored_w_enc: *const f32,
     pub stored_w_dec: *const f32,
@@ -1127,10 +1132,12 @@ pub struct cusae_listed_gradient {
     pub rows: u64,
     pub d_in: u64,
     pub d_sae: u64,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_listed_gradient"][::core::mem::size_of::<cusae_listed_gradient>() - 128usize];
+    ["Size of cusae_listed_gradient"][::core::mem::size_of::<cusae_listed_gradient>() - 136usize];
     ["Alignment of cusae_listed_gradient"][::core::mem::align_of::<cusae_listed_gradient>() - 8usize];
     ["Offset of field: cusae_listed_gradient::lists"][::core::mem::offset_of!(cusae_listed_gradient, lists) - 0usize];
     ["Offset of field: cusae_listed_gradient::by_latent"]
@@ -1151,6 +1158,9 @@ const _: () = {
     ["Offset of field: cusae_listed_gradient::rows"][::core::mem::offset_of!(cusae_listed_gradient, rows) - 104usize];
     ["Offset of field: cusae_listed_gradient::d_in"][::core::mem::offset_of!(cusae_listed_gradient, d_in) - 112usize];
     ["Offset of field: cusae_listed_gradient::d_sae"][::core::mem::offset_of!(cusae_listed_gradient, d_sae) - 120usize];
+    ["Offset of field: cusae_listed_gradient::type_"][::core::mem::offset_of!(cusae_listed_gradient, type_) - 128usize];
+    ["Offset of field: cusae_listed_gradient::unused"]
+        [::core::mem::offset_of!(cusae_listed_gradient, unused) - 132usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1163,17 +1173,17 @@ pub struct cusae_gradient_squares {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_gradient_squares"][::core::mem::size_of::<cusae_gradient_squares>() - 160usize];
+    ["Size of cusae_gradient_squares"][::core::mem::size_of::<cusae_gradient_squares>() - 168usize];
     ["Alignment of cusae_gradient_squares"][::core::mem::align_of::<cusae_gradient_squares>() - 8usize];
     ["Offset of field: cusae_gradient_squares::of"][::core::mem::offset_of!(cusae_gradient_squares, of) - 0usize];
     ["Offset of field: cusae_gradient_squares::w_dec"]
-        [::core::mem::offset_of!(cusae_gradient_squares, w_dec) - 128usize];
+        [::core::mem::offset_of!(cusae_gradient_squares, w_dec) - 136usize];
     ["Offset of field: cusae_gradient_squares::decoder_norm"]
-        [::core::mem::offset_of!(cusae_gradient_squares, decoder_norm) - 136usize];
+        [::core::mem::offset_of!(cusae_gradient_squares, decoder_norm) - 144usize];
     ["Offset of field: cusae_gradient_squares::b_enc"]
-        [::core::mem::offset_of!(cusae_gradient_squares, b_enc) - 144usize];
+        [::core::mem::offset_of!(cusae_gradient_squares, b_enc) - 152usize];
     ["Offset of field: cusae_gradient_squares::squares"]
-        [::core::mem::offset_of!(cusae_gradient_squares, squares) - 152usize];
+        [::core::mem::offset_of!(cusae_gradient_squares, squares) - 160usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1208,23 +1218,23 @@ pub struct cusae_adam_sparse {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_adam_sparse"][::core::mem::size_of::<cusae_adam_sparse>() - 224usize];
+    ["Size of cusae_adam_sparse"][::core::mem::size_of::<cusae_adam_sparse>() - 232usize];
     ["Alignment of cusae_adam_sparse"][::core::mem::align_of::<cusae_adam_sparse>() - 8usize];
     ["Offset of field: cusae_adam_sparse::of"][::core::mem::offset_of!(cusae_adam_sparse, of) - 0usize];
-    ["Offset of field: cusae_adam_sparse::w_enc"][::core::mem::offset_of!(cusae_adam_sparse, w_enc) - 128usize];
-    ["Offset of field: cusae_adam_sparse::w_dec"][::core::mem::offset_of!(cusae_adam_sparse, w_dec) - 152usize];
+    ["Offset of field: cusae_adam_sparse::w_enc"][::core::mem::offset_of!(cusae_adam_sparse, w_enc) - 136usize];
+    ["Offset of field: cusae_adam_sparse::w_dec"][::core::mem::offset_of!(cusae_adam_sparse, w_dec) - 160usize];
     ["Offset of field: cusae_adam_sparse::decoder_norm"]
-        [::core::mem::offset_of!(cusae_adam_sparse, decoder_norm) - 176usize];
-    ["Offset of field: cusae_adam_sparse::clip"][::core::mem::offset_of!(cusae_adam_sparse, clip) - 184usize];
-    ["Offset of field: cusae_adam_sparse::scalars"][::core::mem::offset_of!(cusae_adam_sparse, scalars) - 192usize];
-    ["Offset of field: cusae_adam_sparse::beta1"][::core::mem::offset_of!(cusae_adam_sparse, beta1) - 200usize];
-    ["Offset of field: cusae_adam_sparse::beta2"][::core::mem::offset_of!(cusae_adam_sparse, beta2) - 204usize];
+        [::core::mem::offset_of!(cusae_adam_sparse, decoder_norm) - 184usize];
+    ["Offset of field: cusae_adam_sparse::clip"][::core::mem::offset_of!(cusae_adam_sparse, clip) - 192usize];
+    ["Offset of field: cusae_adam_sparse::scalars"][::core::mem::offset_of!(cusae_adam_sparse, scalars) - 200usize];
+    ["Offset of field: cusae_adam_sparse::beta1"][::core::mem::offset_of!(cusae_adam_sparse, beta1) - 208usize];
+    ["Offset of field: cusae_adam_sparse::beta2"][::core::mem::offset_of!(cusae_adam_sparse, beta2) - 212usize];
     ["Offset of field: cusae_adam_sparse::complement1"]
-        [::core::mem::offset_of!(cusae_adam_sparse, complement1) - 208usize];
+        [::core::mem::offset_of!(cusae_adam_sparse, complement1) - 216usize];
     ["Offset of field: cusae_adam_sparse::complement2"]
-        [::core::mem::offset_of!(cusae_adam_sparse, complement2) - 212usize];
-    ["Offset of field: cusae_adam_sparse::epsilon"][::core::mem::offset_of!(cusae_adam_sparse, epsilon) - 216usize];
-    ["Offset of field: cusae_adam_sparse::unused"][::core::mem::offset_of!(cusae_adam_sparse, unused) - 220usize];
+        [::core::mem::offset_of!(cusae_adam_sparse, complement2) - 220usize];
+    ["Offset of field: cusae_adam_sparse::epsilon"][::core::mem::offset_of!(cusae_adam_sparse, epsilon) - 224usize];
+    ["Offset of field: cusae_adam_sparse::unused"][::core::mem::offset_of!(cusae_adam_sparse, unused) - 228usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

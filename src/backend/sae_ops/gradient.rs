@@ -1,7 +1,8 @@
 //! Arguments of the gradients.
 
 use super::*;
-use crate::backend::{need, require, Backend, Buffer};
+use crate::backend::matrix::need_operands;
+use crate::backend::{need, require, Backend, Buffer, Matrix};
 use crate::error::Result;
 
 /// Where the weights' gradients go.
@@ -46,7 +47,7 @@ impl<B: Backend> NormGradient<'_, B> {
 
 /// Row by row of the weights, with `g` the decoder's gradient and `dh` the pre-activations':
 /// `g_w_dec[i] = Σ value * g[b]`, `g_w_enc[i] = Σ dh * input[b]`, `g_b_enc[i] = Σ dh`, sums over
-/// the latent's entries in ascending `b`.
+/// the latent's entries in ascending `b`. Of bf16 rows the products with `value` and `dh` are f32, as are sums.
 pub struct GradientSparse<'a, B: Backend> {
     /// The features by row.
     pub lists: &'a FeatureLists<B>,
@@ -55,9 +56,9 @@ pub struct GradientSparse<'a, B: Backend> {
     /// `dh` of each entry `[B, stride]`.
     pub pre_gradient: &'a B::Buffer<f32>,
     /// `g` `[B, D]`.
-    pub gradient: &'a B::Buffer<f32>,
+    pub gradient: Matrix<'a, B>,
     /// The encoder's input `[B, D]`.
-    pub input: &'a B::Buffer<f32>,
+    pub input: Matrix<'a, B>,
     /// A decoder-norm term, if the loss has one.
     pub norm: Option<NormGradient<'a, B>>,
     /// Rows (`B`).
@@ -81,8 +82,8 @@ impl<B: Backend> GradientSparse<'_, B> {
         need(op, "entries", self.by_latent.entries.len(), self.rows * self.lists.stride)?;
         need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
         need(op, "pre_gradient", self.pre_gradient.len(), self.rows * self.lists.stride)?;
-        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
-        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        let n = self.rows * self.d_in;
+        need_operands(op, [("gradient", self.gradient, n), ("input", self.input, n)])?;
         let of_norm = self.rows * self.lists.stride;
         self.norm.as_ref().map_or(Ok(()), |norm| norm.check(op, of_norm, self.d_in, self.d_sae))?;
         self.out.check(op, self.d_in, self.d_sae)
@@ -99,9 +100,9 @@ pub struct ListedGradient<'a, B: Backend> {
     /// `dh` of each entry `[B, stride]`.
     pub pre_gradient: &'a B::Buffer<f32>,
     /// `g` `[B, D]`.
-    pub gradient: &'a B::Buffer<f32>,
+    pub gradient: Matrix<'a, B>,
     /// The encoder's input `[B, D]`.
-    pub input: &'a B::Buffer<f32>,
+    pub input: Matrix<'a, B>,
     /// [`NormGradient::norm_gradient`], if the loss has a decoder-norm term.
     pub norm_gradient: Option<&'a B::Buffer<f32>>,
     /// What is added.
@@ -134,8 +135,8 @@ impl<B: Backend> ListedGradient<'_, B> {
         need(op, "entries", self.by_latent.entries.len(), entries)?;
         need(op, "offsets", self.by_latent.offsets.len(), self.d_sae + 1)?;
         need(op, "pre_gradient", self.pre_gradient.len(), entries)?;
-        need(op, "gradient", self.gradient.len(), self.rows * self.d_in)?;
-        need(op, "input", self.input.len(), self.rows * self.d_in)?;
+        let of_batch = self.rows * self.d_in;
+        need_operands(op, [("gradient", self.gradient, of_batch), ("input", self.input, of_batch)])?;
         self.norm_gradient.map_or(Ok(()), |norm| need(op, "norm_gradient", norm.len(), entries))?;
         self.stored.as_ref().map_or(Ok(()), |stored| {
             need(op, "stored gradient of w_enc", stored.w_enc.len(), n)?;

@@ -6,8 +6,10 @@ use crate::backend::*;
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
         gradient_values(s),
-        gradient_sparse(s, s.k),
-        listed::gradient_squares(s, s.k),
+        gradient_sparse(s, s.k, false),
+        gradient_sparse(s, s.k, true),
+        listed::gradient_squares(s, s.k, false),
+        listed::gradient_squares(s, s.k, true),
         gradient_dense(s),
         gradient_b_dec(s),
     ]
@@ -45,13 +47,15 @@ fn gradient_values<B: Backend>(s: SaeSizes) -> Row<B> {
     })
 }
 
-fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
+/// Rows of the batch are gathered, in f32 or in bf16.
+fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize, in_bf16: bool) -> Row<B> {
     let (SaeSizes { rows, d_in, d_sae, .. }, entries) = (s, s.rows * k);
-    let work = Work::flops(4 * d_in * entries) + Work::bytes(8 * d_in * entries + 8 * s.weights());
-    Row::new("gradient_sparse", s.size_k(k), work, move |data| {
+    let work = listed::work(s, k, in_bf16) + Work::bytes(8 * s.weights());
+    let name = if in_bf16 { "gradient_sparse_bf16" } else { "gradient_sparse" };
+    Row::new(name, s.size_k(k), work, move |data| {
         let (lists, mut by_latent) = lists::both(data, s, k)?;
         let pre_gradient = data.normal(entries)?;
-        let (gradient, input) = (data.normal(s.batch())?, data.normal(s.batch())?);
+        let (gradient, input) = (data.operand(s.batch(), in_bf16)?, data.operand(s.batch(), in_bf16)?);
         let mut out = Out::new(data, s)?;
         data.made(0, |backend: &B| {
             backend.transpose_lists(TransposeLists { lists: &lists, rows, d_sae, by_latent: &mut by_latent })
@@ -61,8 +65,8 @@ fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
                 lists: &lists,
                 by_latent: &by_latent,
                 pre_gradient: &pre_gradient,
-                gradient: &gradient,
-                input: &input,
+                gradient: gradient.matrix(),
+                input: input.matrix(),
                 norm: None,
                 rows,
                 d_in,

@@ -2,23 +2,23 @@
 
 use super::*;
 use crate::backend::*;
-use crate::bench::data::ADAM;
+use crate::bench::data::{Operand, ADAM};
 
 /// What is summed.
 struct Sums<B: Backend> {
     lists: FeatureLists<B>,
     by_latent: LatentLists<B>,
     pre_gradient: B::Buffer<f32>,
-    gradient: B::Buffer<f32>,
-    input: B::Buffer<f32>,
+    gradient: Operand<B>,
+    input: Operand<B>,
     s: SaeSizes,
 }
 
 impl<B: Backend> Sums<B> {
-    fn new(data: &mut Data<'_, B>, s: SaeSizes, k: usize) -> Result<Self> {
+    fn new(data: &mut Data<'_, B>, s: SaeSizes, k: usize, in_bf16: bool) -> Result<Self> {
         let (lists, mut by_latent) = lists::both(data, s, k)?;
         let pre_gradient = data.normal(s.rows * k)?;
-        let (gradient, input) = (data.normal(s.batch())?, data.normal(s.batch())?);
+        let (gradient, input) = (data.operand(s.batch(), in_bf16)?, data.operand(s.batch(), in_bf16)?);
         let SaeSizes { rows, d_sae, .. } = s;
         data.made(0, |backend: &B| {
             backend.transpose_lists(TransposeLists { lists: &lists, rows, d_sae, by_latent: &mut by_latent })
@@ -29,21 +29,23 @@ impl<B: Backend> Sums<B> {
     fn of(&self) -> ListedGradient<'_, B> {
         let Sums { lists, by_latent, pre_gradient, gradient, input, s } = self;
         let SaeSizes { rows, d_in, d_sae, .. } = *s;
+        let (gradient, input) = (gradient.matrix(), input.matrix());
         let (norm_gradient, stored) = (None, None);
         ListedGradient { lists, by_latent, pre_gradient, gradient, input, norm_gradient, stored, rows, d_in, d_sae }
     }
 }
 
-/// Two rows of the batch are gathered and added for every entry.
-fn work(s: SaeSizes, k: usize) -> Work {
-    let entries = s.rows * k;
-    Work::flops(4 * s.d_in * entries) + Work::bytes(8 * s.d_in * entries)
+/// Two rows of the batch, in f32 or in bf16, are gathered and added for every entry.
+pub(super) fn work(s: SaeSizes, k: usize, in_bf16: bool) -> Work {
+    let (entries, number) = (s.rows * k, if in_bf16 { 2 } else { 4 });
+    Work::flops(4 * s.d_in * entries) + Work::bytes(2 * number * s.d_in * entries)
 }
 
 /// The squares, and the gradient of b_enc.
-pub(super) fn gradient_squares<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
-    Row::new("gradient_squares", s.size_k(k), work(s, k) + Work::bytes(12 * s.d_sae), move |data| {
-        let sums = Sums::new(data, s, k)?;
+pub(super) fn gradient_squares<B: Backend>(s: SaeSizes, k: usize, in_bf16: bool) -> Row<B> {
+    let name = if in_bf16 { "gradient_squares_bf16" } else { "gradient_squares" };
+    Row::new(name, s.size_k(k), work(s, k, in_bf16) + Work::bytes(12 * s.d_sae), move |data| {
+        let sums = Sums::new(data, s, k, in_bf16)?;
         let (w_dec, decoder_norm) = (data.normal(s.weights())?, data.positive(s.d_sae)?);
         let (mut b_enc, mut squares) = (data.zeros(s.d_sae)?, data.zeros(s.d_sae)?);
         Ok(Box::new(move |backend: &B| {
@@ -69,10 +71,11 @@ impl<B: Backend> State<B> {
 }
 
 /// Of both matrices a parameter and two moments, in and out; and the norms.
-pub(super) fn adam_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
-    let work = work(s, k) + Work::bytes(48 * s.weights() + 8 * s.d_sae);
-    Row::new("adam_sparse", s.size_k(k), work, move |data| {
-        let sums = Sums::new(data, s, k)?;
+pub(super) fn adam_sparse<B: Backend>(s: SaeSizes, k: usize, in_bf16: bool) -> Row<B> {
+    let work = work(s, k, in_bf16) + Work::bytes(48 * s.weights() + 8 * s.d_sae);
+    let name = if in_bf16 { "adam_sparse_bf16" } else { "adam_sparse" };
+    Row::new(name, s.size_k(k), work, move |data| {
+        let sums = Sums::new(data, s, k, in_bf16)?;
         let (mut w_enc, mut w_dec) = (State::new(data, s)?, State::new(data, s)?);
         let mut decoder_norm = data.positive(s.d_sae)?;
         let (clip, scalars) = (data.positive(1)?, data.scalars()?);

@@ -8,7 +8,8 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
         clip_scale(s),
         adam(s),
-        listed::adam_sparse(s, s.k),
+        listed::adam_sparse(s, s.k, false),
+        listed::adam_sparse(s, s.k, true),
         matrix::row_norms(s),
         matrix::scale(s),
         matrix::round_bf16(s),

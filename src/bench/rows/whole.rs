@@ -46,7 +46,7 @@ pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
 
 /// What a step on lists does after decoding, and where gradients are not written.
 fn of_lists<B: Backend>(s: SaeSizes, k: usize) -> Vec<Row<B>> {
-    let sums = [listed::gradient_squares(s, k), listed::adam_sparse(s, k)];
+    let sums = [listed::gradient_squares(s, k, false), listed::adam_sparse(s, k, false)];
     [lists::transpose_lists(s, k), lists::update_firing(s)].into_iter().chain(sums).chain(of_every_step(s)).collect()
 }
 

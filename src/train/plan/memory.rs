@@ -37,10 +37,10 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
     if sizes.recipe.autocast {
         let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
         parts.push(Part {
-            what: "encoder's operands in bf16",
+            what: "operands of products in bf16",
             of: Of::Sae,
-            bytes: 2 * (batch + d_sae) * d_in,
-            formula: format!("2 bytes * (batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
+            bytes: 2 * (2 * batch + d_sae) * d_in,
+            formula: format!("2 bytes * (2 * batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
         });
     }
     if let Source::Model { config, .. } = sizes.source {

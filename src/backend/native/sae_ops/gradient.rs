@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::*;
-use crate::backend::native::memory::or_null;
+use crate::backend::native::memory::{element_type, operand, or_null};
 use std::ptr::null_mut;
 
 pub(super) fn norm_gradient(norm: Option<&NormGradient<'_, Native>>) -> ffi::cusae_norm_gradient {
@@ -28,13 +28,15 @@ pub(in super::super) fn gradient_sparse(native: &Native, op: GradientSparse<'_, 
         lists: lists(op.lists),
         by_latent: latent_lists(op.by_latent),
         pre_gradient: op.pre_gradient.at(),
-        gradient: op.gradient.at(),
-        input: op.input.at(),
+        gradient: operand(op.gradient),
+        input: operand(op.input),
         norm: norm_gradient(op.norm.as_ref()),
         out: weight_gradients(&op.out),
         rows: op.rows as u64,
         d_in: op.d_in as u64,
         d_sae: op.d_sae as u64,
+        type_: element_type(op.gradient),
+        unused: 0,
     };
     native.call("gradient_sparse", |table| table.gradient_sparse, &arguments)
 }
@@ -45,8 +47,8 @@ fn listed_gradient(of: &ListedGradient<'_, Native>) -> ffi::cusae_listed_gradien
         lists: lists(of.lists),
         by_latent: latent_lists(of.by_latent),
         pre_gradient: of.pre_gradient.at(),
-        gradient: of.gradient.at(),
-        input: of.input.at(),
+        gradient: operand(of.gradient),
+        input: operand(of.input),
         norm_gradient: or_null(of.norm_gradient),
         stored_w_enc: or_null(stored.map(|stored| stored.w_enc)),
         stored_w_dec: or_null(stored.map(|stored| stored.w_dec)),
@@ -54,6 +56,8 @@ fn listed_gradient(of: &ListedGradient<'_, Native>) -> ffi::cusae_listed_gradien
         rows: of.rows as u64,
         d_in: of.d_in as u64,
         d_sae: of.d_sae as u64,
+        type_: element_type(of.gradient),
+        unused: 0,
     }
 }
 
