@@ -442,7 +442,7 @@ impl Case {
             dead_feature_window: 5,
         };
         let mut sae = TrainingSae::new(&Cpu, config, &p.weights()).unwrap();
-        sae.keep_gradients();
+        sae.write_all_gradients(true);
         if self.ghost {
             sae.keep_ghost_gradients().unwrap();
         }

@@ -44,7 +44,7 @@ fn standard(decoder_init_norm: f32) -> TrainingSae<Cpu> {
     };
     let weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(decoder_init_norm), 1);
     let mut sae = TrainingSae::new(&Cpu, config, &weights).unwrap();
-    sae.keep_gradients();
+    sae.write_all_gradients(true);
     sae
 }
 

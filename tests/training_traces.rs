@@ -213,8 +213,9 @@ fn largest(values: &[f32]) -> f32 {
 }
 
 /// The first steps of SAELens' run.
-fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) -> Run<B> {
+fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize, writes_gradients: bool) -> Run<B> {
     let mut run = Run::new(backend, name);
+    run.sae.write_all_gradients(writes_gradients);
     let trace = json(data(name).join("trace.json"));
     for (step, expected) in trace.as_array().unwrap().iter().enumerate().take(steps) {
         let settings = run.settings(step as u64);
@@ -247,7 +248,9 @@ fn reproduces_steps<B: Backend>(backend: B, name: &'static str, steps: usize) ->
 }
 
 fn reproduces(name: &'static str) {
-    reproduces_steps(Cpu, name, usize::MAX).compare_with_final();
+    for writes_gradients in [true, false] {
+        reproduces_steps(Cpu, name, usize::MAX, writes_gradients).compare_with_final();
+    }
 }
 
 /// The kernels: twice the same bits.
@@ -256,7 +259,7 @@ fn kernels_reproduce(name: &'static str, steps: usize) {
 }
 
 fn kernels_reproduce_on<B: Backend>(device: B, name: &'static str, steps: usize) {
-    let runs = [(); 2].map(|()| reproduces_steps(device.clone(), name, steps)).map(|run| {
+    let runs = [(); 2].map(|()| reproduces_steps(device.clone(), name, steps, false)).map(|run| {
         let bits = |weights: Weights| {
             let tensors = weights.iter().map(|(_, tensor)| tensor.values.iter().map(|x| x.to_bits()).collect());
             tensors.collect::<Vec<Vec<u32>>>()
@@ -281,7 +284,7 @@ fn one_step_on<B: Backend>(backend: B, name: &'static str) {
     let since: Vec<u32> = since.iter().map(|&n| n as u32).collect();
     sae.firing.since_fired = backend.upload(&since).unwrap();
     sae.n_training_steps = 25;
-    sae.keep_gradients();
+    sae.write_all_gradients(true);
     let batch = backend.upload(&run.batches[25]).unwrap();
     sae.step(&batch, &run.settings(25)).unwrap();
     let (gradients, after) =
@@ -302,11 +305,9 @@ fn one_step_on<B: Backend>(backend: B, name: &'static str) {
 /// Gradients that are written, and those that are summed where Adam uses them: only the squares of their norm are
 /// added in another order, whose last bit a factor may keep.
 fn same_with_gradients_kept_on<B: Backend>(backend: B, name: &'static str, steps: usize) {
-    let [kept, summed] = [true, false].map(|keeps| {
+    let [kept, summed] = [true, false].map(|writes| {
         let mut run = Run::new(backend.clone(), name);
-        if keeps {
-            run.sae.keep_gradients();
-        }
+        run.sae.write_all_gradients(writes);
         for step in 0..steps {
             let batch = run.backend.upload(&run.batches[step]).unwrap();
             run.sae.step(&batch, &run.settings(step as u64)).unwrap();

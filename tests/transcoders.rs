@@ -101,7 +101,7 @@ impl Case {
             dead_feature_window: 5,
         };
         let mut sae = TrainingSae::new(backend, config, &weights).unwrap();
-        sae.keep_gradients();
+        sae.write_all_gradients(true);
         let [x, y] = [&self.x, &self.y].map(|values| values.iter().map(|&x| x as f32).collect::<Vec<_>>());
         let [x, y] = [x, y].map(|values| backend.upload(&values).unwrap());
         let settings = StepSettings { lr: 1e-3, coefficient: COEFFICIENT };

@@ -57,6 +57,11 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn describe(&self) -> String;
     /// The memory that its buffers lie in, where the system tells.
     fn memory(&self) -> Option<Memory>;
+    /// Whether it is faster to write gradients of so many numbers and read them again than to sum them once for
+    /// their norm and once more where Adam takes them. Most devices read memory more slowly than they add.
+    fn writes_gradients(&self, _len: usize) -> bool {
+        false
+    }
     /// A buffer of `len` zeros.
     fn zeros<T: Element>(&self, len: usize) -> Result<Self::Buffer<T>>;
     /// A buffer with a copy of `data`.

@@ -16,9 +16,6 @@ use std::ffi::{c_char, c_int, CString};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Rows that go through an SAE at once.
-const CHUNK: usize = 1024;
-
 /// `cusae_sae`.
 pub struct SaeHandle {
     config: SaeConfig,
@@ -90,7 +87,10 @@ impl<B: Backend> Loaded<B> {
         let Loaded { sae, work } = self;
         let work = match work {
             Some(work) => work,
-            None => work.insert(Work { pass: sae.pass(CHUNK)?, x: sae.backend().zeros(CHUNK * sae.config().d_in)? }),
+            None => {
+                let rows = sae.rows_at_once();
+                work.insert(Work { pass: sae.pass(rows)?, x: sae.backend().zeros(rows * sae.config().d_in)? })
+            }
         };
         Ok((sae, work))
     }
@@ -105,9 +105,9 @@ impl<B: Backend> Loaded<B> {
         mut each: impl FnMut(&Sae<B>, &mut Work<B>, usize, usize) -> Result<()>,
     ) -> Result<()> {
         let (sae, work) = self.parts()?;
-        let d_in = sae.config().d_in;
-        for first in (0..x.rows).step_by(CHUNK) {
-            let rows = CHUNK.min(x.rows - first);
+        let (d_in, at_once) = (sae.config().d_in, sae.rows_at_once());
+        for first in (0..x.rows).step_by(at_once) {
+            let rows = at_once.min(x.rows - first);
             // SAFETY: as the caller promises; what follows waits for the copy.
             unsafe { x.copy_to(sae.backend(), &mut work.x, first, rows, d_in) }?;
             each(sae, work, first, rows)?;
@@ -164,9 +164,9 @@ impl<B: Backend> AnySae for Loaded<B> {
 
     unsafe fn decode(&mut self, encoded: &Encoded, out: Output) -> Result<()> {
         let (sae, Work { pass, .. }) = self.parts()?;
-        let (total, d_out) = (encoded.features.rows(), sae.config().d_out());
-        for first in (0..total).step_by(CHUNK) {
-            let rows = CHUNK.min(total - first);
+        let (total, d_out, at_once) = (encoded.features.rows(), sae.config().d_out(), sae.rows_at_once());
+        for first in (0..total).step_by(at_once) {
+            let rows = at_once.min(total - first);
             let of_chunk = encoded.normalization.as_ref();
             let of_chunk = of_chunk.map(|of| (&of.scale[first..first + rows], &of.shift[first..first + rows]));
             pass.set_features(sae, &encoded.features, first, rows, of_chunk)?;

@@ -1,6 +1,5 @@
 //! `cusae decode`: features in a file, as `cusae encode` writes them, back to activations.
 
-use super::encode::CHUNK;
 use super::inputs::open_sae;
 use super::Common;
 use cusae::backend::Backend;
@@ -98,10 +97,11 @@ fn decode<B: Backend>(
     normalization: Option<(Vec<f32>, Vec<f32>)>,
 ) -> Result<Vec<f32>> {
     let (rows, d_out) = (features.rows(), sae.config().d_out());
-    let mut pass = sae.pass(CHUNK.min(rows))?;
+    let at_once = sae.rows_at_once();
+    let mut pass = sae.pass(at_once.min(rows))?;
     let mut reconstruction = vec![0.0; rows * d_out];
-    for (chunk, out) in reconstruction.chunks_mut(CHUNK * d_out).enumerate() {
-        let (first, count) = (chunk * CHUNK, out.len() / d_out);
+    for (chunk, out) in reconstruction.chunks_mut(at_once * d_out).enumerate() {
+        let (first, count) = (chunk * at_once, out.len() / d_out);
         let chunk = first..first + count;
         let part = normalization.as_ref().map(|(scale, shift)| (&scale[chunk.clone()], &shift[chunk]));
         pass.set_features(sae, features, first, count, part)?;

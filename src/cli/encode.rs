@@ -12,9 +12,6 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Rows that go through the SAE at once.
-pub const CHUNK: usize = 1024;
-
 /// What to encode, with what, and where to.
 #[derive(clap::Args)]
 pub struct Args {
@@ -94,7 +91,7 @@ struct Encoded {
 fn encode<B: Backend>(sae: &Sae<B>, rows: &Rows, reconstruct: bool, predicted: bool) -> Result<Encoded> {
     let (backend, d_out) = (sae.backend(), sae.config().d_out());
     let context = sae.config().architecture.temporal().map_or(Ok(1), |_| rows.context())?;
-    let chunk = CHUNK.next_multiple_of(context);
+    let chunk = sae.rows_at_once().next_multiple_of(context);
     let mut pass = sae.pass(chunk.min(rows.count))?;
     pass.set_context(context);
     let mut encoded = Encoded::default();

@@ -7,6 +7,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{SafeTensors, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, View};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
@@ -323,6 +324,50 @@ impl View for Tensor<'_> {
     }
 }
 
+/// An f32 tensor that is fetched when its turn has come to be written.
+pub struct Fetched<'a> {
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Gives the values, as many as the shape has.
+    pub fetch: Box<dyn Fn() -> Result<Vec<f32>> + 'a>,
+}
+
+/// A [`Fetched`], and where the first error goes: a [`View`] has no way to give one.
+struct FetchedView<'a> {
+    tensor: Fetched<'a>,
+    error: &'a RefCell<Option<Error>>,
+}
+
+impl View for FetchedView<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = (self.tensor.fetch)().unwrap_or_else(|error| {
+            self.error.borrow_mut().get_or_insert(error);
+            Vec::new()
+        });
+        Cow::Owned(bytemuck::cast_slice(&values).to_vec())
+    }
+    fn data_len(&self) -> usize {
+        self.tensor.shape.iter().product::<usize>() * size_of::<f32>()
+    }
+}
+
+/// Writes a safetensors file whole or not at all; its tensors are never in memory at once.
+pub fn save_fetched(path: &Path, tensors: Vec<(String, Fetched<'_>)>) -> Result<()> {
+    let error = RefCell::new(None);
+    let views = tensors.into_iter().map(|(name, tensor)| (name, FetchedView { tensor, error: &error }));
+    let views: Vec<_> = views.collect();
+    write::by_name(path, |temporary| {
+        write_views(path, views, None, temporary)?;
+        error.take().map_or(Ok(()), Err)
+    })
+}
+
 /// Writes a safetensors file whole or not at all.
 pub fn save(path: &Path, tensors: Vec<(String, Tensor<'_>)>) -> Result<()> {
     save_with_metadata(path, tensors, None)
@@ -334,11 +379,19 @@ pub fn save_with_metadata(
     tensors: Vec<(String, Tensor<'_>)>,
     metadata: Option<HashMap<String, String>>,
 ) -> Result<()> {
-    write::by_name(path, |temporary| {
-        safetensors::serialize_to_file(tensors, metadata, temporary).map_err(|error| match error {
-            SafeTensorError::IoError(error) => Error::io(path, "write")(error),
-            other => Error::format(path, format!("cannot be written as safetensors: {other}")),
-        })
+    write::by_name(path, |temporary| write_views(path, tensors, metadata, temporary))
+}
+
+/// Writes to `temporary` what is to be `path`.
+fn write_views(
+    path: &Path,
+    tensors: Vec<(String, impl View)>,
+    metadata: Option<HashMap<String, String>>,
+    temporary: &Path,
+) -> Result<()> {
+    safetensors::serialize_to_file(tensors, metadata, temporary).map_err(|error| match error {
+        SafeTensorError::IoError(error) => Error::io(path, "write")(error),
+        other => Error::format(path, format!("cannot be written as safetensors: {other}")),
     })
 }
 
@@ -370,6 +423,23 @@ mod tests {
         for name in file.names() {
             assert_eq!(file.f32_shaped(&name, &[3, 1]).unwrap(), values, "{name}");
         }
+    }
+
+    #[test]
+    fn tensors_that_are_fetched_are_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.safetensors");
+        let tensors = |second: fn() -> Result<Vec<f32>>| {
+            let first = Fetched { shape: vec![1, 2], fetch: Box::new(|| Ok(vec![1.5, -2.0])) };
+            vec![("a".into(), first), ("b".into(), Fetched { shape: vec![1], fetch: Box::new(second) })]
+        };
+        save_fetched(&path, tensors(|| Ok(vec![4.0]))).unwrap();
+        let message = save_fetched(&path, tensors(|| Err(Error::config("b", "is gone")))).unwrap_err().to_string();
+        assert!(message.contains("is gone"), "{message}");
+        let file = TensorFile::open(&path).unwrap();
+        assert_eq!(file.f32_shaped("a", &[1, 2]).unwrap(), [1.5, -2.0]);
+        assert_eq!(file.f32_shaped("b", &[1]).unwrap(), [4.0]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -88,6 +88,16 @@ impl<B: Backend> Sae<B> {
         Ok(row)
     }
 
+    /// How many rows are best given to a pass at once: many, since each pass reads all weights; not so many that
+    /// numbers which may be as many as latents in each row take more than 2 x 128 MB.
+    pub fn rows_at_once(&self) -> usize {
+        const MOST: usize = 4096;
+        match self.config.architecture {
+            InferenceArchitecture::TopK { .. } | InferenceArchitecture::AbsTopK { .. } => MOST,
+            _ => ((1 << 25) / self.config.d_sae.max(1)).clamp(MOST / 16, MOST),
+        }
+    }
+
     /// Work buffers for batches of up to `max_rows` rows.
     pub fn pass(&self, max_rows: usize) -> Result<Pass<B>> {
         let (backend, d_in, d_out) = (&self.backend, self.config.d_in, self.config.d_out());

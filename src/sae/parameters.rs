@@ -31,22 +31,33 @@ impl<B: Backend> Named<B> {
         Ok(Named { buffers: buffers.collect::<Result<_>>()? })
     }
 
+    /// The same, written rather than promised: memory that a step changes anyway does not come page by page, with a
+    /// wait of all threads for each.
+    pub fn written_zeros_like(backend: &B, other: &Self) -> Result<Self> {
+        let written = |len| backend.upload(&vec![0.0; len]);
+        let buffers = other.buffers.iter().map(|(name, buffer)| Ok((name.clone(), written(buffer.len())?)));
+        Ok(Named { buffers: buffers.collect::<Result<_>>()? })
+    }
+
     /// The host weights, in SAELens' shapes.
     pub fn download(&self, backend: &B, d_in: usize) -> Result<Weights> {
         let mut weights = Weights::default();
         for (name, buffer) in &self.buffers {
-            let values = backend.download(buffer)?;
-            let tensor = match name.as_str() {
-                "W_enc" => {
-                    let d_sae = values.len() / d_in;
-                    HostTensor { shape: vec![d_sae, d_in], values }.transposed()
-                }
-                "W_dec" | "W_skip" => HostTensor { shape: vec![values.len() / d_in, d_in], values },
-                _ => HostTensor { shape: vec![values.len()], values },
-            };
-            weights.insert(name, tensor);
+            weights.insert(name, host_tensor(backend, name, buffer, d_in)?);
         }
         Ok(weights)
+    }
+
+    /// Names, SAELens' shapes, and what downloads the values, so that a file can be written one tensor after the other.
+    pub fn by_tensor<'a>(
+        &'a self,
+        backend: &'a B,
+        d_in: usize,
+    ) -> impl Iterator<Item = (&'a str, Vec<usize>, impl Fn() -> Result<Vec<f32>> + 'a)> {
+        self.buffers.iter().map(move |(name, buffer)| {
+            let download = move || Ok(host_tensor(backend, name, buffer, d_in)?.values);
+            (name.as_str(), host_shape(name, buffer.len(), d_in), download)
+        })
     }
 
     /// The host weights of these names and SAELens' shapes.
@@ -116,4 +127,21 @@ impl<B: Backend> Named<B> {
     fn position(&self, name: &str) -> usize {
         self.buffers.iter().position(|(n, _)| n == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
+}
+
+/// SAELens' shape of a parameter of so many numbers.
+fn host_shape(name: &str, len: usize, d_in: usize) -> Vec<usize> {
+    match name {
+        "W_enc" => vec![d_in, len / d_in],
+        "W_dec" | "W_skip" => vec![len / d_in, d_in],
+        _ => vec![len],
+    }
+}
+
+fn host_tensor<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer<f32>, d_in: usize) -> Result<HostTensor> {
+    let (values, shape) = (backend.download(buffer)?, host_shape(name, buffer.len(), d_in));
+    Ok(match name {
+        "W_enc" => HostTensor { shape: vec![shape[1], shape[0]], values }.transposed(),
+        _ => HostTensor { shape, values },
+    })
 }

@@ -87,7 +87,7 @@ pub struct TrainingSae<B: Backend> {
     gradients: Named<B>,
     /// Of gradients that are not written `[F]`.
     squares: B::Buffer<f64>,
-    keeps_gradients: bool,
+    writes_gradients: bool,
     /// Adam's first moments.
     pub exp_avg: Named<B>,
     /// Adam's second moments.
@@ -144,11 +144,11 @@ impl<B: Backend> TrainingSae<B> {
             backend: backend.clone(),
             gradients: Named::zeros_like(backend, &values)?,
             squares: backend.zeros(d_sae)?,
-            keeps_gradients: false,
+            writes_gradients: backend.writes_gradients(2 * d_sae * d_in),
             transcodes: false,
             skip: Skip::of(backend, &values, Dims { rows, d_in, d_sae })?,
-            exp_avg: Named::zeros_like(backend, &values)?,
-            exp_avg_sq: Named::zeros_like(backend, &values)?,
+            exp_avg: Named::written_zeros_like(backend, &values)?,
+            exp_avg_sq: Named::written_zeros_like(backend, &values)?,
             firing: Firing { fired_count: backend.zeros(d_sae)?, since_fired: backend.zeros(d_sae)? },
             average: None,
             unit_norm: None,
@@ -204,12 +204,13 @@ impl<B: Backend> TrainingSae<B> {
         &self.config
     }
 
-    /// From now on all gradients are written, so that [`TrainingSae::gradients`] has them.
-    pub fn keep_gradients(&mut self) {
-        self.keeps_gradients = true;
+    /// Whether from now on all gradients are written, so that [`TrainingSae::gradients`] has them, or, where they can be,
+    /// summed where they are used. At first it is what the device is faster with ([`Backend::writes_gradients`]).
+    pub fn write_all_gradients(&mut self, all: bool) {
+        self.writes_gradients = all;
     }
 
-    /// The gradients of the last step, before clipping: all of them after [`TrainingSae::keep_gradients`].
+    /// The gradients of the last step, before clipping: all of them after [`TrainingSae::write_gradients`].
     pub fn gradients(&self) -> &Named<B> {
         &self.gradients
     }
@@ -293,7 +294,7 @@ impl<B: Backend> TrainingSae<B> {
 
     /// Whether somebody needs gradients whole before Adam does.
     fn writes_gradients(&self) -> bool {
-        self.keeps_gradients || self.unit_norm.is_some() || self.ghost.is_some()
+        self.writes_gradients || self.unit_norm.is_some() || self.ghost.is_some()
     }
 
     /// Whether the gradients of W_enc and W_dec are not written.

@@ -17,7 +17,7 @@ use crate::config::NormalizeActivations;
 use crate::data::ActivationSource;
 use crate::error::{Error, Result};
 use crate::formats::saelens::{self, SavedSae, TrainingNotes};
-use crate::formats::tensors::{self, Tensor, TensorFile};
+use crate::formats::tensors::{self, Fetched, Tensor, TensorFile};
 use crate::formats::write;
 use crate::sae::config::InferenceArchitecture;
 use crate::sae::kind;
@@ -111,16 +111,15 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
     let (weights, architecture) = (sae.values.download(backend, d_in)?, sae.architecture_state()?);
     let topk_threshold = kind::of(&trainee.recipe).topk_threshold(&architecture);
     saelens::save_training(folder, config, &weights, topk_threshold, TrainingNotes::default())?;
+    drop(weights);
     let moments = [("exp_avg", &sae.exp_avg), ("exp_avg_sq", &sae.exp_avg_sq)].into_iter();
     let moments = moments.chain(sae.average.iter().map(|average| ("average", &average.values)));
-    let moments = moments.map(|(prefix, named)| Ok::<_, Error>((prefix, named.download(backend, d_in)?)));
-    let moments = moments.collect::<Result<Vec<_>>>()?;
-    let named = moments.iter().flat_map(|(prefix, weights)| {
-        weights
-            .iter()
-            .map(move |(name, tensor)| (format!("{prefix}.{name}"), Tensor::f32(&tensor.shape, &tensor.values)))
+    let fetched = moments.flat_map(|(prefix, named)| {
+        named.by_tensor(backend, d_in).map(move |(name, shape, download)| {
+            (format!("{prefix}.{name}"), Fetched { shape, fetch: Box::new(download) })
+        })
     });
-    tensors::save(&folder.join("optimizer.safetensors"), named.collect())?;
+    tensors::save_fetched(&folder.join("optimizer.safetensors"), fetched.collect())?;
 
     let fired = backend.download(&sae.firing.fired_count)?;
     let since = backend.download(&sae.firing.since_fired)?;

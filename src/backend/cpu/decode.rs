@@ -39,10 +39,9 @@ vectorised! {
 
     fn accumulate(indices: &[u32], values: &[f32], w_dec: &[f32], y: &mut [f32]) {
         let d_in = y.len();
-        // JumpReLU lists what is near its threshold, too: with the value 0.
-        let active: Vec<usize> = (0..values.len()).filter(|&i| values[i] != 0.0).collect();
-        let row = |i: usize| (values[active[i]], &w_dec[indices[active[i]] as usize * d_in..][..d_in]);
-        add_rows::<FUSED, f32>(active.len(), row, y);
+        let latents = indices.iter().map(|&latent| latent as usize);
+        let rows = values.iter().copied().zip(latents.map(|latent| &w_dec[latent * d_in..][..d_in]));
+        add_rows::<FUSED, f32>(rows, y);
     }
 
     fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {

@@ -79,12 +79,14 @@ impl<'a> Selection<'a> {
 
     /// Leaves the `k` largest keys.
     fn decide(&mut self) {
-        let unknown: Vec<usize> = (0..self.candidates.len()).filter(|&i| self.candidates[i].h.is_none()).collect();
-        for (i, &place) in unknown.iter().enumerate() {
-            if let Some(&next) = unknown.get(i + 1) {
-                prefetch(self.keys.encoder.weights(self.candidates[next].latent));
+        for i in 0..self.candidates.len() {
+            if let Some(next) = self.candidates.get(i + 1).filter(|next| next.h.is_none()) {
+                prefetch(self.keys.encoder.weights(next.latent));
             }
-            let candidate = &mut self.candidates[place];
+            let candidate = &mut self.candidates[i];
+            if candidate.h.is_some() {
+                continue;
+            }
             let h = self.keys.encoder.pre_activation(self.row, candidate.latent);
             // Adding 0 makes -0 tie with 0.
             let key = self.keys.of(h, candidate.latent) + 0.0;

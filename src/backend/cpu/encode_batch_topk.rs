@@ -1,11 +1,13 @@
 //! `encode_batch_topk`: the largest pre-activations of the whole batch. Chunks of rows list what may be
-//! among them and share what is known of the bound; no `[B, F]` matrix exists.
+//! among them by the estimates' bounds and share what is known of the least of them; only what is left in the end
+//! is computed. No `[B, F]` matrix exists.
 
 use super::encode::longest_row;
-use super::estimate::{may_exceed, Estimates, Estimator, CHUNK_ROWS};
+use super::estimate::{may_exceed, ones, Estimator, CHUNK_ROWS, SLACK};
+use super::matrix::F32Encoder;
+use super::simd::prefetch;
 use super::*;
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 struct Entry {
@@ -20,8 +22,8 @@ fn order(a: &Entry, b: &Entry) -> std::cmp::Ordering {
     b.key.total_cmp(&a.key).then((a.row, a.latent).cmp(&(b.row, b.latent)))
 }
 
-/// A number that `n` keys reach: smaller ones have lost. Keys of all chunks are counted by their upper bits,
-/// which for positive floats have the order of the numbers.
+/// A number that `n` keys reach: smaller ones have lost. What keys of all chunks are at least is counted by the upper
+/// bits, which for positive floats have the order of the numbers.
 struct Bound {
     n: usize,
     counts: Vec<AtomicU32>,
@@ -38,8 +40,12 @@ impl Bound {
         Bound { n, counts, largest: AtomicUsize::new(0) }
     }
 
-    fn count(&self, key: f32) {
-        let bin = (key.to_bits() >> Self::LOWER_BITS) as usize;
+    /// Counts a key that is at least this; it says nothing unless that is positive.
+    fn count(&self, least: f32) {
+        if least.is_nan() || least <= 0.0 {
+            return;
+        }
+        let bin = (least.to_bits() >> Self::LOWER_BITS) as usize;
         self.counts[bin].fetch_add(1, Ordering::Relaxed);
         self.largest.fetch_max(bin, Ordering::Relaxed);
     }
@@ -57,40 +63,74 @@ impl Bound {
     }
 }
 
-/// What rows have of the largest entries: all above the bound as it is found on the way.
-fn largest_of(
+/// An entry that may be among the largest: its key is at most this.
+struct Candidate {
+    row: u32,
+    latent: u32,
+    most: f32,
+}
+
+/// What rows have of the largest entries: all that may reach the bound as it is found on the way.
+fn candidates(
     op: &EncodeBatchTopk<'_, Cpu>,
     estimator: &Estimator<'_>,
     rows: std::ops::Range<usize>,
     bound: &Bound,
-) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    let (first_row, mut panel, least) = (rows.start, usize::MAX, Cell::new(0.0));
-    let may_matter = |_: usize, estimates: &Estimates<'_>| {
+) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    let (first_row, mut panel, mut enough) = (rows.start, usize::MAX, 0.0);
+    estimator.for_each(rows, |row, estimates| {
         if estimates.first != panel {
             panel = estimates.first;
-            least.set(bound.least());
+            enough = bound.least();
         }
-        may_exceed(estimates, op.decoder_norm.map(|norm| &norm[panel..]), false, least.get())
-    };
-    estimator.for_each_that_may_matter(rows, may_matter, |row, latent, value| {
-        let key = op.decoder_norm.map_or(value, |norm| value * norm[latent]);
-        if key >= least.get() && key > 0.0 {
-            bound.count(key);
-            entries.push(Entry { key, row: (first_row + row) as u32, latent: latent as u32, value });
+        let norm = op.decoder_norm.map(|norm| &norm[panel..]);
+        for i in ones(may_exceed(estimates, norm, false, enough)) {
+            let [least, most] = estimates.bounds(i, norm.map_or(1.0, |norm| norm[i]), false);
+            bound.count(least - least.abs() * SLACK);
+            let (row, latent) = ((first_row + row) as u32, (panel + i) as u32);
+            candidates.push(Candidate { row, latent, most });
         }
     });
-    entries
+    let enough = bound.least();
+    candidates.retain(|candidate| candidate.may_reach(enough));
+    candidates
+}
+
+impl Candidate {
+    fn may_reach(&self, bound: f32) -> bool {
+        self.most + self.most.abs() * SLACK >= bound
+    }
+}
+
+/// Those of the candidates that reach the bound and are positive.
+fn entries(
+    op: &EncodeBatchTopk<'_, Cpu>,
+    encoder: &F32Encoder<'_>,
+    candidates: Vec<Candidate>,
+    bound: f32,
+) -> Vec<Entry> {
+    let undecided: Vec<_> = candidates.into_iter().filter(|candidate| candidate.may_reach(bound)).collect();
+    let entry = |(i, &Candidate { row, latent, .. }): (usize, &Candidate)| {
+        if let Some(next) = undecided.get(i + 1) {
+            prefetch(encoder.weights(next.latent as usize));
+        }
+        let value = encoder.pre_activation(row as usize, latent as usize);
+        let key = op.decoder_norm.map_or(value, |norm| value * norm[latent as usize]);
+        (key >= bound && key > 0.0).then_some(Entry { key, row, latent, value })
+    };
+    undecided.iter().enumerate().filter_map(entry).collect()
 }
 
 pub(super) fn run(op: EncodeBatchTopk<'_, Cpu>) -> Result<()> {
     let (rows, bound, estimator) = (op.encoder.rows, Bound::new(op.n), Estimator::new(&op.encoder));
     let chunks = (0..rows.div_ceil(CHUNK_ROWS)).into_par_iter();
     let of_chunk =
-        |chunk: usize| largest_of(&op, &estimator, chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(rows), &bound);
-    let of_chunks: Vec<Vec<Entry>> = chunks.map(of_chunk).collect();
+        |chunk: usize| candidates(&op, &estimator, chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(rows), &bound);
+    let of_chunks: Vec<Vec<Candidate>> = chunks.map(of_chunk).collect();
     let least = bound.least();
-    let mut entries: Vec<Entry> = of_chunks.into_iter().flatten().filter(|entry| entry.key >= least).collect();
+    let of_chunks = of_chunks.into_par_iter().map(|chunk| entries(&op, &estimator.encoder, chunk, least));
+    let mut entries: Vec<Entry> = of_chunks.flatten_iter().collect();
     if entries.len() > op.n {
         entries.select_nth_unstable_by(op.n - 1, order);
         entries.truncate(op.n);

@@ -67,6 +67,11 @@ impl Backend for Cpu {
         machine::memory()
     }
 
+    /// Where they stay in the caches of a small machine.
+    fn writes_gradients(&self, len: usize) -> bool {
+        len * size_of::<f32>() <= 4 << 20
+    }
+
     fn zeros<T: Element>(&self, len: usize) -> Result<Vec<T>> {
         Ok(bytemuck::zeroed_vec(len))
     }

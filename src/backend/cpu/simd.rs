@@ -78,28 +78,28 @@ fn axpy<const FUSED: bool>(a: f32, x: &[impl Widen], y: &mut [f32]) {
     }
 }
 
-/// `y += Σ a x` over `n` rows, of which `row(i)` tells `(a, x)`: four rows at a time, but every sum in the order and
-/// with the roundings of one row after the other.
+/// `y += Σ a x` over rows `(a, x)`: four at a time, while the next four come to the cache, but every sum in the order
+/// and with the roundings of one row after the other. Rows with the factor 0 are left out.
 #[inline(always)]
 pub(crate) fn add_rows<'a, const FUSED: bool, T: Widen + 'a>(
-    n: usize,
-    row: impl Fn(usize) -> (f32, &'a [T]),
+    rows: impl Iterator<Item = (f32, &'a [T])>,
     y: &mut [f32],
 ) {
-    const AT_ONCE: usize = 4;
     let len = y.len();
-    let whole = n - n % AT_ONCE;
-    for first in (0..whole).step_by(AT_ONCE) {
-        (first + AT_ONCE..n.min(first + 2 * AT_ONCE)).for_each(|next| prefetch(row(next).1));
-        let [(a0, x0), (a1, x1), (a2, x2), (a3, x3)] = [0, 1, 2, 3].map(|i| row(first + i));
-        let (x0, x1, x2, x3) = (&x0[..len], &x1[..len], &x2[..len], &x3[..len]);
-        for (i, y) in y.iter_mut().enumerate() {
-            let sum = multiply_add::<FUSED>(a1, x1[i].wide(), multiply_add::<FUSED>(a0, x0[i].wide(), *y));
-            *y = multiply_add::<FUSED>(a3, x3[i].wide(), multiply_add::<FUSED>(a2, x2[i].wide(), sum));
+    let mut rows = rows.filter(|&(a, _)| a != 0.0).map(|(a, x)| (a, &x[..len])).inspect(|(_, x)| prefetch(x)).fuse();
+    let mut take = || std::array::from_fn::<_, 4, _>(|_| rows.next());
+    let mut now = take();
+    while now[0].is_some() {
+        let next = take();
+        if let [Some((a0, x0)), Some((a1, x1)), Some((a2, x2)), Some((a3, x3))] = now {
+            for (i, y) in y.iter_mut().enumerate() {
+                let sum = multiply_add::<FUSED>(a1, x1[i].wide(), multiply_add::<FUSED>(a0, x0[i].wide(), *y));
+                *y = multiply_add::<FUSED>(a3, x3[i].wide(), multiply_add::<FUSED>(a2, x2[i].wide(), sum));
+            }
+        } else {
+            now.into_iter().flatten().for_each(|(a, x)| axpy::<FUSED>(a, x, y));
         }
-    }
-    for (a, x) in (whole..n).map(row) {
-        axpy::<FUSED>(a, &x[..len], y);
+        now = next;
     }
 }
 
