@@ -96,7 +96,7 @@ fn a_decoder_of_norm_one_follows_its_gradient_at_right_angles_to_its_rows() {
 }
 
 /// A step of a TopK SAE on one row.
-fn topk_step(autocast: bool, keeps_gradients: bool, weights: &Weights, row: &[f32]) -> TrainingSae<Cpu> {
+fn topk_step(autocast: bool, writes_gradients: bool, weights: &Weights, row: &[f32]) -> TrainingSae<Cpu> {
     let topk = TopKConfig { k: 4, rank: Rank::Value, aux_loss_coefficient: 0.0, rescale_acts_by_decoder_norm: false };
     let config = TrainingConfig {
         architecture: ArchitectureConfig::TopK(topk),
@@ -105,9 +105,7 @@ fn topk_step(autocast: bool, keeps_gradients: bool, weights: &Weights, row: &[f3
         ..standard(1.0).config().clone()
     };
     let mut sae = TrainingSae::new(&Cpu, config, weights).unwrap();
-    if keeps_gradients {
-        sae.keep_gradients();
-    }
+    sae.write_all_gradients(writes_gradients);
     sae.step(&row.to_vec(), &SETTINGS).unwrap();
     sae
 }
