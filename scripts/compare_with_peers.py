@@ -32,13 +32,15 @@ FLOAT32, AUTOCAST = "SAELens", "SAELens, bf16 autocast"
 # glibc gives large blocks back to the system, and PyTorch asks for them again; so set, it keeps them.
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(1 << 34), "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
 KEPT = ", malloc keeping"
+ONE_THREAD = "cusae, 1 thread"
 LARGE = {"d_in": 768, "d_sae": 24576, "batch": 4096}
 SMALL = {"d_in": 128, "d_sae": 2048, "batch": 4096}
 TINY = {"d_in": 32, "d_sae": 256, "batch": 256}
 
 # What is compared at the large size: architecture, L0 where weights decide, peers with the least ratio aimed at.
 LARGE_STEPS = [
-    ("topk", None, {FLOAT32: 14, AUTOCAST: 6, "sparsify": 3, FLOAT32 + KEPT: None, "sparsify" + KEPT: None}),
+    ("topk", None,
+     {FLOAT32: 14, AUTOCAST: 6, "sparsify": 3, FLOAT32 + KEPT: None, "sparsify" + KEPT: None, ONE_THREAD: None}),
     ("batchtopk", None, {FLOAT32: 14, AUTOCAST: 6}),
     ("jumprelu", 60, {FLOAT32: 14, AUTOCAST: 6}),
     ("standard", 60, {FLOAT32: 10, AUTOCAST: None}),
@@ -69,9 +71,9 @@ class Comparison:
         figures = [f"{name} {row[key]:.4g}" for name, key in (("s", "seconds"), ("CPU s", "cpu_seconds")) if key in row]
         print(f"{what}, {size}: {who}: {row.get('skipped') or ', '.join(figures)}", file=sys.stderr)
 
-    def peer(self, script, *words, environment=None):
+    def peer(self, script, *words, threads=None, environment=None):
         """The row that a script in scripts/peers prints, or why there is none."""
-        words = [*map(str, words), "--threads", str(self.arguments.threads)]
+        words = [*map(str, words), "--threads", str(threads or self.arguments.threads)]
         environment = {**os.environ, **(environment or {})}
         done = subprocess.run([self.python, PEERS / script, *words], capture_output=True, text=True, env=environment)
         if done.returncode == 0:
@@ -89,20 +91,30 @@ class Comparison:
         state = f", L0 about {l0}" if l0 else ", as training starts" if architecture == "standard" else ""
         size = f"{sizes['d_in']} x {sizes['d_sae']:,}, batch {sizes['batch']:,}{state}"
         name = f"{what} {architecture}"
+        own = ["sae_steps.py", "cusae", what, *words, f"--library={self.library}"]
         for peer, target in peers.items():
+            if peer == ONE_THREAD:
+                self.add(name, size, peer, self.peer(*own, threads=1))
+                continue
             package = "sparsify" if peer.startswith("sparsify") else "saelens"
             autocast = ["--autocast"] if peer == AUTOCAST else []
             environment = KEEPING if peer.endswith(KEPT) else None
             measured = self.peer("sae_steps.py", package, what, *words, *autocast, environment=environment)
             self.add(name, size, peer, measured, target)
-        self.add(name, size, "cusae", self.peer("sae_steps.py", "cusae", what, *words, f"--library={self.library}"))
+        self.add(name, size, "cusae", self.peer(*own))
 
     def forward(self, model, layer, sizes):
         """GPT-2 to the hook; ours as a row of the bench."""
-        bench = [self.cusae, "bench", "--device", "cpu", "--sizes", sizes, "--filter", "forward", "--json", "--quiet",
-                 "--threads", self.arguments.threads] + (["--quick"] if self.arguments.quick else [])
-        rows = json.loads(run(list(map(str, bench)), capture_output=True).stdout)["rows"]
-        own = {int(row["size"].split("T ")[1].split(",")[0]): row for row in rows}
+        keys = ("seconds", "fastest", "slowest", "cpu_seconds", "samples")
+
+        def own_by_context(threads):
+            bench = [self.cusae, "bench", "--device", "cpu", "--sizes", sizes, "--filter", "forward", "--json",
+                     "--quiet", "--threads", threads] + (["--quick"] if self.arguments.quick else [])
+            rows = json.loads(run(list(map(str, bench)), capture_output=True).stdout)["rows"]
+            context_of = {int(row["size"].split("T ")[1].split(",")[0]): row for row in rows}
+            return {context: {key: row[key] for key in keys} for context, row in context_of.items()}
+
+        own, alone = own_by_context(self.arguments.threads), own_by_context(1)
         for context, target in CONTEXTS.items():
             if context not in own:
                 continue
@@ -110,8 +122,8 @@ class Comparison:
             for who, target in (("transformer_lens", target), ("transformers", 2.5), ("transformers-eager", None)):
                 words = [who, model, f"--context={context}", f"--layer={layer}", f"--repeats={self.repeats}"]
                 self.add("GPT-2 forward", size, who, self.peer("gpt2.py", "forward", *words), target)
-            keys = ("seconds", "fastest", "slowest", "cpu_seconds", "samples")
-            self.add("GPT-2 forward", size, "cusae", {key: own[context][key] for key in keys})
+            self.add("GPT-2 forward", size, ONE_THREAD, alone[context])
+            self.add("GPT-2 forward", size, "cusae", own[context])
 
     def pipeline(self, model, layer, d_sae, training_tokens):
         """Whole runs: SAELens' run() alone; of ours the whole process, with loading and an evaluation."""

@@ -79,7 +79,7 @@ fn encode_writes_saelens_features_and_reconstructions_sparse_and_dense() {
     }
 }
 
-/// 1,280 rows are two pieces of whole sequences. Features are below 0.06; what is decoded leaves out what the
+/// 4,160 rows are two pieces of whole sequences. Features are below 0.06; what is decoded leaves out what the
 /// tokens before predict, as in SAELens.
 #[test]
 fn a_temporal_sae_is_given_whole_sequences() {
@@ -87,7 +87,7 @@ fn a_temporal_sae_is_given_whole_sequences() {
     let [activations, out, decoded] = ["x", "out", "decoded"].map(|file| folder.path().join(file));
     let io = TensorFile::open(data("saes/temporal-relu-scalar/io.safetensors")).unwrap();
     let sae = data("saes/temporal-relu-scalar");
-    let (x, repeats) = (io.f32("x").unwrap(), 40);
+    let (x, repeats) = (io.f32("x").unwrap(), 130);
     let save = |shape: &[usize]| {
         tensors::save(&activations, vec![("x".into(), Tensor::f32(shape, &x.repeat(repeats)))]).unwrap();
     };
@@ -104,7 +104,7 @@ fn a_temporal_sae_is_given_whole_sequences() {
 
     save(&[32 * repeats, 64]);
     let (code, error) = refusal(&encode);
-    let expected = "tensor x has shape [1280, 64], expected [sequences, T, 64]: a temporal SAE reads whole sequences\n";
+    let expected = "tensor x has shape [4160, 64], expected [sequences, T, 64]: a temporal SAE reads whole sequences\n";
     assert!(code == 1 && error.ends_with(expected), "{error}");
 }
 
@@ -115,7 +115,7 @@ fn many_rows_are_encoded_in_pieces() {
     let io = TensorFile::open(data("saes/topk-none-nobdec/io.safetensors")).unwrap();
     let sae = data("saes/topk-none-nobdec");
     let (x, expected) = (io.f32("x").unwrap(), io.f32("reconstruction").unwrap());
-    let repeats = 65; // 2,080 rows: two whole pieces and a rest.
+    let repeats = 260; // 8,320 rows: two whole pieces and a rest.
     let shape = [repeats, 32, 64];
     tensors::save(&activations, vec![("x".into(), Tensor::f32(&shape, &x.repeat(repeats)))]).unwrap();
     run(&["encode", "--sae", &sae, "--activations", text(&activations), "--out", text(&out), "--reconstruct"]);

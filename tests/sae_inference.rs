@@ -10,8 +10,10 @@ mod devices;
 use cusae::backend::{Backend, Cpu};
 use cusae::formats::saelens::load_folder;
 use cusae::formats::tensors::TensorFile;
+use cusae::sae::config::{InferenceArchitecture, SaeConfig};
 use cusae::sae::features::SparseFeatures;
 use cusae::sae::inference::{Pass, Sae};
+use cusae::sae::weights::{HostTensor, Weights};
 use std::path::PathBuf;
 
 fn data(name: &str) -> PathBuf {
@@ -220,6 +222,24 @@ fn lists_grow_when_more_latents_are_active_than_expected() {
     let mut pass = sae.pass(ROWS).unwrap();
     pass.forward(&sae, &Cpu.zeros(ROWS * D_IN).unwrap(), ROWS).unwrap();
     assert_eq!(pass.features(&sae).unwrap().indices().len(), ROWS * D_SAE);
+}
+
+/// Half of 256 MB for lists of u32 and f32 that may hold every latent; never less than 256 rows nor more than 4,096.
+#[test]
+fn wide_saes_take_fewer_rows_at_once() {
+    let rows_at_once = |architecture: InferenceArchitecture, d_sae: usize| {
+        let config = SaeConfig::new(architecture, 1, d_sae);
+        let mut weights = Weights::default();
+        for (name, shape) in config.tensors() {
+            let values = vec![1.0; shape.iter().product()];
+            weights.insert(&name, HostTensor { shape, values });
+        }
+        Sae::new(&Cpu, &config, &weights).unwrap().rows_at_once()
+    };
+    let standard = || load_folder(&data("standard-layer_norm-bdec")).unwrap().config.architecture;
+    assert_eq!([256, 24_576, 1 << 18].map(|d_sae| rows_at_once(standard(), d_sae)), [4096, 1365, 256]);
+    let topk = load_folder(&data("topk-none-nobdec")).unwrap().config.architecture;
+    assert_eq!(rows_at_once(topk, 1 << 18), 4096);
 }
 
 #[test]

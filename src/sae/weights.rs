@@ -20,12 +20,18 @@ impl HostTensor {
         let [rows, columns] = self.shape[..] else { panic!("a matrix has two dimensions") };
         const TILE: usize = 32;
         let mut values = vec![0.0; self.values.len()];
+        // Columns lie far apart, and of many sizes in the same few places of a cache: a tile is turned apart from them.
+        let mut tile = [[0.0; TILE]; TILE];
         for row in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - row);
             for column in (0..columns).step_by(TILE) {
-                for i in row..(row + TILE).min(rows) {
-                    for j in column..(column + TILE).min(columns) {
-                        values[j * rows + i] = self.values[i * columns + j];
-                    }
+                let width = TILE.min(columns - column);
+                for i in 0..height {
+                    let from = &self.values[(row + i) * columns + column..][..width];
+                    from.iter().zip(&mut tile).for_each(|(&value, to)| to[i] = value);
+                }
+                for (j, from) in tile[..width].iter().enumerate() {
+                    values[(column + j) * rows + row..][..height].copy_from_slice(&from[..height]);
                 }
             }
         }
@@ -129,5 +135,22 @@ impl Weights {
     /// The values of a tensor that the architecture has, to be changed.
     pub fn values_mut(&mut self, name: &str) -> &mut [f32] {
         &mut self.tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}")).values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_columns_whatever_their_number() {
+        for (rows, columns) in [(1, 1), (1, 40), (33, 70), (64, 32)] {
+            let values: Vec<f32> = (0..rows * columns).map(|i| i as f32).collect();
+            let turned = HostTensor { shape: vec![rows, columns], values: values.clone() }.transposed();
+            assert_eq!(turned.shape, [columns, rows]);
+            for (i, value) in values.iter().enumerate() {
+                assert_eq!(turned.values[i % columns * rows + i / columns], *value, "{rows} x {columns}: {i}");
+            }
+        }
     }
 }
