@@ -3,16 +3,20 @@
 //   to [len] f32, in and out
 //
 //   needs   a function of enum cusae_function
-//   work    a thread owns an element
+//   work    a thread owns four elements
 //   moves   8 bytes an element
 //   exact   to about 2e-7 of max(|f|, 1); the same bits on every run and on every device
 #include "functions.cuh"
+#include "pack.cuh"
 
 namespace CUSAE_NS {
 
 __global__ void __launch_bounds__(kThreads) activate_kernel(cusae_activate a) {
-    const uint64_t i = global_thread();
-    if (i < a.len) a.to[i] = activation(a.function, a.to[i]);
+    in_fours(a.len, [&](auto width, uint64_t i) {
+        Pack<decltype(width)::value> to = load<decltype(width)::value>(a.to + i);
+        for (float& x : to.at) x = activation(a.function, x);
+        store(a.to + i, to);
+    });
 }
 
 }  // namespace CUSAE_NS
@@ -20,5 +24,5 @@ __global__ void __launch_bounds__(kThreads) activate_kernel(cusae_activate a) {
 CUSAE_API(activate)(const cusae_activate* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (a->function > CUSAE_TANH) return refuse("function is none of the activation functions");
-    return launch(activate_kernel, grid_of_threads(a->len), kThreads, 0, stream, *a);
+    return launch(activate_kernel, grid_of_fours(a->len), kThreads, 0, stream, *a);
 }

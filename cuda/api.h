@@ -406,6 +406,8 @@ typedef struct cusae_decode_dense {
     cusae_decoder decoder;   /**< Weights, target, outputs. */
     const float* features;   /**< [B, F] f32. */
     float* feature_gradient; /**< Out [B, F] f32. */
+    uint32_t type;           /**< enum cusae_type that both products' operands are rounded to. */
+    uint32_t unused;
 } cusae_decode_dense;
 
 /** loss[b] = coefficient (sum_i (f_i n_i)^p)^(1/p); its gradients times gradient_scale. */
@@ -619,6 +621,8 @@ typedef struct cusae_gradient_dense {
     uint64_t rows;              /**< B. */
     uint64_t d_in;              /**< D. */
     uint64_t d_sae;             /**< F. */
+    uint32_t type;              /**< enum cusae_type that both products' operands are rounded to. */
+    uint32_t unused;
 } cusae_gradient_dense;
 
 /** loss[i] = coefficient n_i sum_b ReLU(threshold_i - h_bi) for dead latents, else 0; gradients are added. */

@@ -5,10 +5,10 @@
 //   round_bf16  to[i] = from[i]        moves 6
 //   fill   to[i] = pattern             moves 2, 4, 8 or 16
 //
-//   work    a thread owns four elements; fill: one
+//   work    a thread owns four elements; fill: 16 bytes
 //   needs   fill: elements of 2, 4, 8 or 16 bytes
 //   exact   one f32 operation, or one rounding: the same bits everywhere
-#include "pack.cuh"
+#include "round.cuh"
 
 namespace CUSAE_NS {
 
@@ -28,20 +28,15 @@ __global__ void __launch_bounds__(kThreads) scale_kernel(cusae_scale a) {
     });
 }
 
-__global__ void __launch_bounds__(kThreads) round_bf16_kernel(const float* from, bf16* to, uint64_t len) {
-    in_fours(len, [&](auto width, uint64_t i) {
-        constexpr int N = decltype(width)::value;
-        struct alignas(2 * N) Rounded { bf16 at[N]; } rounded;
-        const Pack<N> values = load<N>(from + i);
-#pragma unroll
-        for (int n = 0; n < N; n++) rounded.at[n] = __float2bfloat16_rn(values.at[n]);
-        *reinterpret_cast<Rounded*>(to + i) = rounded;
-    });
-}
-
-template <class T> __global__ void __launch_bounds__(kThreads) fill_kernel(T* to, T pattern, uint64_t len) {
-    const uint64_t i = global_thread();
-    if (i < len) to[i] = pattern;
+// `pattern` again and again, 16 bytes at a time; the last thread writes what is left, 2 bytes at a time.
+__global__ void __launch_bounds__(kThreads) fill_kernel(uint16_t* to, uint4 pattern, uint64_t halves) {
+    uint64_t i = 8 * global_thread();
+    if (i + 8 <= halves) {
+        *reinterpret_cast<uint4*>(to + i) = pattern;
+        return;
+    }
+    const uint32_t words[4] = {pattern.x, pattern.y, pattern.z, pattern.w};
+    for (; i < halves; i++) to[i] = uint16_t(words[i % 8 / 2] >> (i % 2 * 16));
 }
 
 }  // namespace CUSAE_NS
@@ -58,24 +53,18 @@ CUSAE_API(scale)(const cusae_scale* a, cusae_stream* stream) {
 
 CUSAE_API(round_bf16)(const cusae_round_bf16* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    bf16* const to = reinterpret_cast<bf16*>(a->to);
-    return launch(round_bf16_kernel, grid_of_fours(a->len), kThreads, 0, stream, a->from, to, a->len);
+    return round_to_bf16(a->from, a->len, reinterpret_cast<bf16*>(a->to), stream);
 }
 
 CUSAE_API(fill)(const cusae_fill* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    const dim3 grid = grid_of_threads(a->len);
-    const uint64_t low = a->pattern[0], high = a->pattern[1];
-    if (a->element_bytes == 2)
-        return launch(fill_kernel<uint16_t>, grid, kThreads, 0, stream, static_cast<uint16_t*>(a->to),
-                      uint16_t(low), a->len);
-    if (a->element_bytes == 4)
-        return launch(fill_kernel<uint32_t>, grid, kThreads, 0, stream, static_cast<uint32_t*>(a->to),
-                      uint32_t(low), a->len);
-    if (a->element_bytes == 8)
-        return launch(fill_kernel<uint64_t>, grid, kThreads, 0, stream, static_cast<uint64_t*>(a->to), low, a->len);
-    if (a->element_bytes == 16)
-        return launch(fill_kernel<uint4>, grid, kThreads, 0, stream, static_cast<uint4*>(a->to),
-                      uint4{uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32)}, a->len);
-    return refuse("elements have neither 2, 4, 8 nor 16 bytes");
+    const uint32_t bytes = a->element_bytes;
+    if (bytes != 2 && bytes != 4 && bytes != 8 && bytes != 16) return refuse("elements have neither 2, 4, 8 nor 16 bytes");
+    uint64_t low = a->pattern[0], high = a->pattern[1];
+    if (bytes == 2) low = (low & 0xffff) * 0x0001000100010001;
+    if (bytes == 4) low = (low & 0xffffffff) * 0x0000000100000001;
+    if (bytes < 16) high = low;
+    const uint4 pattern{uint32_t(low), uint32_t(low >> 32), uint32_t(high), uint32_t(high >> 32)};
+    const uint64_t halves = a->len * (bytes / 2);
+    return launch(fill_kernel, grid_of_threads(ceil_div(halves, 8)), kThreads, 0, stream, static_cast<uint16_t*>(a->to), pattern, halves);
 }

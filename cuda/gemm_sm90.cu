@@ -9,6 +9,7 @@
 //           the other may still multiply
 //   moves   128 + 192 vectors for each tile of c; c once
 //   exact   as gemm_bf16.cuh
+#include "dense.cuh"
 #include "hopper.cuh"
 #include "jumprelu.cuh"
 #include "linear.cuh"
@@ -103,5 +104,8 @@ template int gemm_sm90(const Bf16Product&, const KeepGroupMaxima<KeyOrder>&, cus
 template int gemm_sm90(const Bf16Product&, const KeepGroupMaxima<JumpReluOrder>&, cusae_stream*);
 template int gemm_sm90(const Bf16Product&, const KeepRectified&, cusae_stream*);
 template int gemm_sm90(const Bf16Product&, const KeepLinear&, cusae_stream*);
+template int gemm_sm90(const Bf16Product&, const KeepOutput&, cusae_stream*);
+template int gemm_sm90(const Bf16Product&, const KeepFeatureGradient&, cusae_stream*);
+template int gemm_sm90(const Bf16Product&, const KeepWeightGradient&, cusae_stream*);
 
 }  // namespace CUSAE_NS

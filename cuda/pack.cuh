@@ -20,6 +20,14 @@ template <int N> __device__ __forceinline__ Pack<N> load(const bf16* from) {
 }
 template <int N> __device__ __forceinline__ void store(float* to, const Pack<N>& pack) { *reinterpret_cast<Pack<N>*>(to) = pack; }
 
+// Rounded to bf16.
+template <int N> __device__ __forceinline__ void store(bf16* to, const Pack<N>& pack) {
+    struct alignas(2 * N) Rounded { bf16 at[N]; } rounded;
+#pragma unroll
+    for (int n = 0; n < N; n++) rounded.at[n] = __float2bfloat16_rn(pack.at[n]);
+    *reinterpret_cast<Rounded*>(to) = rounded;
+}
+
 // The same to global memory, for what has stood in registers: of that the compiler may store number after number.
 template <int N> __device__ __forceinline__ void store_global(float* to, const Pack<N>& pack) {
     if constexpr (N % 4 == 0) {

@@ -45,7 +45,15 @@ NEEDED = [
     ("rows.cu", "sm_80", "scatter_rows_kernel<4>", {"LDG.E.128": 1, "STG.E.128": 1}),
     ("elementwise.cu", "sm_80", "add_kernel", {"LDG.E.128": 2, "STG.E.128": 1}),
     ("elementwise.cu", "sm_80", "scale_kernel", {"LDG.E.128": 1, "STG.E.128": 1}),
-    ("elementwise.cu", "sm_80", "round_bf16_kernel", {"LDG.E.128": 1, "STG.E.64": 1}),
+    ("elementwise.cu", "sm_80", "round_kernel<__nv_bfloat16>", {"LDG.E.128": 1, "STG.E.64": 1}),
+    ("elementwise.cu", "sm_80", "fill_kernel", {"STG.E.128": 1}),
+    ("activate.cu", "sm_80", "activate_kernel", {"LDG.E.128": 1, "STG.E.128": 1}),
+    ("row_variance.cu", "sm_80", "column_sums_kernel<4>", {"LDG.E.128": 1}),
+    ("row_variance.cu", "sm_80", "row_variance_kernel<4>", {"LDG.E.128": 1}),
+    # Dense features: rounded, transposed, multiplied.
+    ("gradient_dense.cu", "sm_80", "round_transposed_kernel<4, 8>", {"LDG.E.128": 1, "STG.E.128": 1}),
+    ("gradient_dense.cu", "sm_80", "gemm_bf16_kernel", {"HMMA.16816.F32.BF16": 1, "LDGSTS.E.BYPASS.128": 1, "LDSM.16.M88.4": 1, "STG.E.128": 1}),
+    ("decode_dense.cu", "sm_80", "gemm_bf16_kernel", {"HMMA.16816.F32.BF16": 1, "LDGSTS.E.BYPASS.128": 1, "LDSM.16.M88.4": 1, "STG.E.128": 1}),
 ]
 
 

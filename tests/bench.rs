@@ -30,7 +30,15 @@ fn every_operation_has_a_row() {
     assert!(operations().len() > 30, "the list was not found");
     assert_eq!(operations().difference(&timed).collect::<Vec<_>>(), Vec::<&&str>::new());
     let whole: BTreeSet<String> = timed.difference(&operations()).map(|&name| name.into()).collect();
-    let in_bf16 = ["adam_sparse", "encode_topk", "gradient_sparse", "gradient_squares", "linear"];
+    let in_bf16 = [
+        "adam_sparse",
+        "decode_dense",
+        "encode_topk",
+        "gradient_dense",
+        "gradient_sparse",
+        "gradient_squares",
+        "linear",
+    ];
     let names: BTreeSet<_> = in_bf16.map(|name| format!("{name}_bf16")).into_iter().collect();
     let others = ["forward", "step standard", "step standard dense", "step topk"].map(String::from);
     assert_eq!(whole, names.into_iter().chain(others).collect::<BTreeSet<_>>());

@@ -309,6 +309,11 @@ fn decode_dense() {
 }
 
 #[test]
+fn decode_dense_in_bf16() {
+    check_both_paths(decoder::decode_dense_in_bf16());
+}
+
+#[test]
 fn sparsity() {
     check(decoder::sparsity());
 }
@@ -360,6 +365,11 @@ fn adam_sparse_of_bf16() {
 #[test]
 fn gradient_dense() {
     check(decoder::gradient_dense());
+}
+
+#[test]
+fn gradient_dense_in_bf16() {
+    check_both_paths(decoder::gradient_dense_in_bf16());
 }
 
 #[test]

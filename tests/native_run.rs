@@ -332,7 +332,7 @@ fn loss_difference(a: &Path, b: &Path) -> f64 {
 /// One device's rounding to f32 can let an operand's rounding to bf16 go the other way, by up to 2^-8 of it:
 /// so far may losses be apart. From the run in f32 all operands are off by up to 2^-9, of the model and the
 /// encoder, and a choice among near values may fall otherwise: a few percent.
-/// Dense features at first, lists, gates and AuxK, gradients that are written: as below.
+/// Lists and AuxK, gradients that are written, gates, dense features; in 15 steps, as far apart as below.
 #[test]
 fn autocast_of_gradients() {
     let settings = [
@@ -345,7 +345,7 @@ fn autocast_of_gradients() {
         let folder = inputs();
         let at = |name: &str| folder.path().join(name);
         let toml = format!("{ON_STORED_ACTIVATIONS}\n{settings}\nlr = 0.001\n");
-        let toml = toml.replace("FOLDER", folder.path().to_str().unwrap());
+        let toml = toml.replace("FOLDER", folder.path().to_str().unwrap()).replace("= 1600", "= 600");
         let recipe = |more: &str| Recipe::from_toml(Path::new("recipe.toml"), &(toml.clone() + more)).unwrap();
         train(&Cpu, &recipe(""), &at("f32"), false, u64::MAX).unwrap();
         let in_bf16 = recipe("autocast = true");

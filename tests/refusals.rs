@@ -102,6 +102,14 @@ fn more_columns_than_a_grid_has() {
     refused(|table| table.decode_dense, |a| a.decoder.d_in = TOO_MANY_COLUMNS, of_a_product);
     refused(|table| table.decode_dense, |a| a.decoder.d_sae = TOO_MANY_COLUMNS, of_a_product);
     refused(|table| table.gradient_dense, |a| a.d_in = TOO_MANY_COLUMNS, of_a_product);
+    let wide = |a: &mut cusae_decode_dense| (a.type_, a.decoder.d_in) = (CUSAE_BF16, TOO_MANY_COLUMNS);
+    refused(|table| table.decode_dense, wide, of_a_product);
+    let large = |a: &mut cusae_decode_dense| (a.type_, a.decoder.d_sae) = (CUSAE_BF16, TOO_MANY_COLUMNS);
+    refused(|table| table.decode_dense, large, of_a_product);
+    let wide = |a: &mut cusae_gradient_dense| (a.type_, a.d_in) = (CUSAE_BF16, TOO_MANY_COLUMNS);
+    refused(|table| table.gradient_dense, wide, of_a_product);
+    let large = |a: &mut cusae_gradient_dense| (a.type_, a.d_sae) = (CUSAE_BF16, TOO_MANY_COLUMNS);
+    refused(|table| table.gradient_dense, large, of_a_product);
 }
 
 #[test]
@@ -121,6 +129,8 @@ fn operands_of_no_known_type() {
     let sentence = "the operands are neither f32 nor bf16";
     refused(|table| table.linear, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.encode_relu_dense, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.decode_dense, |a| a.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.gradient_dense, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.gradient_sparse, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.gradient_squares, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.adam_sparse, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);

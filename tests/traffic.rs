@@ -70,6 +70,12 @@ impl std::ops::Add for Counted {
     }
 }
 
+/// The launches of two products of bf16 among others, by the shared memory that the tiles take.
+fn products(launches: &[Launched]) -> [&Launched; 2] {
+    let products = launches.iter().filter(|launch| launch.shared_bytes > 64 << 10).collect::<Vec<_>>();
+    products.try_into().expect("two products")
+}
+
 /// What an operation's launches multiply and read; where they have no tiles, what its contract says.
 fn counted(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> Counted {
     let SaeSizes { rows, d_in, d_sae, .. } = sizes.sae;
@@ -107,6 +113,14 @@ fn counted(row: &Row<Native>, launches: &[Launched], sizes: &Sizes) -> Counted {
                 + Counted { l2: (bytes as f64 * dead) as u64, ..Counted::default() }
         }
         "decode_dense" => Counted::tiles(&launches[0], 1, d_sae) + Counted::tiles(&launches[2], 1, d_in),
+        "decode_dense_bf16" => {
+            let [y, of_features] = products(launches);
+            Counted::bf16_tiles(y, rows, d_in, d_sae) + Counted::bf16_tiles(of_features, rows, d_sae, d_in)
+        }
+        "gradient_dense_bf16" => {
+            let [of_w_dec, of_w_enc] = products(launches);
+            Counted::bf16_tiles(of_w_dec, d_sae, d_in, rows) + Counted::bf16_tiles(of_w_enc, d_sae, d_in, rows)
+        }
         "gradient_dense" => Counted::tiles(&launches[2], 1, rows) + Counted::tiles(&launches[3], 1, rows),
         "unembed_cross_entropy" | "unembed_kl_divergence" => {
             let runs = if row.operation == "unembed_kl_divergence" { 2 } else { 1 };

@@ -60,6 +60,14 @@ impl Work {
         Work { flops: flops as u64, ..Work::default() }
     }
 
+    /// So many, of f32 or of bf16 operands.
+    fn products(flops: usize, bf16: bool) -> Work {
+        match bf16 {
+            true => Work { bf16_flops: flops as u64, ..Work::default() },
+            false => Work::flops(flops),
+        }
+    }
+
     /// Seconds that it takes at the ceilings, products and memory traffic at the same time.
     pub fn shortest(&self, ceilings: &Ceilings) -> f64 {
         self.product_seconds(ceilings).max(self.copy_seconds(ceilings))

@@ -1,6 +1,7 @@
 //! `autocast`: the encoder's product of a training step takes bf16 operands, and so do the sums over the batch that
-//! are the weights' gradients: of the encoder's input and the gradient of the decoder's output. Parameters, sums and
-//! all else stay f32; rounding counts as the identity, so that its own gradient is 1 (so does torch).
+//! are the weights' gradients: of the encoder's input and the gradient of the decoder's output. Products of dense
+//! features round their operands themselves. Parameters, sums and all else stay f32; rounding counts as the identity,
+//! so that its own gradient is 1 (so does torch).
 
 use super::architecture::Dims;
 use crate::backend::*;

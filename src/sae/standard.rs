@@ -122,12 +122,12 @@ impl<B: Backend> Standard<B> {
 
     /// Waits for the counts of active latents, which decide about the next step's form.
     fn step_dense(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
-        let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dims);
+        let (backend, Dims { rows, d_in, d_sae }, bf16) = (batch.backend, batch.dims, batch.rounded.is_some());
         let Form::Dense { features, gradient, norm_gradient, counts } = &mut self.form else {
             unreachable!("the form is dense")
         };
         backend.encode_relu_dense(EncodeReluDense { encoder: batch.encoder(), features, counts })?;
-        backend.decode_dense(DecodeDense { decoder: batch.decoder(), features, feature_gradient: gradient })?;
+        backend.decode_dense(DecodeDense { decoder: batch.decoder(), features, feature_gradient: gradient, bf16 })?;
         backend.sparsity_lp_dense(SparsityLpDense {
             features,
             decoder_norm: batch.decoder_norm,
@@ -150,6 +150,7 @@ impl<B: Backend> Standard<B> {
             rows,
             d_in,
             d_sae,
+            bf16,
             out: batch.gradients.weight_gradients(false),
         })?;
         batch.update_firing(Features::Dense(features))?;

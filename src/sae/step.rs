@@ -56,7 +56,7 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Limit on the global gradient norm.
     pub max_grad_norm: Option<f32>,
-    /// Whether the encoder's product and the weights' gradients take bf16 operands.
+    /// Whether the encoder's product, those of dense features and the weights' gradients take bf16 operands.
     pub autocast: bool,
     /// A latent is dead after so many steps without firing.
     pub dead_feature_window: u32,

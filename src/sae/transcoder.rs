@@ -83,6 +83,7 @@ impl<B: Backend> Skip<B> {
             rows,
             d_in,
             d_sae: d_in,
+            bf16: false,
             out: WeightGradients {
                 w_enc: &mut self.of_matrix,
                 b_enc: &mut self.of_bias,

@@ -44,6 +44,8 @@ pub struct DecodeCase {
     pub reconstruction: bool,
     pub value_gradient: bool,
     pub dense: bool,
+    /// Whether products' operands are rounded to bf16.
+    pub bf16: bool,
     /// Of AuxK, whose loss counts in full with [`FULL`] dead latents.
     pub n_dead: Option<u32>,
 }
@@ -59,6 +61,7 @@ fn decode_case(lists: Lists, d_in: usize) -> DecodeCase {
         reconstruction: true,
         value_gradient: true,
         dense: false,
+        bf16: false,
         n_dead: None,
     }
 }
@@ -100,6 +103,27 @@ pub fn decode_dense() -> Vec<DecodeCase> {
     cases
 }
 
+/// As [`decode_dense`]; around tiles of 128 rows, 128 and 192 columns and 32 and 64 products, and beyond the rows that
+/// the emulator's scratch memory holds at once.
+pub fn decode_dense_in_bf16() -> Vec<DecodeCase> {
+    let sizes = [(127, 64, 72), (129, 136, 200), (8, 200, 136), (130, 8, 8), (260, 192, 16)];
+    let case = |(rows, d_sae, d_in)| DecodeCase {
+        dense: true,
+        ..decode_case(Lists::random(6, rows, 6.min(d_sae), d_sae), d_in)
+    };
+    let cases = decode_dense().into_iter().chain(sizes.map(case));
+    cases.map(|case| DecodeCase { bf16: true, ..case }).collect()
+}
+
+/// The operands of a product, rounded where it is to take bf16.
+fn rounded_if(bf16: bool, values: Vec<f32>) -> Vec<f32> {
+    if bf16 {
+        rounded(values)
+    } else {
+        values
+    }
+}
+
 /// What a decoder is given and, beside it, how far its outputs may be apart.
 struct DecodeBounds {
     reconstruction: Vec<f64>,
@@ -133,6 +157,9 @@ impl DecodeCase {
     fn bounds(&self) -> DecodeBounds {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let [w_dec, b_dec, target, row_scale, row_shift, beside] = self.arrays();
+        let (w_dec, beside) = (rounded_if(self.bf16, w_dec), rounded_if(self.bf16, beside));
+        // Where two devices' gradients are apart, their roundings may be one place of bf16 apart.
+        let [of_cores, one_place] = if self.bf16 { [OF_TENSOR_CORES, 1.0 / 128.0] } else { [1.0, 0.0] };
         let mut y: Vec<f64> = (0..rows).flat_map(|_| widen(&b_dec)).map(|b| if self.b_dec { b } else { 0.0 }).collect();
         let mut magnitude: Vec<f64> = y.iter().map(|b| b.abs()).collect();
         for (row, _, latent, value) in entries(&self.lists, &beside) {
@@ -155,7 +182,7 @@ impl DecodeCase {
                 if self.denormalize { (f64::from(row_scale[row]), f64::from(row_shift[row])) } else { (1.0, 0.0) };
             let factor = self.gradient_scale() * scale;
             let error = y[at] * scale + shift - f64::from(target[at]);
-            let of_x_hat = sum_bound(terms, magnitude[at]) * scale.abs()
+            let of_x_hat = of_cores * sum_bound(terms, magnitude[at]) * scale.abs()
                 + 4.0 * ROUNDING * (magnitude[at] * scale.abs() + shift.abs());
             let of_error = of_x_hat + 2.0 * ROUNDING * error.abs();
             gradient[at] = factor * error;
@@ -167,7 +194,7 @@ impl DecodeCase {
             let columns = gradient[row * d_in..][..d_in].iter().zip(&bounds.gradient[row * d_in..]);
             let bound = columns.zip(&w_dec[latent * d_in..]).map(|((gradient, of_gradient), &w)| {
                 let w = f64::from(w.abs());
-                sum_bound(d_in, gradient.abs() * w) + of_gradient * w
+                of_cores * sum_bound(d_in, gradient.abs() * w) + (of_gradient + one_place * gradient.abs()) * w
             });
             match self.dense {
                 false => bounds.value_gradient[place] = bound.sum(),
@@ -210,6 +237,7 @@ impl Case for DecodeCase {
                 decoder,
                 features: &features,
                 feature_gradient: &mut value_gradient,
+                bf16: self.bf16,
             })?;
         } else {
             let lists = self.lists.upload(backend)?;
@@ -328,7 +356,7 @@ pub struct GradientCase {
     /// Rows of latents without entries stay unwritten.
     pub only_listed: bool,
     pub dense: bool,
-    /// Whether the batch's rows are bf16.
+    /// Whether the batch's rows are bf16; with dense features, whether products' operands are rounded to it.
     pub bf16: bool,
 }
 
@@ -391,6 +419,20 @@ pub fn gradient_dense() -> Vec<GradientCase> {
     .to_vec()
 }
 
+/// As [`gradient_dense`]; around tiles of 128 rows, 128 and 192 columns and 32 and 64 products, and beyond the latents
+/// that the emulator's scratch memory holds at once.
+pub fn gradient_dense_in_bf16() -> Vec<GradientCase> {
+    let mut cases = gradient_dense();
+    let plain = cases[0].clone();
+    for (rows, d_sae, d_in, norm, accumulate) in
+        [(64, 127, 72, true, false), (136, 129, 200, false, true), (200, 392, 8, true, true), (8, 130, 130, true, true)]
+    {
+        let lists = Lists::random(6, rows, 6, d_sae);
+        cases.push(GradientCase { lists, d_in, norm, accumulate, ..plain.clone() });
+    }
+    cases.into_iter().map(|case| GradientCase { bf16: true, ..case }).collect()
+}
+
 impl GradientCase {
     /// Values, pre_gradient, norm_gradient by place; gradient, input; decoder_norm, w_dec; what is
     /// accumulated to.
@@ -398,7 +440,7 @@ impl GradientCase {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let places = rows * self.lists.stride;
         let norms = values(6, d_sae).into_iter().enumerate().map(|(i, n)| if i % 7 == 3 { 0.0 } else { n.abs() + 0.1 });
-        let of_batch = |seed| if self.bf16 { rounded(values(seed, rows * d_in)) } else { values(seed, rows * d_in) };
+        let of_batch = |seed| rounded_if(self.bf16 && !self.dense, values(seed, rows * d_in));
         [
             values(9, places),
             values(2, places),
@@ -416,6 +458,8 @@ impl GradientCase {
     fn bounds(&self) -> [Vec<f64>; 3] {
         let (d_in, d_sae) = (self.d_in, self.lists.d_sae);
         let [of_values, pre_gradient, norm_gradient, gradient, input, norms, w_dec, before, before_b] = self.arrays();
+        // Rounding takes 2^-9 of an operand; two operands and sums of tensor cores are well within a tenth more.
+        let of_cores = if self.bf16 && self.dense { 1.1 * OF_TENSOR_CORES } else { 1.0 };
         let if_accumulated = |x: &f32| if self.accumulate { f64::from(x.abs()) } else { 0.0 };
         let mut sums: [Vec<f64>; 3] =
             [&before, &before, &before_b].map(|array| array.iter().map(if_accumulated).collect());
@@ -440,7 +484,7 @@ impl GradientCase {
                 *sum += 2.0 * of_norm[latent] * f64::from(w_dec[i].abs()) / norm;
             }
         }
-        let bound = |(i, sum): (usize, f64), width| sum_bound(count[i / width], sum);
+        let bound = |(i, sum): (usize, f64), width| of_cores * sum_bound(count[i / width], sum);
         let [w_dec, w_enc, b_enc] = sums;
         let all = |sums: Vec<f64>, width| sums.into_iter().enumerate().map(|at| bound(at, width)).collect();
         [all(w_dec, d_in), all(w_enc, d_in), all(b_enc, 1)]
@@ -478,6 +522,7 @@ impl Case for GradientCase {
                 rows,
                 d_in,
                 d_sae,
+                bf16: self.bf16,
                 out,
             })?;
         } else {

@@ -2,6 +2,7 @@
 //! latent.
 
 use super::gemm::{product, Operand};
+use super::matrix::operand;
 use super::simd::{add, add_rows, add_scaled, prefetch, sum_of_squares, vectorised, Widen};
 use super::*;
 use rayon::prelude::*;
@@ -201,11 +202,13 @@ fn add_norm_gradient(gradient: f32, norm: f32, w_dec: &[f32], w_dec_gradient: &m
 }
 
 pub(super) fn dense(op: GradientDense<'_, Cpu>) -> Result<()> {
-    let GradientDense { features, pre_gradient, gradient, input, norm, rows, d_in, d_sae, out } = op;
+    let GradientDense { features, pre_gradient, gradient, input, norm, rows, d_in, d_sae, bf16, out } = op;
     let WeightGradients { w_enc, b_enc, w_dec, accumulate, .. } = out;
     let dims = [d_sae, d_in, rows];
-    product(dims, w_dec, Operand::transposed(features, d_sae), Operand::rows(gradient, d_in), accumulate);
-    product(dims, w_enc, Operand::transposed(pre_gradient, d_sae), Operand::rows(input, d_in), accumulate);
+    for (of_latents, of_rows, out) in [(features, gradient, &mut *w_dec), (pre_gradient, input, w_enc)] {
+        let (a, b) = (operand(of_latents, rows * d_sae, bf16), operand(of_rows, rows * d_in, bf16));
+        product(dims, out, Operand::transposed(&a, d_sae), Operand::rows(&b, d_in), accumulate);
+    }
     if !accumulate {
         b_enc[..d_sae].fill(0.0);
     }

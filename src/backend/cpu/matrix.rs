@@ -41,6 +41,26 @@ impl<'a> Matrix<'a, Cpu> {
     }
 }
 
+/// The first `len` values as an operand of a product that takes bf16, or f32: rounded or as they are.
+pub(super) fn operand(values: &[f32], len: usize, bf16: bool) -> Cow<'_, [f32]> {
+    if !bf16 {
+        return Cow::Borrowed(&values[..len]);
+    }
+    let mut rounded = vec![0.0; len];
+    let parts = rounded.par_chunks_mut(ELEMENTS).zip(values[..len].par_chunks(ELEMENTS));
+    parts.for_each(|(to, from)| round_and_widen(from, to));
+    Cow::Owned(rounded)
+}
+
+/// Rounded to bf16.
+#[inline(always)]
+fn nearest(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    // Half of the last place that stays, less one where that place is even: ties go to the even one.
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    bf16::from_bits(if x.is_nan() { 0x7fff } else { rounded })
+}
+
 /// An encoder whose operands are f32, or were made so.
 pub(super) struct F32Encoder<'a> {
     pub input: Cow<'a, [f32]>,
@@ -66,11 +86,14 @@ vectorised! {
     }
 
     fn round_all(from: &[f32], to: &mut [bf16]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            let bits = from.to_bits();
-            // Half of the last place that stays, less one where that place is even: ties go to the even one.
-            let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
-            *to = bf16::from_bits(if from.is_nan() { 0x7fff } else { rounded });
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = nearest(from);
+        }
+    }
+
+    fn round_and_widen(from: &[f32], to: &mut [f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = nearest(from).wide();
         }
     }
 }

@@ -757,15 +757,19 @@ pub struct cusae_decode_dense {
     pub decoder: cusae_decoder,
     pub features: *const f32,
     pub feature_gradient: *mut f32,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_decode_dense"][::core::mem::size_of::<cusae_decode_dense>() - 112usize];
+    ["Size of cusae_decode_dense"][::core::mem::size_of::<cusae_decode_dense>() - 120usize];
     ["Alignment of cusae_decode_dense"][::core::mem::align_of::<cusae_decode_dense>() - 8usize];
     ["Offset of field: cusae_decode_dense::decoder"][::core::mem::offset_of!(cusae_decode_dense, decoder) - 0usize];
     ["Offset of field: cusae_decode_dense::features"][::core::mem::offset_of!(cusae_decode_dense, features) - 96usize];
     ["Offset of field: cusae_decode_dense::feature_gradient"]
         [::core::mem::offset_of!(cusae_decode_dense, feature_gradient) - 104usize];
+    ["Offset of field: cusae_decode_dense::type_"][::core::mem::offset_of!(cusae_decode_dense, type_) - 112usize];
+    ["Offset of field: cusae_decode_dense::unused"][::core::mem::offset_of!(cusae_decode_dense, unused) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1248,10 +1252,12 @@ pub struct cusae_gradient_dense {
     pub rows: u64,
     pub d_in: u64,
     pub d_sae: u64,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_gradient_dense"][::core::mem::size_of::<cusae_gradient_dense>() - 112usize];
+    ["Size of cusae_gradient_dense"][::core::mem::size_of::<cusae_gradient_dense>() - 120usize];
     ["Alignment of cusae_gradient_dense"][::core::mem::align_of::<cusae_gradient_dense>() - 8usize];
     ["Offset of field: cusae_gradient_dense::features"]
         [::core::mem::offset_of!(cusae_gradient_dense, features) - 0usize];
@@ -1265,6 +1271,8 @@ const _: () = {
     ["Offset of field: cusae_gradient_dense::rows"][::core::mem::offset_of!(cusae_gradient_dense, rows) - 88usize];
     ["Offset of field: cusae_gradient_dense::d_in"][::core::mem::offset_of!(cusae_gradient_dense, d_in) - 96usize];
     ["Offset of field: cusae_gradient_dense::d_sae"][::core::mem::offset_of!(cusae_gradient_dense, d_sae) - 104usize];
+    ["Offset of field: cusae_gradient_dense::type_"][::core::mem::offset_of!(cusae_gradient_dense, type_) - 112usize];
+    ["Offset of field: cusae_gradient_dense::unused"][::core::mem::offset_of!(cusae_gradient_dense, unused) - 116usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -57,7 +57,12 @@ pub(super) fn operand(matrix: Matrix<'_, Native>) -> *const c_void {
 
 /// The type of a product's operand as `enum cusae_type`.
 pub(super) fn element_type(matrix: Matrix<'_, Native>) -> u32 {
-    if matrix.is_bf16() {
+    type_of(matrix.is_bf16())
+}
+
+/// The type as `enum cusae_type`.
+pub(super) fn type_of(bf16: bool) -> u32 {
+    if bf16 {
         ffi::CUSAE_BF16
     } else {
         ffi::CUSAE_F32

@@ -107,6 +107,8 @@ pub struct DecodeDense<'a, B: Backend> {
     pub features: &'a B::Buffer<f32>,
     /// Out `[B, F]`.
     pub feature_gradient: &'a mut B::Buffer<f32>,
+    /// Whether the operands of both products are rounded to bf16.
+    pub bf16: bool,
 }
 
 impl<B: Backend> DecodeDense<'_, B> {

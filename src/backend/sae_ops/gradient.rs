@@ -219,7 +219,7 @@ impl<B: Backend> AdamSparse<'_, B> {
 }
 
 /// As [`GradientSparse`] with dense features: `g_w_dec = featuresᵀ · g`,
-/// `g_w_enc = pre_gradientᵀ · input`.
+/// `g_w_enc = pre_gradientᵀ · input`, and `g_b_enc` the column sums of `pre_gradient`.
 pub struct GradientDense<'a, B: Backend> {
     /// `[B, F]`.
     pub features: &'a B::Buffer<f32>,
@@ -237,6 +237,8 @@ pub struct GradientDense<'a, B: Backend> {
     pub d_in: usize,
     /// Latents (`F`).
     pub d_sae: usize,
+    /// Whether the operands of both products are rounded to bf16.
+    pub bf16: bool,
     /// Out.
     pub out: WeightGradients<'a, B>,
 }

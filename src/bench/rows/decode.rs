@@ -4,7 +4,13 @@ use super::*;
 use crate::backend::*;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
-    vec![decode_sparse(s, s.k), decode_dense(s), sparsity_lp(s, s.k), sparsity_lp_dense(s)]
+    vec![
+        decode_sparse(s, s.k),
+        decode_dense(s, false),
+        decode_dense(s, true),
+        sparsity_lp(s, s.k),
+        sparsity_lp_dense(s),
+    ]
 }
 
 /// What a decoder is given, and where its results go.
@@ -61,16 +67,17 @@ pub(super) fn decode_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
     })
 }
 
-pub(super) fn decode_dense<B: Backend>(s: SaeSizes) -> Row<B> {
+pub(super) fn decode_dense<B: Backend>(s: SaeSizes, bf16: bool) -> Row<B> {
     // Features and weights for the reconstruction; then 16·D a row, and 8·F for the features' gradient.
     let moved = 4 * (s.dense() + s.weights()) + 16 * s.batch() + 8 * s.dense();
-    let work = Work::flops(4 * s.dense() * s.d_in) + Work::bytes(moved);
-    Row::new("decode_dense", s.size(), work, move |data| {
+    let rounding = if bf16 { 6 * s.dense() + 12 * s.weights() + 6 * s.batch() } else { 0 };
+    let work = Work::products(4 * s.dense() * s.d_in, bf16) + Work::bytes(moved + rounding);
+    Row::new(if bf16 { "decode_dense_bf16" } else { "decode_dense" }, s.size(), work, move |data| {
         let mut operands = Operands::new(data, s)?;
         let (features, mut feature_gradient) = (data.rectified(s.dense())?, data.zeros(s.dense())?);
         Ok(Box::new(move |backend: &B| {
             let (decoder, feature_gradient) = (operands.decoder(), &mut feature_gradient);
-            backend.decode_dense(DecodeDense { decoder, features: &features, feature_gradient })
+            backend.decode_dense(DecodeDense { decoder, features: &features, feature_gradient, bf16 })
         }))
     })
 }

@@ -10,7 +10,8 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
         gradient_sparse(s, s.k, true),
         listed::gradient_squares(s, s.k, false),
         listed::gradient_squares(s, s.k, true),
-        gradient_dense(s),
+        gradient_dense(s, false),
+        gradient_dense(s, true),
         gradient_b_dec(s),
     ]
 }
@@ -77,12 +78,13 @@ fn gradient_sparse<B: Backend>(s: SaeSizes, k: usize, in_bf16: bool) -> Row<B> {
     })
 }
 
-pub(super) fn gradient_dense<B: Backend>(s: SaeSizes) -> Row<B> {
+pub(super) fn gradient_dense<B: Backend>(s: SaeSizes, bf16: bool) -> Row<B> {
     let SaeSizes { rows, d_in, d_sae, .. } = s;
     // Features, their gradient and the batch twice; then 8·D a latent, and 4·B·F for b_enc.
     let moved = 8 * (s.dense() + s.batch()) + 8 * s.weights() + 4 * s.dense();
-    let work = Work::flops(4 * s.dense() * d_in) + Work::bytes(moved);
-    Row::new("gradient_dense", s.size(), work, move |data| {
+    let rounding = if bf16 { 12 * (s.dense() + s.batch()) } else { 0 };
+    let work = Work::products(4 * s.dense() * d_in, bf16) + Work::bytes(moved + rounding);
+    Row::new(if bf16 { "gradient_dense_bf16" } else { "gradient_dense" }, s.size(), work, move |data| {
         let (features, pre_gradient) = (data.rectified(s.dense())?, data.normal(s.dense())?);
         let (gradient, input) = (data.normal(s.batch())?, data.normal(s.batch())?);
         let mut out = Out::new(data, s)?;
@@ -96,6 +98,7 @@ pub(super) fn gradient_dense<B: Backend>(s: SaeSizes) -> Row<B> {
                 rows,
                 d_in,
                 d_sae,
+                bf16,
                 out: out.weights(false),
             })
         }))

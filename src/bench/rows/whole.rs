@@ -24,9 +24,9 @@ pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     let sparse_work = vec![encode::encode_relu(s), decode::decode_sparse(s, active), decode::sparsity_lp(s, active)];
     let dense_work = vec![
         encode::encode_relu_dense(s),
-        decode::decode_dense(s),
+        decode::decode_dense(s, false),
         decode::sparsity_lp_dense(s),
-        gradient::gradient_dense(s),
+        gradient::gradient_dense(s, false),
         lists::update_firing_dense(s),
     ];
     // Work space in numbers: index, value, gradient and place of every entry; or features and gradient.

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::*;
-use crate::backend::native::memory::or_null;
+use crate::backend::native::memory::{or_null, type_of};
 
 pub(super) fn decoder(decoder: &Decoder<'_, Native>) -> ffi::cusae_decoder {
     ffi::cusae_decoder {
@@ -38,6 +38,8 @@ pub(in super::super) fn decode_dense(native: &Native, op: DecodeDense<'_, Native
         decoder: decoder(&op.decoder),
         features: op.features.at(),
         feature_gradient: op.feature_gradient.at(),
+        type_: type_of(op.bf16),
+        unused: 0,
     };
     native.call("decode_dense", |table| table.decode_dense, &arguments)
 }

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use super::*;
-use crate::backend::native::memory::{element_type, operand, or_null};
+use crate::backend::native::memory::{element_type, operand, or_null, type_of};
 use std::ptr::null_mut;
 
 pub(super) fn norm_gradient(norm: Option<&NormGradient<'_, Native>>) -> ffi::cusae_norm_gradient {
@@ -110,6 +110,8 @@ pub(in super::super) fn gradient_dense(native: &Native, op: GradientDense<'_, Na
         rows: op.rows as u64,
         d_in: op.d_in as u64,
         d_sae: op.d_sae as u64,
+        type_: type_of(op.bf16),
+        unused: 0,
     };
     native.call("gradient_dense", |table| table.gradient_dense, &arguments)
 }
