@@ -465,7 +465,7 @@ typedef struct cusae_jumprelu_gradient {
     uint32_t unused;
 } cusae_jumprelu_gradient;
 
-/** From open gates pi = u + b_gate to features ReLU(exp(r_mag) u + b_mag). */
+/** From open gates pi = u + b_gate to features ReLU(exp(r_mag) u + b_mag), or without the ReLU. */
 typedef struct cusae_gate {
     cusae_lists gates;    /**< Values pi. */
     cusae_lists features; /**< Out: the same counts and latents; values may be 0. */
@@ -473,6 +473,8 @@ typedef struct cusae_gate {
     const float* b_mag;   /**< [F] f32. */
     const float* r_mag;   /**< [F] f32. */
     uint64_t rows;        /**< B. */
+    uint32_t rectify;     /**< 1: with the ReLU. */
+    uint32_t unused;
 } cusae_gate;
 
 /** From the gradient of each feature's value to those of u, b_mag and r_mag. */

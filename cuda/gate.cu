@@ -2,7 +2,7 @@
 // gated_sae.py, after Rajamanoharan et al. 2024 (arXiv 2404.16014).
 //
 //   gates, features [B, S] lists with the same counts and latents      b_gate, b_mag, r_mag [F] f32
-//   gate           features out: counts, and the listed places
+//   gate           features out: counts, and the listed places; rectify 0 or 1, whether values below 0 become 0
 //   gate_gradient  value_gradient in and out [B, S] f32; b_mag_gradient, r_mag_gradient out [B, S] f32:
 //                  the listed places
 //
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(cusae_gate a) {
         const uint32_t latent = a.gates.indices[i];
         const float u = a.gates.values[i] - a.b_gate[latent], magnitude = gain(a.r_mag[latent]) * u + a.b_mag[latent];
         a.features.indices[i] = latent;
-        a.features.values[i] = magnitude > 0.0f ? magnitude : 0.0f;
+        a.features.values[i] = magnitude > 0.0f || !a.rectify ? magnitude : 0.0f;
     }
 }
 

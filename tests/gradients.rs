@@ -283,7 +283,11 @@ impl Case {
     fn ghosts(&self, p: &Parameters) -> Matrix {
         let of_row = |products: &Vec<f64>| {
             let mut features = vec![0.0; D_SAE];
-            DEAD.iter().for_each(|&latent| features[latent] = (products[latent] + p.get("b_enc")[latent]).exp());
+            let pre_activation = |latent: usize| match self.architecture {
+                ArchitectureConfig::Gated => p.get("r_mag")[latent].exp() * products[latent] + p.get("b_mag")[latent],
+                _ => products[latent] + p.get("b_enc")[latent],
+            };
+            DEAD.iter().for_each(|&latent| features[latent] = pre_activation(latent).exp());
             p.decoded(&features, 0..D_SAE)
         };
         self.forward(p).products.iter().map(of_row).collect()
@@ -491,6 +495,10 @@ fn batchtopk(rescale_acts_by_decoder_norm: bool) -> BatchTopKConfig {
     BatchTopKConfig { k: 3.5, topk_threshold_lr: 0.01, aux_loss_coefficient: 0.5, rescale_acts_by_decoder_norm }
 }
 
+fn matryoshka(use_matryoshka_aux_loss: bool) -> MatryoshkaConfig {
+    MatryoshkaConfig { batchtopk: batchtopk(true), matryoshka_widths: vec![4, 9, D_SAE], use_matryoshka_aux_loss }
+}
+
 fn jumprelu(sparsity: JumpReluSparsity, pre_act_loss_coefficient: Option<f64>) -> ArchitectureConfig {
     let (bandwidth, ste_to_input) = (0.4, false);
     ArchitectureConfig::JumpRelu(JumpReluConfig { bandwidth, sparsity, ste_to_input, pre_act_loss_coefficient })
@@ -519,6 +527,8 @@ fn ghost_gradients_in_every_architecture_that_has_them() {
         topk(Rank::Value, true),
         topk(Rank::Magnitude, false),
         ArchitectureConfig::BatchTopK(batchtopk(true)),
+        ArchitectureConfig::Matryoshka(matryoshka(true)),
+        ArchitectureConfig::Gated,
     ] {
         Case { ghost: true, ..Case::new(architecture) }.agrees();
     }
@@ -568,12 +578,7 @@ fn batchtopk_with_auxk() {
 #[test]
 fn matryoshka_with_auxk_on_the_whole_and_on_every_level() {
     for use_matryoshka_aux_loss in [false, true] {
-        Case::new(ArchitectureConfig::Matryoshka(MatryoshkaConfig {
-            batchtopk: batchtopk(true),
-            matryoshka_widths: vec![4, 9, D_SAE],
-            use_matryoshka_aux_loss,
-        }))
-        .agrees();
+        Case::new(ArchitectureConfig::Matryoshka(matryoshka(use_matryoshka_aux_loss))).agrees();
     }
 }
 

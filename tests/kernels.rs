@@ -528,7 +528,7 @@ fn gate_and_its_gradient() {
 
 #[test]
 fn gates_of_another_stride_are_refused() {
-    let case = activation::GateCase { wrong_stride: true, ..activation::gate().swap_remove(3) };
+    let case = activation::GateCase { wrong_stride: true, ..activation::gate().swap_remove(6) };
     fails(case, "gate: the gates' stride 7 is not the features' 8");
 }
 

@@ -192,8 +192,9 @@ fn impossible_settings_are_refused_with_the_arithmetic() {
             "resample_every: found 100, expected none for architecture matching_pursuit",
         ),
         (
-            "architecture = \"gated\"\nuse_ghost_grads = true",
-            "use_ghost_grads: found true, expected false for architecture gated; use resample_every or another architecture",
+            "architecture = \"matching_pursuit\"\nuse_ghost_grads = true",
+            "use_ghost_grads: found true, expected false for architecture matching_pursuit: without an encoder a dead \
+             latent has no pre-activation to grow by",
         ),
         (
             "normalize_activations = \"layer_norm\"\naux_loss_coefficient = 0\nuse_ghost_grads = true",

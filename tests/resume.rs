@@ -120,10 +120,21 @@ fn a_topk_run_resumes_bit_for_bit_with_dead_latents_and_an_average_of_its_weight
 }
 
 #[test]
+fn so_does_a_gated_run_with_ghost_gradients() {
+    let flags = ["--architecture=gated", "--l1-coefficient=30", "--lr=3e-3", "--use-ghost-grads=true"];
+    let whole = resumes_bit_for_bit(&flags, 0);
+    let log = std::fs::read_to_string(whole.path().join("whole/metrics.jsonl")).unwrap();
+    let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["losses/ghost_grad_loss"].as_f64();
+    assert!(log.lines().any(|line| loss(line) > Some(0.0)), "some latents were dead");
+}
+
+#[test]
 fn so_does_a_sweep_over_settings_and_hooks() {
-    let options = ["--k-start=20", "--k-anneal-steps=400", "--normalize-sae-decoder=true", "--resample-every=90"];
+    let options = ["--k-start=20", "--k-anneal-steps=400", "--normalize-sae-decoder=true"];
+    // Inputs to resample from are gathered in every step.
+    let resampling = ["--resample-every=90", "--resample-batches=90"];
     let flags = ["--k=4,8", "--hook-name=blocks.1.hook_resid_pre,blocks.2.hook_resid_pre"];
-    resumes_bit_for_bit(&[&flags[..], &options].concat(), 0);
+    resumes_bit_for_bit(&[&flags[..], &options, &resampling].concat(), 0);
 }
 
 /// The coefficient is high enough for the run to go over from dense products to lists, which

@@ -8,6 +8,7 @@ use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::random::{Random, Stream};
 use cusae::sae::architecture::ArchitectureConfig;
 use cusae::sae::init::initial_weights;
+use cusae::sae::resample::Candidates;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
@@ -144,7 +145,9 @@ fn dead_latents_start_again_in_the_direction_of_an_input() {
     // The step's input is the batch, b_dec being 0 before it.
     dead.iter().for_each(|&latent| sae.firing.since_fired[latent] = 6);
     let [w_enc, w_dec] = ["W_enc", "W_dec"].map(|name| rows(sae.values.get(name)));
-    let resampled = sae.resample(&starts, &mut Random::new(1, Stream::Resampling, 0)).unwrap();
+    let mut candidates = Candidates::default();
+    sae.gather_candidates(&mut candidates, &mut Random::new(1, Stream::Resampling, 0)).unwrap();
+    let resampled = sae.resample(&starts, &candidates).unwrap();
     assert_eq!((resampled, sae.count_dead().unwrap()), (2, 0));
 
     let living: Vec<f64> = (0..D_SAE).filter(|latent| !dead.contains(latent)).map(|i| norm(&w_enc[i])).collect();

@@ -250,6 +250,8 @@ recipe! {
         dead_feature_window: usize = 200,
         /// Steps between resamplings, in which dead latents start again from inputs with large errors; none has none.
         resample_every: Option<usize> = None,
+        /// The last batches before a resampling that those inputs are drawn from.
+        resample_batches: usize = 10,
         /// Whether dead latents get ghost gradients: they reconstruct the error that the others leave.
         use_ghost_grads: bool = false,
         /// Steps over which firing frequencies are counted.

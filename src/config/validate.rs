@@ -191,6 +191,7 @@ impl Recipe {
             format!("found {}, expected at most the {steps} steps of the run", self.k_anneal_steps())
         })?;
         at_least_one("resample_every", self.resample_every.unwrap_or(1))?;
+        at_least_one("resample_batches", self.resample_batches)?;
         let main = steps.saturating_sub(warm_up + decay);
         require("lr_scheduler_name", self.lr_scheduler_name == LrSchedulerName::Constant || main > 0, || {
             format!("{} has no step: {steps} - {warm_up} warm-up - {decay} decay = 0", self.lr_scheduler_name)

@@ -81,15 +81,18 @@ impl Recipe {
         })
     }
 
-    /// As SAELens had them: of one encoder and one reconstruction, in the space of the activations.
+    /// As SAELens had them: in the space of the activations, which a transcoder's output is in however its input
+    /// is normalised.
     fn validate_ghost_grads(&self) -> Result<()> {
-        use Architecture::{AbsTopK, BatchTopK, JumpRelu, Standard, TopK};
         let (key, kind) = ("use_ghost_grads", self.architecture);
-        let has = matches!(kind, Standard | JumpRelu | TopK | AbsTopK | BatchTopK);
+        let has = kind != Architecture::MatchingPursuit;
         require(key, !self.use_ghost_grads || has, || {
-            format!("found true, expected false for architecture {kind}; use resample_every or another architecture")
+            format!(
+                "found true, expected false for architecture {kind}: without an encoder a dead latent has no \
+                 pre-activation to grow by"
+            )
         })?;
-        require(key, !(self.use_ghost_grads && self.normalizes_by_row()), || {
+        require(key, !(self.use_ghost_grads && self.normalizes_by_row() && !kind.transcodes()), || {
             let scaling = self.normalize_activations;
             format!("found true, expected false with normalize_activations = {scaling}, for which they are not defined")
         })
@@ -151,10 +154,6 @@ impl Recipe {
         }
         require("hook_name_out", out.is_some_and(|out| out != self.hook_name), || {
             format!("found {}, expected another hook than hook_name for architecture {kind}", out.unwrap_or("none"))
-        })?;
-        require("resample_every", self.resample_every.is_none(), || {
-            let found = self.resample_every.unwrap_or_default();
-            format!("found {found}, expected none for architecture {kind}: an input is no direction of its output")
         })?;
         let scaling = self.normalize_activations;
         require("normalize_activations", scaling != NormalizeActivations::ExpectedAverageOnlyIn, || {

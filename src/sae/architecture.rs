@@ -189,6 +189,33 @@ pub trait Architecture<B: Backend>: Send {
         EncoderSums::OfBias
     }
 
+    /// Encodes the dead latents, at most `k` of a row, into lists of pre-activations, for ghost gradients.
+    fn encode_dead(&mut self, batch: &Batch<'_, B>, k: usize, lists: &mut FeatureLists<B>) -> Result<()> {
+        batch.encode_dead_with("b_enc", k, lists)
+    }
+
+    /// Adds to the gradients that are written what comes of dead latents: their values are positive, and
+    /// what is listed are gradients of pre-activations, as [`Architecture::encode_dead`] gave them.
+    fn add_dead(
+        &mut self,
+        batch: &mut Batch<'_, B>,
+        of: Listed<'_, B>,
+        output_gradient: &B::Buffer<f32>,
+    ) -> Result<()> {
+        batch.write_gradients(of, Some(output_gradient), Onto::Written)
+    }
+
+    /// From now on [`Architecture::error_gradient`] is asked for.
+    fn keep_error_gradient(&mut self, _backend: &B) -> Result<()> {
+        Ok(())
+    }
+
+    /// After a step the gradient of the reconstruction's mean squared error alone `[B, D]`, where the batch's
+    /// output gradient has more in it.
+    fn error_gradient(&self) -> Option<&B::Buffer<f32>> {
+        None
+    }
+
     /// Active latents in the latest batch, where [`Batch::count_active`] does not say it. May wait for
     /// the device.
     fn active(&self, _backend: &B) -> Result<Option<u64>> {
@@ -251,6 +278,12 @@ impl<'a, B: Backend> Batch<'a, B> {
             gradient: self.output_gradient,
             squared_error: self.squared_error,
         }
+    }
+
+    /// The dead latents, at most `k` of a row, with their pre-activations by one of the biases.
+    pub fn encode_dead_with(&self, bias: &str, k: usize, lists: &mut FeatureLists<B>) -> Result<()> {
+        let (encoder, rank, decoder_norm, dead) = (self.encoder_with(bias), Rank::Value, None, self.dead);
+        self.backend.encode_dead_topk(EncodeDeadTopk { encoder, rank, decoder_norm, dead, k, lists })
     }
 
     /// Sums a loss term over the batch's rows, for [`Architecture::losses`].

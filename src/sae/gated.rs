@@ -3,8 +3,11 @@
 //! gates learn from a penalty and from a reconstruction of their own, `ReLU(π) W_dec + b_dec`.
 //! Source: Rajamanoharan et al. 2024 (arXiv 2404.16014) as SAELens' `gated_sae.py` has it: there the
 //! reconstruction from gates has its way to the decoder, too (the paper's is a frozen copy).
+//!
+//! Ghost gradients go by the magnitude `e^r_mag u + b_mag` of a dead latent, whether its gate is open or not, as in
+//! SAELens before version 6: b_gate gets none, but W_enc, by which gates open, does.
 
-use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, EncoderSums};
+use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Listed};
 use super::autocast::summands;
 use super::config::InferenceArchitecture;
 use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
@@ -29,6 +32,28 @@ pub struct Gated<B: Backend> {
     row_loss: B::Buffer<f32>,
     /// Gradients of `u`, summed over the batch `[F]`.
     sums: B::Buffer<f32>,
+    ghost: Option<Ghost<B>>,
+}
+
+/// What ghost gradients need here.
+struct Ghost<B: Backend> {
+    error_gradient: B::Buffer<f32>,
+    /// Of the dead latents.
+    gates: FeatureLists<B>,
+    entries: [B::Buffer<f32>; 3],
+    of_latents: B::Buffer<f32>,
+}
+
+impl<B: Backend> Ghost<B> {
+    fn new(backend: &B, Dims { rows, d_in, d_sae }: Dims, stride: usize) -> Result<Self> {
+        let entries = || backend.zeros(rows * stride);
+        Ok(Ghost {
+            error_gradient: backend.zeros(rows * d_in)?,
+            gates: FeatureLists::new(backend, rows, stride)?,
+            entries: [entries()?, entries()?, entries()?],
+            of_latents: backend.zeros(d_sae)?,
+        })
+    }
 }
 
 /// What there is for every open gate.
@@ -69,6 +94,7 @@ impl<B: Backend> Gated<B> {
             gate_squared_error: backend.zeros(rows)?,
             row_loss: backend.zeros(rows)?,
             sums: backend.zeros(d_sae)?,
+            ghost: None,
         })
     }
 
@@ -164,7 +190,8 @@ impl<B: Backend> Architecture<B> for Gated<B> {
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dims);
         let [b_gate, b_mag, r_mag] = ["b_gate", "b_mag", "r_mag"].map(|name| batch.values.get(name));
-        backend.gate(Gate { gates: &self.gates, b_gate, b_mag, r_mag, rows, features: &mut self.features })?;
+        let (gates, features, rectifies) = (&self.gates, &mut self.features, true);
+        backend.gate(Gate { gates, b_gate, b_mag, r_mag, rectifies, rows, features })?;
         self.decode(batch)?;
         let Entries { by_latent, value_gradient, b_mag_gradient, r_mag_gradient, .. } = &mut self.entries;
         backend.gate_gradient(GateGradient {
@@ -180,6 +207,9 @@ impl<B: Backend> Architecture<B> for Gated<B> {
         backend.transpose_lists(TransposeLists { lists: &self.gates, rows, d_sae, by_latent })?;
         self.weight_gradients(batch)?;
         self.bias_gradients(batch)?;
+        if let Some(ghost) = &mut self.ghost {
+            backend.copy(batch.output_gradient, 0, &mut ghost.error_gradient, 0, rows * d_in)?;
+        }
         // b_dec is part of both reconstructions.
         let (from, to) = (&self.gate_output_gradient, &mut *batch.output_gradient);
         backend.add(Add { from, to, len: rows * d_in })?;
@@ -190,6 +220,69 @@ impl<B: Backend> Architecture<B> for Gated<B> {
 
     fn encoder_sums(&self) -> EncoderSums<'_, B> {
         EncoderSums::Own(&self.sums)
+    }
+
+    fn keep_error_gradient(&mut self, backend: &B) -> Result<()> {
+        self.ghost = Some(Ghost::new(backend, self.dims, 0)?);
+        Ok(())
+    }
+
+    fn error_gradient(&self) -> Option<&B::Buffer<f32>> {
+        self.ghost.as_ref().map(|ghost| &ghost.error_gradient)
+    }
+
+    fn encode_dead(&mut self, batch: &Batch<'_, B>, k: usize, lists: &mut FeatureLists<B>) -> Result<()> {
+        let (backend, ghost) = (batch.backend, self.ghost.as_mut().expect("kept before the first step"));
+        if ghost.gates.stride != lists.stride {
+            let error_gradient = std::mem::replace(&mut ghost.error_gradient, backend.zeros(0)?);
+            *ghost = Ghost { error_gradient, ..Ghost::new(backend, self.dims, lists.stride)? };
+        }
+        batch.encode_dead_with("b_gate", k, &mut ghost.gates)?;
+        let [b_gate, b_mag, r_mag] = ["b_gate", "b_mag", "r_mag"].map(|name| batch.values.get(name));
+        let (gates, rectifies, rows) = (&ghost.gates, false, self.dims.rows);
+        backend.gate(Gate { gates, b_gate, b_mag, r_mag, rectifies, rows, features: lists })
+    }
+
+    fn add_dead(
+        &mut self,
+        batch: &mut Batch<'_, B>,
+        of: Listed<'_, B>,
+        output_gradient: &B::Buffer<f32>,
+    ) -> Result<()> {
+        let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, self.dims);
+        let Ghost { gates, entries, of_latents, .. } = self.ghost.as_mut().expect("kept before the first step");
+        let [u_gradient, b_mag_gradient, r_mag_gradient] = entries;
+        backend.copy(of.pre_gradient, 0, u_gradient, 0, rows * gates.stride)?;
+        backend.gate_gradient(GateGradient {
+            gates,
+            features: of.lists,
+            b_gate: batch.values.get("b_gate"),
+            r_mag: batch.values.get("r_mag"),
+            rows,
+            value_gradient: u_gradient,
+            b_mag_gradient,
+            r_mag_gradient,
+        })?;
+        let by_latent = of.by_latent;
+        for (name, values) in [("b_mag", &*b_mag_gradient), ("r_mag", &*r_mag_gradient)] {
+            backend.sum_by_latent(SumByLatent { values, by_latent, d_sae, out: of_latents })?;
+            backend.add(Add { from: of_latents, to: batch.gradients.get_mut(name), len: d_sae })?;
+        }
+        let [w_enc, w_dec] = batch.gradients.get_many_mut(["W_enc", "W_dec"]);
+        let b_enc = &mut self.sums;
+        let [gradient, input] = summands(backend, batch.rounded.as_deref_mut(), output_gradient, batch.input)?;
+        backend.gradient_sparse(GradientSparse {
+            lists: of.lists,
+            by_latent,
+            pre_gradient: u_gradient,
+            gradient,
+            input,
+            norm: None,
+            rows,
+            d_in,
+            d_sae,
+            out: WeightGradients { w_enc, b_enc, w_dec, accumulate: true, only_listed: false },
+        })
     }
 
     fn active(&self, backend: &B) -> Result<Option<u64>> {

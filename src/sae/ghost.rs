@@ -2,11 +2,12 @@
 //! half its size, and get the gradient of that. With `g = s e^h W_dec` over the dead latents,
 //! `s = |r| / (1e-6 + 2 |e^h W_dec|)` in each row, and `r = x - x_hat`, the loss is the mean over all elements
 //! of `m (g - r)²`, `m = r² / ((g - r)² + 1e-6)`: as large as the mean squared error. `r`, `s` and `m` are not
-//! differentiated.
+//! differentiated. What a transcoder is to predict takes the place of `x`, and what a skip connection carries is part
+//! of `x_hat`.
 //! Source: Jermyn and Templeton 2024, "Ghost Grads: An improvement on resampling", as SAELens had it before
 //! version 6 (`use_ghost_grads`).
 
-use super::architecture::{Batch, Dims, Listed, Onto};
+use super::architecture::{Architecture, Batch, Dims, Listed};
 use crate::backend::*;
 use crate::error::Result;
 
@@ -42,11 +43,12 @@ impl<B: Backend> Ghost<B> {
         })
     }
 
-    /// Adds the gradients to those of the weights, which are written, and sums `m (g - r)²` as term `term`.
-    /// Waits for how many latents are dead.
-    pub fn step(&mut self, batch: &mut Batch<'_, B>, term: usize) -> Result<()> {
-        let (backend, dead, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dead, batch.dims);
-        let n_dead = backend.read_element(&dead.count, 0)? as usize;
+    /// Adds the gradients to those of the weights, which are written, and sums `m (g - r)²` after the
+    /// architecture's terms. Waits for how many latents are dead.
+    pub fn step(&mut self, architecture: &mut dyn Architecture<B>, batch: &mut Batch<'_, B>) -> Result<()> {
+        let (backend, Dims { rows, d_in, d_sae }) = (batch.backend, batch.dims);
+        let term = architecture.terms();
+        let n_dead = backend.read_element(&batch.dead.count, 0)? as usize;
         if n_dead == 0 {
             backend.fill(&mut self.loss, 0.0)?;
             return batch.sum_term(term, &self.loss);
@@ -55,9 +57,8 @@ impl<B: Backend> Ghost<B> {
             // Some more, so that the next few find room, too.
             *self = Self::with_room(backend, batch.dims, (n_dead + n_dead / 4).min(d_sae))?;
         }
-        let (k, len) = (n_dead, rows * self.lists.stride);
-        let (encoder, rank, decoder_norm) = (batch.encoder(), Rank::Value, None);
-        backend.encode_dead_topk(EncodeDeadTopk { encoder, rank, decoder_norm, dead, k, lists: &mut self.lists })?;
+        let len = rows * self.lists.stride;
+        architecture.encode_dead(batch, n_dead, &mut self.lists)?;
         backend.copy(&self.lists.values, 0, &mut self.h, 0, len)?;
         backend.exponential(Exponential { x: &self.h, factor: None, len, to: &mut self.lists.values })?;
         backend.decode_sparse(DecodeSparse {
@@ -80,7 +81,7 @@ impl<B: Backend> Ghost<B> {
         })?;
         backend.ghost_error(GhostError {
             ghost: &self.decoded,
-            error: batch.output_gradient,
+            error: architecture.error_gradient().unwrap_or(batch.output_gradient),
             // The gradient of the mean squared error is 2 / B (x_hat - x).
             error_scale: -(rows as f32) / 2.0,
             gradient_scale: 2.0 / (rows * d_in) as f32,
@@ -108,7 +109,7 @@ impl<B: Backend> Ghost<B> {
             norm_gradient: None,
             stored: None,
         };
-        batch.write_gradients(listed, Some(&self.gradient), Onto::Written)?;
+        architecture.add_dead(batch, listed, &self.gradient)?;
         batch.sum_term(term, &self.loss)
     }
 }

@@ -517,6 +517,7 @@ impl<B: Backend> Pass<B> {
             b_gate: sae.values.get("b_gate"),
             b_mag: sae.values.get("b_mag"),
             r_mag: sae.values.get("r_mag"),
+            rectifies: true,
             rows: self.rows,
             features: &mut features,
         })?;

@@ -42,8 +42,10 @@ pub struct Matryoshka<B: Backend> {
     /// All but the last.
     inner: Vec<Inner<B>>,
     reconstruction: B::Buffer<f32>,
-    /// What the levels so far leave of the activations.
+    /// What the levels so far leave of the activations; after them, where it is kept, the gradient of the last
+    /// level's error.
     error: B::Buffer<f32>,
+    keeps_error_gradient: bool,
     no_shift: B::Buffer<f32>,
     aux: Option<AuxK<B>>,
     /// Of every level with an AuxK of its own.
@@ -74,6 +76,7 @@ impl<B: Backend> Matryoshka<B> {
             inner: (1..levels).map(|_| inner()).collect::<Result<_>>()?,
             reconstruction: backend.zeros(rows * d_in)?,
             error: backend.zeros(rows * d_in)?,
+            keeps_error_gradient: false,
             no_shift: backend.zeros(rows)?,
             aux: AuxK::new(backend, config.batchtopk.aux(), dims)?,
             dead: (0..with_dead).map(|_| DeadLatents::none(backend, d_sae)).collect::<Result<_>>()?,
@@ -216,6 +219,9 @@ impl<B: Backend> Architecture<B> for Matryoshka<B> {
     fn step(&mut self, batch: &mut Batch<'_, B>) -> Result<()> {
         let (backend, Dims { rows, d_sae, .. }) = (batch.backend, batch.dims);
         self.decode(batch)?;
+        if self.keeps_error_gradient {
+            backend.copy(batch.output_gradient, 0, &mut self.error, 0, rows * batch.dims.d_in)?;
+        }
         self.differentiate(batch)?;
         let first = self.aux_terms();
         for (level, inner) in self.inner.iter().enumerate() {
@@ -225,6 +231,15 @@ impl<B: Backend> Architecture<B> for Matryoshka<B> {
         backend.transpose_lists(TransposeLists { lists: &self.selection.lists, rows, d_sae, by_latent })?;
         batch.update_firing(Features::Lists(&self.by_latent))?;
         batch.count_active(&self.by_latent)
+    }
+
+    fn keep_error_gradient(&mut self, _backend: &B) -> Result<()> {
+        self.keeps_error_gradient = true;
+        Ok(())
+    }
+
+    fn error_gradient(&self) -> Option<&B::Buffer<f32>> {
+        self.keeps_error_gradient.then_some(&self.error)
     }
 
     fn losses(&self, backend: &B, sums: &[f64], n_dead: usize) -> Result<Vec<LossTerm>> {

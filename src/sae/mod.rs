@@ -20,7 +20,7 @@ pub mod matryoshka;
 pub mod parameters;
 pub mod pursuit;
 pub mod report;
-mod resample;
+pub mod resample;
 pub mod similarity;
 pub mod standard;
 pub mod step;

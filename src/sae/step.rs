@@ -109,7 +109,7 @@ pub struct TrainingSae<B: Backend> {
     pub(super) work: WorkSpace<B>,
     recording: B::Recording,
     /// Whether the latest batch came with what is to be predicted.
-    transcodes: bool,
+    pub(super) transcodes: bool,
     skip: Option<Skip<B>>,
 }
 
@@ -118,7 +118,7 @@ pub(super) struct WorkSpace<B: Backend> {
     pub input: B::Buffer<f32>,
     row_scale: B::Buffer<f32>,
     row_shift: B::Buffer<f32>,
-    output_gradient: B::Buffer<f32>,
+    pub output_gradient: B::Buffer<f32>,
     pub squared_error: B::Buffer<f32>,
     pub dead: DeadLatents<B>,
     scalars: B::Buffer<StepScalars>,
@@ -184,6 +184,7 @@ impl<B: Backend> TrainingSae<B> {
 
     /// Dead latents get ghost gradients from now on.
     pub fn keep_ghost_gradients(&mut self) -> Result<()> {
+        self.architecture.keep_error_gradient(&self.backend)?;
         self.ghost = Some(Ghost::new(&self.backend, self.config.dims())?);
         self.measurements = Measurements::none(&self.backend, self.architecture.terms() + 1)?;
         Ok(())
@@ -287,7 +288,7 @@ impl<B: Backend> TrainingSae<B> {
             architecture.listed().map_or(Ok(()), |listed| batch.write_gradients(listed, None, Onto::Written))
         })?;
         let Some(mut ghost) = self.ghost.take() else { return Ok(()) };
-        let done = self.of_architecture(|architecture, batch| ghost.step(batch, architecture.terms()));
+        let done = self.of_architecture(|architecture, batch| ghost.step(architecture, batch));
         self.ghost = Some(ghost);
         done
     }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `cfg.json`, `sae_weights.safetensors` | SAELens' training flavour |
 //! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, with `ema_decay` `average.NAME`, in SAELens' shapes |
-//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state`, with `target_l0` `coefficient_factor` |
+//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state`, with `target_l0` `coefficient_factor`, before a resampling `resampling_keys`, `resampling_inputs`, `resampling_missing` |
 //! | `trainer_state.json` | steps, samples, and the version that wrote it |
 //! | `activations/` | the activation buffer of every hook and the position in the data |
 //!
@@ -22,6 +22,7 @@ use crate::formats::write;
 use crate::sae::config::InferenceArchitecture;
 use crate::sae::kind;
 use crate::sae::parameters::Named;
+use crate::sae::resample::{Candidate, Candidates};
 use crate::sae::weights::{HostTensor, Weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 const STATISTICS: &str = "statistics.safetensors";
 const INPUT_SCALE: &str = "input_scale";
 const COEFFICIENT_FACTOR: &str = "coefficient_factor";
+const RESAMPLING: [&str; 3] = ["resampling_keys", "resampling_inputs", "resampling_missing"];
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +136,16 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
     if let Some(factor) = &factor {
         statistics.push((COEFFICIENT_FACTOR.into(), Tensor::f64(&[1], factor)));
     }
+    let candidates = &course.candidates.0;
+    let keys: Vec<f64> = candidates.iter().map(|candidate| candidate.key).collect();
+    let inputs: Vec<f32> = candidates.iter().flat_map(|candidate| candidate.input.iter().copied()).collect();
+    let missing: Vec<f32> = candidates.iter().flat_map(|candidate| candidate.missing.iter().copied()).collect();
+    if !keys.is_empty() {
+        let [of_keys, of_inputs, of_missing] = RESAMPLING.map(str::to_string);
+        statistics.push((of_keys, Tensor::f64(&[keys.len()], &keys)));
+        statistics.push((of_inputs, Tensor::f32(&[keys.len(), d_in], &inputs)));
+        statistics.push((of_missing, Tensor::f32(&[keys.len(), missing.len() / keys.len()], &missing)));
+    }
     tensors::save(&folder.join(STATISTICS), statistics)?;
     write::sync_folder(folder)
 }
@@ -186,7 +198,7 @@ pub fn restore<B: Backend>(
 }
 
 fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Result<()> {
-    let Trainee { backend, sae, course, .. } = trainee;
+    let Trainee { backend, recipe, sae, course, .. } = trainee;
     let backend = &*backend;
     let (d_in, d_sae) = (sae.config().d_in, sae.config().d_sae);
     let own = sae.values.download(backend, d_in)?;
@@ -210,9 +222,28 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
         statistics.expect_shape(COEFFICIENT_FACTOR, &[1])?;
         control.factor = statistics.f64(COEFFICIENT_FACTOR)?[0];
     }
+    course.candidates = candidates(&statistics, d_in, recipe.architecture.transcodes())?;
     let architecture = statistics.f64("architecture_state")?;
     sae.restore_architecture(&architecture)?;
     sae.parameters_changed()
+}
+
+/// Those that had been gathered; mostly there are none.
+fn candidates(statistics: &TensorFile, d_in: usize, transcodes: bool) -> Result<Candidates> {
+    let [of_keys, of_inputs, of_missing] = RESAMPLING;
+    if !statistics.contains(of_keys) {
+        return Ok(Candidates::default());
+    }
+    let keys = statistics.f64(of_keys)?;
+    let d_missing = if transcodes { d_in } else { 0 };
+    let inputs = statistics.f32_shaped(of_inputs, &[keys.len(), d_in])?;
+    let missing = statistics.f32_shaped(of_missing, &[keys.len(), d_missing])?;
+    let candidate = |(n, &key): (usize, &f64)| Candidate {
+        key,
+        input: inputs[n * d_in..][..d_in].to_vec(),
+        missing: missing[n * d_missing..][..d_missing].to_vec(),
+    };
+    Ok(Candidates(keys.iter().enumerate().map(candidate).collect()))
 }
 
 /// Makes the SAE of a checkpoint whose activations were scaled in training one for activations as they

@@ -9,6 +9,7 @@ use crate::config::Recipe;
 use crate::error::Result;
 use crate::random::{Random, Stream};
 use crate::sae::kind::{self, Coefficient};
+use crate::sae::resample::Candidates;
 use crate::sae::step::{StepSettings, TrainingSae};
 
 /// The course of a training.
@@ -18,6 +19,8 @@ pub struct Course {
     coefficient: Option<Coefficient>,
     /// The control of the coefficient, where the recipe has a target.
     pub control: Option<TargetL0>,
+    /// The inputs so far that the next resampling may start latents from.
+    pub candidates: Candidates,
     latest: StepSettings,
 }
 
@@ -28,6 +31,7 @@ impl Course {
             learning_rate: setup::learning_rate(recipe),
             coefficient: kind::of(recipe).coefficient(recipe),
             control: TargetL0::of(recipe),
+            candidates: Candidates::default(),
             latest: StepSettings { lr: 0.0, coefficient: 0.0 },
             recipe: recipe.clone(),
         }
@@ -77,11 +81,22 @@ impl Course {
         if let Some(control) = self.control.as_mut().filter(|control| control.is_due(step + 1)) {
             control.observe(sae.report(false)?.l0);
         }
-        if self.resamples(step + 1) {
+        if self.gathers(step + 1) {
             let mut random = Random::new(self.recipe.seed, Stream::Resampling, (step + 1) as u32);
-            sae.resample(&kind::of(&self.recipe).vectors(&self.recipe), &mut random)?;
+            sae.gather_candidates(&mut self.candidates, &mut random)?;
+        }
+        if self.resamples(step + 1) {
+            let candidates = std::mem::take(&mut self.candidates);
+            sae.resample(&kind::of(&self.recipe).vectors(&self.recipe), &candidates)?;
         }
         Ok(())
+    }
+
+    /// Whether the batch of the step after which there are so many is one that the next resampling draws from.
+    fn gathers(&self, steps: u64) -> bool {
+        let Some(every) = self.recipe.resample_every else { return false };
+        let next = steps.next_multiple_of(every as u64);
+        next - steps < self.recipe.resample_batches as u64 && self.resamples(next)
     }
 
     /// Whether dead latents are resampled after so many steps: not where they would have less than a whole
@@ -120,5 +135,18 @@ mod tests {
         let recipe = Recipe { resample_every: Some(30), training_tokens, train_batch_size_tokens, ..Recipe::default() };
         let course = Course::new(&recipe);
         assert_eq!((1..=100).filter(|&steps| course.resamples(steps)).collect::<Vec<_>>(), [30, 60]);
+    }
+
+    #[test]
+    fn the_last_batches_before_a_resampling_are_drawn_from() {
+        let (training_tokens, train_batch_size_tokens, resample_batches) = (10, 1, 2);
+        let recipe = Recipe { training_tokens, train_batch_size_tokens, resample_batches, ..Recipe::default() };
+        let gathers = |resample_every, resample_batches| {
+            let course = Course::new(&Recipe { resample_every, resample_batches, ..recipe.clone() });
+            (1..=10).filter(|&steps| course.gathers(steps)).collect::<Vec<_>>()
+        };
+        assert_eq!(gathers(Some(4), 2), [3, 4]);
+        assert_eq!(gathers(Some(3), 9), [1, 2, 3, 4, 5, 6], "all since the one before");
+        assert!(gathers(None, 2).is_empty());
     }
 }

@@ -106,13 +106,17 @@ impl Case for JumpReluGradientCase {
 #[derive(Clone, Debug)]
 pub struct GateCase {
     pub lists: Lists,
+    /// Whether what is below 0 becomes 0.
+    pub rectifies: bool,
     /// Whether the strides differ, which is refused.
     pub wrong_stride: bool,
 }
 
-/// See [`Lists::cases`].
+/// See [`Lists::cases`]; with a ReLU and without.
 pub fn gate() -> Vec<GateCase> {
-    small_lists().into_iter().map(|lists| GateCase { lists, wrong_stride: false }).collect()
+    let both =
+        |lists: Lists| [true, false].map(|rectifies| GateCase { lists: lists.clone(), rectifies, wrong_stride: false });
+    small_lists().into_iter().flat_map(both).collect()
 }
 
 impl Case for GateCase {
@@ -136,6 +140,7 @@ impl Case for GateCase {
             b_gate: &b_gate,
             b_mag: &b_mag,
             r_mag: &r_mag,
+            rectifies: self.rectifies,
             rows,
             features: &mut features,
         })?;

@@ -12,8 +12,8 @@ fn gain(r_mag: f32) -> f32 {
 }
 
 pub(super) fn run(op: Gate<'_, Cpu>) -> Result<()> {
-    let Gate { gates, b_gate, b_mag, r_mag, rows, features } = op;
-    let stride = gates.stride;
+    let Gate { gates, b_gate, b_mag, r_mag, rectifies, rows, features } = op;
+    let (stride, least) = (gates.stride, if rectifies { 0.0 } else { f32::NEG_INFINITY });
     features.counts[..rows].copy_from_slice(&gates.counts[..rows]);
     (features.indices[..rows * stride].par_chunks_mut(stride), features.values[..rows * stride].par_chunks_mut(stride))
         .into_par_iter()
@@ -25,7 +25,7 @@ pub(super) fn run(op: Gate<'_, Cpu>) -> Result<()> {
                 let latent = gates.indices[entry] as usize;
                 let u = gates.values[entry] - b_gate[latent];
                 indices[j] = latent as u32;
-                values[j] = (gain(r_mag[latent]) * u + b_mag[latent]).max(0.0);
+                values[j] = (gain(r_mag[latent]) * u + b_mag[latent]).max(least);
             }
         });
     Ok(())

@@ -913,10 +913,12 @@ pub struct cusae_gate {
     pub b_mag: *const f32,
     pub r_mag: *const f32,
     pub rows: u64,
+    pub rectify: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_gate"][::core::mem::size_of::<cusae_gate>() - 96usize];
+    ["Size of cusae_gate"][::core::mem::size_of::<cusae_gate>() - 104usize];
     ["Alignment of cusae_gate"][::core::mem::align_of::<cusae_gate>() - 8usize];
     ["Offset of field: cusae_gate::gates"][::core::mem::offset_of!(cusae_gate, gates) - 0usize];
     ["Offset of field: cusae_gate::features"][::core::mem::offset_of!(cusae_gate, features) - 32usize];
@@ -924,6 +926,8 @@ const _: () = {
     ["Offset of field: cusae_gate::b_mag"][::core::mem::offset_of!(cusae_gate, b_mag) - 72usize];
     ["Offset of field: cusae_gate::r_mag"][::core::mem::offset_of!(cusae_gate, r_mag) - 80usize];
     ["Offset of field: cusae_gate::rows"][::core::mem::offset_of!(cusae_gate, rows) - 88usize];
+    ["Offset of field: cusae_gate::rectify"][::core::mem::offset_of!(cusae_gate, rectify) - 96usize];
+    ["Offset of field: cusae_gate::unused"][::core::mem::offset_of!(cusae_gate, unused) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -6,7 +6,7 @@ use crate::backend::{need, Backend, Buffer};
 use crate::error::Result;
 
 /// From open gates to features. With `u = input · w_encᵀ`, a gate `π = u + b_gate > 0` lets through
-/// `f = ReLU(m)`, `m = e^r_mag u + b_mag`.
+/// `f = ReLU(m)`, `m = e^r_mag u + b_mag`, or `m` itself.
 pub struct Gate<'a, B: Backend> {
     /// The open gates, value `π`.
     pub gates: &'a FeatureLists<B>,
@@ -16,6 +16,8 @@ pub struct Gate<'a, B: Backend> {
     pub b_mag: &'a B::Buffer<f32>,
     /// `[F]`.
     pub r_mag: &'a B::Buffer<f32>,
+    /// Whether what is below 0 becomes 0.
+    pub rectifies: bool,
     /// Rows (`B`).
     pub rows: usize,
     /// Out: the same latents, value `f`, which may be 0; of the gates' stride.

@@ -88,7 +88,7 @@ fn gate<B: Backend>(s: SaeSizes) -> Row<B> {
         let (of, mut features) = (Gates::new(data, s)?, data.empty_lists(rows, k)?);
         Ok(Box::new(move |backend: &B| {
             let Gates { gates, b_gate, b_mag, r_mag } = &of;
-            backend.gate(Gate { gates, b_gate, b_mag, r_mag, rows, features: &mut features })
+            backend.gate(Gate { gates, b_gate, b_mag, r_mag, rectifies: true, rows, features: &mut features })
         }))
     })
 }

@@ -56,6 +56,8 @@ pub(in super::super) fn gate(native: &Native, op: Gate<'_, Native>) -> Result<()
         b_mag: op.b_mag.at(),
         r_mag: op.r_mag.at(),
         rows: op.rows as u64,
+        rectify: op.rectifies.into(),
+        unused: 0,
     };
     native.call("gate", |table| table.gate, &arguments)
 }
