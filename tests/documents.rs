@@ -89,6 +89,27 @@ fn json_lines_are_read_plain_and_compressed_from_every_position() {
     }
 }
 
+/// An array over many lines, as `json.dump` with an indent writes it, one on one line, and objects without an array.
+#[test]
+fn json_is_read_plain_and_compressed_from_every_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = TEXTS.map(|text| serde_json::json!({"id": {"of": [1, "}"]}, "text": text}));
+    let array = serde_json::Value::from(objects.to_vec());
+    let indented = serde_json::to_string_pretty(&array).unwrap();
+    for (name, text) in [
+        ("a.json", indented.clone()),
+        ("b.json", array.to_string()),
+        ("c.json", objects.map(|it| it.to_string()).concat()),
+    ] {
+        let path = write(folder.path(), name, text.as_bytes());
+        assert_eq!(contents(&mut open(&path)), texts(), "{name}");
+        continues_everywhere(&path);
+    }
+    let path = write(folder.path(), "a.json.gz", &gzip(indented.as_bytes()));
+    assert_eq!(contents(&mut open(&path)), texts());
+    continues_everywhere(&path);
+}
+
 #[test]
 fn parquet_columns_of_texts_and_of_tokens_are_read_from_every_position() {
     for name in ["text.parquet", "text-zstd.parquet"] {
@@ -157,6 +178,7 @@ fn a_folder_gives_its_files_by_name_and_ignores_the_others() {
     write(folder.path(), "b.txt", b"second");
     write(folder.path(), "a.txt", b"first");
     write(folder.path(), "README.md", b"not text to train on");
+    write(folder.path(), "dataset_info.json", br#"{"citation": "beside text"}"#);
     let mut documents = open(folder.path());
     assert_eq!(contents(&mut documents), [Content::Text("first".into()), Content::Text("second".into())]);
     documents.seek(&DocumentPosition { file: 1, ..DocumentPosition::default() }).unwrap();
@@ -256,6 +278,15 @@ fn records_that_are_no_documents_are_named() {
     ] {
         let message = error(&fixture(name));
         assert!(message.contains(name) && message.contains(expected), "{message}");
+    }
+    for (text, expected) in [
+        ("[{\"text\": \"a\"}, {\"text\"", "a.json: record 2: not a JSON object (EOF"),
+        ("[{\"text\": \"a\"}, ", "a.json: record 2: the file ends before its array; write it again"),
+        ("[\"a\"]", "a.json: record 1: not a JSON object; expected { … }, or an array of them"),
+        ("[{\"text\": \"a\"}, {\"title\": \"b\"}]", "record 2: no column to read: expected \"text\", found title"),
+    ] {
+        let message = error(&write(folder.path(), "a.json", text.as_bytes()));
+        assert!(message.contains(expected), "{message}");
     }
     let message = error(&write(folder.path(), "a.txt", b"good \xff bad"));
     assert!(message.contains("a.txt: byte 5 is not UTF-8"), "{message}");

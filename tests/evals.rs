@@ -124,8 +124,7 @@ fn every_feature_metric_is_saelens() {
 fn every_token_loss_is_saelens() {
     for case in Case::all() {
         let expected = TensorFile::open(case.expected("expected.safetensors")).unwrap();
-        let hook = case.sae.config().hook_name().unwrap();
-        let mut downstream = Downstream::new(&case.model, &case.sae, hook, 4, CONTEXT).unwrap();
+        let mut downstream = Downstream::new(&case.model, &case.sae, 4, CONTEXT).unwrap();
         for (batch, tokens) in case.tokens("recon_tokens").chunks_exact(4 * CONTEXT).enumerate() {
             let excluded: Vec<bool> = tokens.iter().map(|token| case.exclude_tokens.contains(token)).collect();
             let losses = downstream.losses(tokens, &excluded).unwrap();
@@ -149,8 +148,7 @@ fn every_token_loss_is_saelens() {
 fn activations_features_and_reconstructions_at_the_hook_are_saelens() {
     for case in Case::all() {
         let expected = TensorFile::open(case.expected("expected.safetensors")).unwrap();
-        let hook = case.sae.config().hook_name().unwrap();
-        let mut downstream = Downstream::new(&case.model, &case.sae, hook, 2, CONTEXT).unwrap();
+        let mut downstream = Downstream::new(&case.model, &case.sae, 2, CONTEXT).unwrap();
         let seen = downstream.encode(&case.tokens("recon_tokens")[..2 * CONTEXT]).unwrap();
         let features = seen.features.to_dense(case.sae.config().d_sae);
         for (name, found) in

@@ -7,6 +7,7 @@ mod devices;
 use cusae::analysis::*;
 use cusae::backend::{Backend, Cpu, Sampling};
 use cusae::error::Result;
+use cusae::eval::{evaluate, EvalConfig};
 use cusae::formats::{saelens, tensors::TensorFile};
 use cusae::lm::{LanguageModel, Limits, LogitSum, Processing, Record, Visitor};
 use cusae::sae::inference::Sae;
@@ -86,6 +87,19 @@ impl<B: Backend> Visitor<B> for Halve {
         backend.read(value, 0, &mut values)?;
         values.iter_mut().for_each(|x| *x *= 0.5);
         backend.write(value, 0, &values)
+    }
+}
+
+/// Puts zeros at one hook.
+struct Zero(&'static str);
+
+impl<B: Backend> Visitor<B> for Zero {
+    fn wants(&self, hook: &str) -> bool {
+        hook == self.0
+    }
+
+    fn visit(&mut self, backend: &B, _: &str, value: &mut B::Buffer<f32>, _: &[usize]) -> Result<()> {
+        backend.fill(value, 0.0)
     }
 }
 
@@ -188,6 +202,61 @@ fn attribution_ablation_and_steering_take_transcoders<B: Backend>(backend: &B) {
 fn a_transcoder_stands_in_for_its_output_hook_as_in_saelens() {
     a_transcoder_stands_in_for_its_output_hook(&Cpu);
     devices::devices(&[1]).iter().for_each(a_transcoder_stands_in_for_its_output_hook);
+}
+
+/// Against the model with SAELens' splice, and sums in f64 over what stands at the output hook and what SAELens puts
+/// there. Losses differ in their last digits: the vocabulary's logits are added up in another order.
+fn a_transcoder_is_evaluated_by_its_output<B: Backend>(backend: &B) {
+    let (case, sae) = (Case::new(backend), sae(backend, "analysis/transcoder"));
+    let config = EvalConfig {
+        batch_size_prompts: 1,
+        n_eval_reconstruction_batches: 1,
+        n_eval_sparsity_variance_batches: 1,
+        exclude_tokens: vec![],
+        featurewise: true,
+    };
+    let mut rows = [Ok(case.tokens.clone()), Ok(case.tokens.clone())].into_iter();
+    let report = evaluate(&case.model, &sae, &mut rows, &config).unwrap();
+
+    let loss = |splices: &mut [Splice<B>], visitor: &mut dyn Visitor<B>| {
+        let mut forward = case.model.forward(1, case.tokens.len()).unwrap();
+        forward.run(&case.model, &case.tokens, &mut Splices { splices, visitor }, None).unwrap();
+        let losses = forward.loss_per_token(&case.model).unwrap();
+        losses.iter().map(|&x| f64::from(x)).sum::<f64>() / losses.len() as f64
+    };
+    let mut record = Record::of(["blocks.1.hook_mlp_out"]);
+    let clean = loss(&mut [], &mut record);
+    let with_sae = loss(&mut [case.splice(&sae, false)], &mut ());
+    let ablated = loss(&mut [], &mut Zero("blocks.1.hook_mlp_out"));
+    let found = &report.model_performance_preservation;
+    for (found, expected) in [
+        (found.ce_loss_without_sae, clean),
+        (found.ce_loss_with_sae, with_sae),
+        (found.ce_loss_with_ablation, ablated),
+        (found.ce_loss_score, (ablated - with_sae) / (ablated - clean)),
+    ] {
+        assert!((found - expected).abs() <= 1e-6 * expected.abs(), "{}: {found}, expected {expected}", case.device);
+    }
+
+    let y = &record.values["blocks.1.hook_mlp_out"].1;
+    let y_hat = case.expected.f32("plain/output").unwrap();
+    let n = case.tokens.len() as f64;
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>() / n;
+    let mse = squares(&mut y.iter().zip(&y_hat).map(|(a, b)| f64::from(a - b)));
+    let mean = |d: usize| y.chunks_exact(128).map(|row| f64::from(row[d])).sum::<f64>() / n;
+    let variance = squares(&mut y.iter().map(|&x| x.into())) - (0..128).map(|d| mean(d).powi(2)).sum::<f64>();
+    let found = &report.reconstruction_quality;
+    assert!((found.mse / mse - 1.0).abs() < 1e-5, "{}, expected {mse}", found.mse);
+    let expected = 1.0 - mse / variance;
+    assert!((found.explained_variance - expected).abs() < 1e-5 * expected.abs(), "{found:?}, expected {expected}");
+    let active = case.expected.f32("plain/acts_post").unwrap().iter().filter(|&&f| f != 0.0).count();
+    assert!((report.sparsity.l0 - active as f64 / n).abs() < 1e-9, "{}", report.sparsity.l0);
+}
+
+#[test]
+fn evaluation_takes_transcoders_on_every_device() {
+    a_transcoder_is_evaluated_by_its_output(&Cpu);
+    devices::devices(&[1]).iter().for_each(a_transcoder_is_evaluated_by_its_output);
 }
 
 #[test]

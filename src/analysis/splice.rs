@@ -117,8 +117,7 @@ impl<'a, B: Backend> Splice<'a, B> {
     fn run(&mut self, value: &mut B::Buffer<f32>, shape: &[usize], visitor: &mut dyn Visitor<B>) -> Result<()> {
         let (sae, backend, rows) = (self.sae, self.sae.backend(), shape[0] * shape[1]);
         if std::mem::take(&mut self.waiting) != rows {
-            let Hooks { input, output } = self.hooks;
-            return Err(Error::config("hook_name_out", format!("{output} comes before {input}, which is read")));
+            return Err(self.hooks.in_wrong_order());
         }
         let (d_in, d_out, d_sae) = (sae.config().d_in, sae.config().d_out(), sae.config().d_sae);
         let (len, wide) = (rows * d_out, |width| [shape[0], shape[1], width]);

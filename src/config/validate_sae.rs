@@ -154,10 +154,6 @@ impl Recipe {
         }
         require("hook_name_out", out.is_some_and(|out| out != self.hook_name), || {
             format!("found {}, expected another hook than hook_name for architecture {kind}", out.unwrap_or("none"))
-        })?;
-        let scaling = self.normalize_activations;
-        require("normalize_activations", scaling != NormalizeActivations::ExpectedAverageOnlyIn, || {
-            format!("found {scaling}, expected none, constant_norm_rescale or layer_norm for architecture {kind}")
         })
     }
 

@@ -1,8 +1,8 @@
-//! Documents from files: text, JSON Lines (plain, gzip or zstd), parquet and token files, one or
+//! Documents from files: text, JSON Lines and JSON (plain, gzip or zstd), parquet and token files, one or
 //! many, streamed and restartable at any [`DocumentPosition`].
 
 use super::parquet_file::ParquetReader;
-use super::text_files::{JsonlReader, TxtReader};
+use super::text_files::{JsonReader, Layout, TxtReader};
 use super::token_files::TokenReader;
 use crate::config::DatasetPath;
 use crate::embedded;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) const COLUMNS: [&str; 4] = ["tokens", "input_ids", "text", "problem"];
 
 /// The endings that [`Documents`] reads, for messages.
-const ENDINGS: &str = ".txt, .jsonl (both also .gz or .zst), .parquet, .safetensors, .npy or .bin";
+const ENDINGS: &str = ".txt, .jsonl, .json (all three also .gz or .zst), .parquet, .safetensors, .npy or .bin";
 
 /// What one record holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +198,7 @@ impl Documents {
 enum Kind {
     Txt,
     Jsonl,
+    Json,
     Parquet,
     Tokens,
 }
@@ -209,6 +210,7 @@ fn kind(path: &Path) -> Option<Kind> {
     Some(match unpacked.unwrap_or(name).rsplit_once('.')?.1 {
         "txt" => Kind::Txt,
         "jsonl" => Kind::Jsonl,
+        "json" => Kind::Json,
         "parquet" if unpacked.is_none() => Kind::Parquet,
         "safetensors" | "npy" | "bin" if unpacked.is_none() => Kind::Tokens,
         _ => return None,
@@ -219,14 +221,19 @@ fn open(source: &Source, column: Option<&str>, record: u64, byte: u64) -> Result
     let path = match source {
         Source::File(path) => path,
         Source::Remote(file) => return open(&Source::File(file.fetch()?), column, record, byte),
-        Source::Embedded { .. } => return Ok(Box::new(JsonlReader::open(source, column, record, byte)?)),
+        Source::Embedded { .. } => return lines(source, column, record, byte),
     };
     Ok(match kind(path).expect("endings were checked when the files were named") {
         Kind::Txt => Box::new(TxtReader::open(source, record, byte)?),
-        Kind::Jsonl => Box::new(JsonlReader::open(source, column, record, byte)?),
+        Kind::Jsonl => return lines(source, column, record, byte),
+        Kind::Json => Box::new(JsonReader::open(source, Layout::Objects, column, record, byte)?),
         Kind::Parquet => Box::new(ParquetReader::open(path, column, record)?),
         Kind::Tokens => Box::new(TokenReader::open(path, column, record)?),
     })
+}
+
+fn lines(source: &Source, column: Option<&str>, record: u64, byte: u64) -> Result<Box<dyn Reader>> {
+    Ok(Box::new(JsonReader::open(source, Layout::Lines, column, record, byte)?))
 }
 
 /// The files of a data set on the Hub. None: the path is one of this machine, whether it is there or not.
@@ -238,7 +245,7 @@ fn dataset(path: &Path) -> Result<Option<Vec<hub::RemoteFile>>> {
     }
 }
 
-/// The readable files of a folder, by name.
+/// The readable files of a folder, by name. A JSON file beside others says something about them.
 fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder, "open"))? {
@@ -250,8 +257,15 @@ fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() {
         return Err(Error::format(folder, format!("the folder holds no file with the ending {ENDINGS}")));
     }
+    if files.iter().any(|file| !is_json(file)) {
+        files.retain(|file| !is_json(file));
+    }
     files.sort();
     Ok(files)
+}
+
+fn is_json(path: &Path) -> bool {
+    matches!(kind(path), Some(Kind::Json))
 }
 
 /// The column to read: the one asked for, or the first of SAELens' names that is there.

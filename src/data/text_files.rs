@@ -1,7 +1,8 @@
-//! Text and JSON Lines, plain or compressed, read as streams.
+//! Text, JSON Lines and JSON, plain or compressed, read as streams.
 
 use super::documents::{choose_column, Content, Reader, Record, Source};
 use crate::error::{Error, Result};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -107,27 +108,42 @@ fn end_of_piece(bytes: &[u8]) -> usize {
     backwards().find(word_starts).or_else(|| backwards().find(begins_character)).unwrap_or(bytes.len())
 }
 
-/// JSON Lines: one document a line, in the column that was asked for or found in the first line.
-pub(super) struct JsonlReader {
+/// Where a record of JSON ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// JSON Lines: one a line.
+    Lines,
+    /// One object after another, in an array or not.
+    Objects,
+}
+
+/// JSON Lines, or JSON: one document a record, in the column that was asked for or found in the first record.
+pub(super) struct JsonReader {
     path: PathBuf,
     stream: Box<dyn BufRead + Send>,
+    layout: Layout,
     column: Option<String>,
     line: Vec<u8>,
+    /// Whether an array has begun that has not ended.
+    in_array: bool,
     record: u64,
     byte: u64,
 }
 
-impl JsonlReader {
-    pub(super) fn open(source: &Source, column: Option<&str>, record: u64, byte: u64) -> Result<Self> {
-        let mut reader = JsonlReader {
+impl JsonReader {
+    pub(super) fn open(source: &Source, layout: Layout, column: Option<&str>, record: u64, byte: u64) -> Result<Self> {
+        let mut reader = JsonReader {
             path: source.path().to_path_buf(),
             stream: open_stream(source, 0)?,
+            layout,
             column: column.map(str::to_string),
             line: Vec::new(),
+            in_array: false,
             record: 0,
             byte: 0,
         };
         reader.next()?;
+        reader.in_array &= byte > 0;
         (reader.stream, reader.record, reader.byte) = (open_stream(source, byte)?, record, byte);
         Ok(reader)
     }
@@ -136,9 +152,48 @@ impl JsonlReader {
         Error::format(&self.path, format!("record {}: {what}", self.record + 1))
     }
 
-    fn content(&mut self) -> Result<Content> {
-        let mut object: Map<String, Value> =
-            serde_json::from_slice(&self.line).map_err(|e| self.error(format!("not a JSON object ({e})")))?;
+    /// The next line's object.
+    fn line(&mut self) -> Result<Option<Map<String, Value>>> {
+        loop {
+            self.line.clear();
+            let read = self.stream.read_until(b'\n', &mut self.line).map_err(damaged(&self.path, self.byte))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.byte += read as u64;
+            if !self.line.trim_ascii().is_empty() {
+                let object = serde_json::from_slice(&self.line);
+                return object.map(Some).map_err(|e| self.error(format!("not a JSON object ({e})")));
+            }
+        }
+    }
+
+    /// The next object, wherever it ends.
+    fn object(&mut self) -> Result<Option<Map<String, Value>>> {
+        loop {
+            let ahead = self.stream.fill_buf().map_err(damaged(&self.path, self.byte))?;
+            match ahead.first() {
+                None if self.in_array => return Err(self.error("the file ends before its array; write it again")),
+                None => return Ok(None),
+                Some(b'{') => break,
+                Some(b'[') => self.in_array = true,
+                Some(b']') => self.in_array = false,
+                Some(byte) if *byte == b',' || byte.is_ascii_whitespace() => {}
+                Some(_) => return Err(self.error("not a JSON object; expected { … }, or an array of them")),
+            }
+            self.stream.consume(1);
+            self.byte += 1;
+        }
+        let mut counted = Counted { stream: &mut *self.stream, bytes: 0 };
+        let object = Map::deserialize(&mut serde_json::Deserializer::from_reader(&mut counted));
+        self.byte += counted.bytes;
+        object.map(Some).map_err(|e| match e.is_io() {
+            true => damaged(&self.path, self.byte)(e.into()),
+            false => self.error(format!("not a JSON object ({e})")),
+        })
+    }
+
+    fn content(&mut self, mut object: Map<String, Value>) -> Result<Content> {
         let column = match &self.column {
             Some(column) if object.contains_key(column) => column.clone(),
             asked => {
@@ -169,24 +224,33 @@ impl JsonlReader {
     }
 }
 
-impl Reader for JsonlReader {
+impl Reader for JsonReader {
     fn next(&mut self) -> Result<Option<Record>> {
-        loop {
-            self.line.clear();
-            let read = self.stream.read_until(b'\n', &mut self.line).map_err(damaged(&self.path, self.byte))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.byte += read as u64;
-            if !self.line.trim_ascii().is_empty() {
-                let content = self.content()?;
-                self.record += 1;
-                return Ok(Some(Record::whole(content)));
-            }
-        }
+        let object = match self.layout {
+            Layout::Lines => self.line()?,
+            Layout::Objects => self.object()?,
+        };
+        let Some(object) = object else { return Ok(None) };
+        let content = self.content(object)?;
+        self.record += 1;
+        Ok(Some(Record::whole(content)))
     }
 
     fn place(&self) -> (u64, u64) {
         (self.record, self.byte)
+    }
+}
+
+/// Counts what is read.
+struct Counted<'a> {
+    stream: &'a mut dyn BufRead,
+    bytes: u64,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(buffer)?;
+        self.bytes += read as u64;
+        Ok(read)
     }
 }

@@ -50,6 +50,7 @@ struct Firing {
 }
 
 impl Activations {
+    /// Of activations and reconstructions of this width.
     pub fn new(d_in: usize, d_sae: usize) -> Self {
         let firing = Firing { tokens: vec![0; d_sae], rows: vec![0; d_sae], latest_row: vec![0; d_sae], row: 0 };
         Activations { d_in, total_tokens: 0, sums: Sums::default(), sum_x: vec![0.0; d_in], firing }

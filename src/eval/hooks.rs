@@ -15,6 +15,14 @@ pub struct Hooks<'a> {
     pub output: &'a str,
 }
 
+impl Hooks<'_> {
+    /// The refusal of a transcoder whose output comes before what it reads.
+    pub fn in_wrong_order(&self) -> Error {
+        let Hooks { input, output } = self;
+        Error::config("hook_name_out", format!("{output} comes before {input}, which is read"))
+    }
+}
+
 /// The hooks that the metadata names. Errors: it names none, or one attention head's; the model has no such
 /// hook, or one of another width.
 pub fn hooks_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<Hooks<'a>> {
@@ -47,13 +55,4 @@ fn check_width<B: Backend>(
         return Err(Error::config(key, what));
     }
     Ok(())
-}
-
-/// The hook of an SAE that is no transcoder. Errors: it is one; as [`hooks_of`].
-pub fn hook_of<'a, B: Backend>(model: &LanguageModel<B>, sae: &'a Sae<B>) -> Result<&'a str> {
-    if sae.config().transcoder.is_some() {
-        let what = "a transcoder's output is no reconstruction of its input; SAELens has no metrics for it either";
-        return Err(Error::config("architecture", what));
-    }
-    Ok(hooks_of(model, sae)?.input)
 }

@@ -1,6 +1,7 @@
 //! How good an SAE is: every metric of SAELens' `evals.py`, by its keys, groups and definitions.
 //! Means over tokens are taken in f64. Tokens that are excluded count in no mean, and keep their
-//! own activation where the SAE is spliced into the model.
+//! own activation where the SAE is spliced into the model. SAELens has no metrics of transcoders: here they are by
+//! the same definitions those of the output, which is what `x` and the hook then stand for.
 
 mod activations;
 mod downstream;
@@ -10,7 +11,7 @@ pub mod sae_bench;
 mod weights;
 
 pub use downstream::{Downstream, TokenLosses};
-pub use hooks::{hook_of, hooks_of, Hooks};
+pub use hooks::{hooks_of, Hooks};
 pub use report::*;
 
 use crate::backend::Backend;
@@ -44,7 +45,6 @@ pub fn evaluate<B: Backend>(
     rows: &mut dyn Iterator<Item = Result<Vec<u32>>>,
     config: &EvalConfig,
 ) -> Result<Report> {
-    let hook = hook_of(model, sae)?;
     for (key, count) in [
         ("batch_size_prompts", config.batch_size_prompts),
         ("n_eval_reconstruction_batches", config.n_eval_reconstruction_batches),
@@ -56,7 +56,7 @@ pub fn evaluate<B: Backend>(
     }
     let mut batches = Batches { rows, size: config.batch_size_prompts, context: 0 };
     let first = batches.next()?.ok_or_else(|| no_rows("any metric"))?;
-    let mut downstream = Downstream::new(model, sae, hook, config.batch_size_prompts, batches.context)?;
+    let mut downstream = Downstream::new(model, sae, config.batch_size_prompts, batches.context)?;
 
     let mut losses = MeanLosses::default();
     let mut batch = Some(first);
@@ -67,7 +67,7 @@ pub fn evaluate<B: Backend>(
         batch = if n < config.n_eval_reconstruction_batches { batches.next()? } else { None };
     }
 
-    let mut activations = Activations::new(sae.config().d_in, sae.config().d_sae);
+    let mut activations = Activations::new(sae.config().d_out(), sae.config().d_sae);
     for _ in 0..config.n_eval_sparsity_variance_batches {
         let Some(tokens) = batches.next()? else { break };
         let seen = downstream.encode(&tokens)?;

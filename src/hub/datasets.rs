@@ -58,7 +58,7 @@ pub fn dataset(name: &str) -> Result<Option<Vec<RemoteFile>>> {
     let shown: Vec<&str> = listed.iter().map(|file| file.path.as_str()).take(5).collect();
     let beginning = if path.is_empty() { String::new() } else { format!(" whose path begins with {path}") };
     let more = if listed.len() > shown.len() { ", …" } else { "" };
-    let what = format!("it has no .parquet, .jsonl or .txt{beginning}; it holds {}{more}", shown.join(", "));
+    let what = format!("it has no .parquet, .jsonl, .txt or .json{beginning}; it holds {}{more}", shown.join(", "));
     Err(Error::hub(repository.to_string(), what))
 }
 
@@ -88,7 +88,8 @@ fn choose(repository: &Repository, listed: &[Listed], path: &str) -> Result<Opti
         let unpacked = |file: &str| file.trim_end_matches(".gz").trim_end_matches(".zst").ends_with(ending);
         files.iter().copied().filter(|file| unpacked(file)).collect()
     };
-    let Some(files) = [".parquet", ".jsonl", ".txt"].map(of_kind).into_iter().find(|files| !files.is_empty()) else {
+    let Some(files) = [".parquet", ".jsonl", ".txt", ".json"].map(of_kind).into_iter().find(|files| !files.is_empty())
+    else {
         return Ok(None);
     };
     let files = training_split(files);
@@ -142,6 +143,8 @@ mod tests {
     #[test]
     fn one_kind_of_file_is_read() {
         assert_eq!(files(&["a.parquet", "a.jsonl", "LICENSE.txt"], ""), ["a.parquet"]);
+        assert_eq!(files(&["a.txt", "dataset_infos.json"], ""), ["a.txt"]);
+        assert_eq!(files(&["train.json", "test.json"], ""), ["train.json"]);
         assert_eq!(chosen(&["README.md", "script.py"], "").unwrap(), None);
         assert_eq!(chosen(&["a.parquet"], "b").unwrap(), None);
     }

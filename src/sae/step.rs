@@ -25,7 +25,7 @@ use super::average::Average;
 use super::ghost::Ghost;
 use super::parameters::Named;
 use super::report::{ExplainedVariance, Measurements, StepReport};
-use super::transcoder::Skip;
+use super::transcoder::{Scaled, Skip};
 use super::unit_norm::UnitNorm;
 use super::weights::Weights;
 use crate::backend::*;
@@ -102,6 +102,8 @@ pub struct TrainingSae<B: Backend> {
     pub n_training_steps: u64,
     /// Factor on the activations (`expected_average_only_in`); 1 without.
     pub input_scale: f32,
+    /// Likewise on what a transcoder is to predict.
+    pub output_scale: f32,
     decoder_norm: B::Buffer<f32>,
     /// With `autocast`.
     rounded: Option<Rounded<B>>,
@@ -155,6 +157,7 @@ impl<B: Backend> TrainingSae<B> {
             ghost: None,
             n_training_steps: 0,
             input_scale: 1.0,
+            output_scale: 1.0,
             decoder_norm: backend.zeros(d_sae)?,
             rounded: config.autocast.then(|| Rounded::new(backend, Dims { rows, d_in, d_sae })).transpose()?,
             measurements: Measurements::none(backend, architecture.terms())?,
@@ -395,12 +398,13 @@ impl<B: Backend> TrainingSae<B> {
         if let Some(rounded) = &mut self.rounded {
             rounded.take_input(&self.backend, &self.work.input)?;
         }
-        let Some(y) = y else { return Ok(()) };
-        if let Some(skip) = &mut self.skip {
-            skip.begin(&self.backend, [x, y], self.values.get("W_skip"), self.config.dims())?;
-        }
+        let Some(from) = y else { return Ok(()) };
         let len = self.config.train_batch_size_tokens * self.config.d_in;
-        self.backend.copy(y, 0, &mut self.work.target, 0, len)
+        let (factor, to) = (self.output_scale, &mut self.work.target);
+        self.backend.scale(Scale { from, factor, len, to })?;
+        let Some(skip) = &mut self.skip else { return Ok(()) };
+        let (target, w_skip) = (&self.work.target, self.values.get("W_skip"));
+        skip.begin(&self.backend, Scaled { x, factor: self.input_scale }, target, w_skip, self.config.dims())
     }
 
     /// b_dec's gradient needs the encoder's; the clip needs all.

@@ -1,5 +1,6 @@
 //! Transcoders: the architecture encodes one hook's activations, and what it decodes is compared with another
-//! hook's. A skip transcoder adds `x W_skipᵀ`, with `x` as it came. b_dec is of the output and is subtracted
+//! hook's. A skip transcoder adds `x W_skipᵀ`, with `x` as it came. Of `expected_average_only_in` each hook has a factor
+//! of its own, and all of them are folded into the weights in the end. b_dec is of the output and is subtracted
 //! from nothing, and a normalisation of the input is not undone, as at inference in SAELens'
 //! `transcoder.py`, which does not train them. Source: Dunefsky et al. 2024 (arXiv 2406.11944); Paulo et al.
 //! 2025 (arXiv 2501.18823) for the skip connection, which starts at 0.
@@ -15,13 +16,21 @@ use serde_json::Value;
 
 /// The work space of a skip connection in training.
 pub struct Skip<B: Backend> {
-    /// The input as it came `[B, D]`.
+    /// The input, without a normalisation of its rows `[B, D]`.
     x: B::Buffer<f32>,
     room: B::Buffer<f32>,
     /// What is left for the decoder: the target less what the connection carries `[B, D]`.
     pub target: B::Buffer<f32>,
     of_matrix: B::Buffer<f32>,
     of_bias: B::Buffer<f32>,
+}
+
+/// A batch `[B, D]` and the factor on it.
+pub struct Scaled<'a, B: Backend> {
+    /// As it came.
+    pub x: &'a B::Buffer<f32>,
+    /// Of `expected_average_only_in`, or 1.
+    pub factor: f32,
 }
 
 impl<B: Backend> Skip<B> {
@@ -39,19 +48,20 @@ impl<B: Backend> Skip<B> {
         }))
     }
 
-    /// Takes what `W_skip` carries of a batch `x` from what is to be predicted.
+    /// Takes what `W_skip` carries of a batch `x` from `y`, which is to be predicted.
     pub fn begin(
         &mut self,
         backend: &B,
-        [x, y]: [&B::Buffer<f32>; 2],
+        Scaled { x, factor }: Scaled<'_, B>,
+        y: &B::Buffer<f32>,
         w_skip: &B::Buffer<f32>,
         Dims { rows, d_in, .. }: Dims,
     ) -> Result<()> {
         let len = rows * d_in;
-        backend.copy(x, 0, &mut self.x, 0, len)?;
+        backend.scale(Scale { from: x, factor, len, to: &mut self.x })?;
         backend.scale(Scale { from: y, factor: -1.0, len, to: &mut self.target })?;
         backend.linear(Linear {
-            x: Matrix::F32(x),
+            x: Matrix::F32(&self.x),
             w: Matrix::F32(w_skip),
             w_is_transposed: true,
             bias: None,

@@ -116,18 +116,28 @@ impl Weights {
     /// `config` any more (SAELens' `fold_activation_norm_scaling_factor`). Of matching pursuit the decoder
     /// stays as it is, being the encoder, too, and `residual_threshold /= factor`.
     pub fn fold_activation_norm_scaling_factor(&mut self, config: &mut SaeConfig, factor: f32) {
+        self.fold_scales(config, [factor; 2]);
+    }
+
+    /// The same of a transcoder that was trained to give the `output` multiple of one hook from the `input`
+    /// multiple of another: what encodes is multiplied by the first factor, what decodes divided by the second,
+    /// and `W_skip` both.
+    pub fn fold_scales(&mut self, config: &mut SaeConfig, [input, output]: [f32; 2]) {
+        if self.find("W_skip").is_some() {
+            self.scale("W_skip", input / output);
+        }
         let divided: &[&str] = match &mut config.architecture {
             InferenceArchitecture::MatchingPursuit(pursuit) => {
-                pursuit.residual_threshold /= f64::from(factor);
+                pursuit.residual_threshold /= f64::from(input);
                 &["b_dec"]
             }
             _ => {
-                self.scale("W_enc", factor);
+                self.scale("W_enc", input);
                 &["W_dec", "b_dec"]
             }
         };
         for name in divided {
-            self.values_mut(name).iter_mut().for_each(|x| *x /= factor);
+            self.values_mut(name).iter_mut().for_each(|x| *x /= output);
         }
         config.normalize_activations = NormalizeActivations::None;
     }

@@ -47,7 +47,7 @@ pub fn initialize<B: Backend>(
     }
     let centers: Vec<_> = points.iter().zip(&widths).map(|(points, &width)| center(points, width)).collect();
     for Trainee { hook, target, sae, .. } in saes {
-        let scale = f64::from(sae.input_scale);
+        let scale = f64::from(if target.is_some() { sae.output_scale } else { sae.input_scale });
         let b_dec: Vec<f32> = centers[target.unwrap_or(*hook)].iter().map(|x| (scale * x) as f32).collect();
         if let Some(average) = &mut sae.average {
             backend.write(average.values.get_mut("b_dec"), 0, &b_dec)?;

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `cfg.json`, `sae_weights.safetensors` | SAELens' training flavour |
 //! | `optimizer.safetensors` | `exp_avg.NAME`, `exp_avg_sq.NAME`, with `ema_decay` `average.NAME`, in SAELens' shapes |
-//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, `architecture_state`, with `target_l0` `coefficient_factor`, before a resampling `resampling_keys`, `resampling_inputs`, `resampling_missing` |
+//! | `statistics.safetensors` | `act_freq_scores`, `n_forward_passes_since_fired`, `input_scale`, of a transcoder `output_scale`, `architecture_state`, with `target_l0` `coefficient_factor`, before a resampling `resampling_keys`, `resampling_inputs`, `resampling_missing` |
 //! | `trainer_state.json` | steps, samples, and the version that wrote it |
 //! | `activations/` | the activation buffer of every hook and the position in the data |
 //!
@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 const STATISTICS: &str = "statistics.safetensors";
 const INPUT_SCALE: &str = "input_scale";
+const OUTPUT_SCALE: &str = "output_scale";
 const COEFFICIENT_FACTOR: &str = "coefficient_factor";
 const RESAMPLING: [&str; 3] = ["resampling_keys", "resampling_inputs", "resampling_missing"];
 
@@ -125,7 +126,7 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
 
     let fired = backend.download(&sae.firing.fired_count)?;
     let since = backend.download(&sae.firing.since_fired)?;
-    let scale = [sae.input_scale];
+    let (scale, output_scale) = ([sae.input_scale], [sae.output_scale]);
     let factor = course.control.as_ref().map(|control| [control.factor]);
     let mut statistics = vec![
         ("act_freq_scores".into(), Tensor::u32(&[fired.len()], &fired)),
@@ -133,6 +134,9 @@ fn save_sae<B: Backend>(folder: &Path, trainee: &Trainee<B>) -> Result<()> {
         (INPUT_SCALE.into(), Tensor::f32(&[1], &scale)),
         ("architecture_state".into(), Tensor::f64(&[architecture.len()], &architecture)),
     ];
+    if config.transcoder.is_some() {
+        statistics.push((OUTPUT_SCALE.into(), Tensor::f32(&[1], &output_scale)));
+    }
     if let Some(factor) = &factor {
         statistics.push((COEFFICIENT_FACTOR.into(), Tensor::f64(&[1], factor)));
     }
@@ -218,6 +222,9 @@ fn restore_sae<B: Backend>(checkpoint: &Path, trainee: &mut Trainee<B>) -> Resul
         *counts = backend.upload(&statistics.u32(name)?)?;
     }
     sae.input_scale = statistics.f32_shaped(INPUT_SCALE, &[1])?[0];
+    if recipe.architecture.transcodes() {
+        sae.output_scale = statistics.f32_shaped(OUTPUT_SCALE, &[1])?[0];
+    }
     if let Some(control) = &mut course.control {
         statistics.expect_shape(COEFFICIENT_FACTOR, &[1])?;
         control.factor = statistics.f64(COEFFICIENT_FACTOR)?[0];
@@ -251,8 +258,10 @@ fn candidates(statistics: &TensorFile, d_in: usize, transcodes: bool) -> Result<
 pub fn fold_input_scale(folder: &Path, saved: &mut SavedSae) -> Result<()> {
     let path = folder.join(STATISTICS);
     if saved.config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn && path.exists() {
-        let scale = TensorFile::open(path)?.f32_shaped(INPUT_SCALE, &[1])?[0];
-        saved.weights.fold_activation_norm_scaling_factor(&mut saved.config, scale);
+        let statistics = TensorFile::open(path)?;
+        let of_decoder = if saved.config.transcoder.is_some() { OUTPUT_SCALE } else { INPUT_SCALE };
+        let scale = |name| Ok::<_, Error>(statistics.f32_shaped(name, &[1])?[0]);
+        saved.weights.fold_scales(&mut saved.config, [scale(INPUT_SCALE)?, scale(of_decoder)?]);
         // A BatchTopK's features are in units of the decoder's norms, which the scale has just changed.
         let rescales = saved.config.training_settings.get("rescale_acts_by_decoder_norm") == Some(&true.into());
         if rescales && saved.config.architecture == InferenceArchitecture::JumpRelu {

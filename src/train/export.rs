@@ -27,7 +27,8 @@ impl Trained {
         let (mut config, mut weights) = (config.clone(), sae.result().download(backend, config.d_in)?);
         let mut state = sae.architecture_state()?;
         if config.normalize_activations == NormalizeActivations::ExpectedAverageOnlyIn {
-            weights.fold_activation_norm_scaling_factor(&mut config, sae.input_scale);
+            let of_decoder = if config.transcoder.is_some() { sae.output_scale } else { sae.input_scale };
+            weights.fold_scales(&mut config, [sae.input_scale, of_decoder]);
             kind::of(recipe).fold_scale(recipe, &mut state, sae.input_scale);
         }
         Ok(Trained { config, weights, state })

@@ -85,7 +85,10 @@ impl<'a, B: Backend> Run<'a, B> {
             checkpoint::restore(&checkpoint, &mut saes, source.as_mut())?
         } else {
             let scales = setup::input_scales(backend, &recipe, source.as_mut(), reporter)?;
-            saes.iter_mut().for_each(|trainee| trainee.sae.input_scale = scales[trainee.hook]);
+            for Trainee { hook, target, sae, .. } in &mut saes {
+                sae.input_scale = scales[*hook];
+                sae.output_scale = target.map_or(1.0, |target| scales[target]);
+            }
             b_dec::initialize(backend, &recipe, source.as_mut(), &mut saes, reporter)?;
             checkpoint::Progress::default()
         };

@@ -88,17 +88,29 @@ impl SweepSummary {
             dead_features,
             d_sae,
             tokens_per_second,
-            files: files_of(&out)?,
+            files: files_of_run(&out)?,
             out,
         })
     }
 }
 
-/// The names in a folder, sorted.
-fn files_of(folder: &Path) -> Result<Vec<String>> {
+/// What a run of one SAE writes, besides TensorBoard's files.
+const FILES: [&str; 8] = [
+    "cfg.json",
+    "checkpoints",
+    "eval.json",
+    "metrics.jsonl",
+    "recipe.toml",
+    "runner_cfg.json",
+    "sae_weights.safetensors",
+    "sparsity.safetensors",
+];
+
+/// Those of a run's files that are there, sorted; a folder may hold others'.
+fn files_of_run(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder, "read"))?;
     let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
-    names.retain(|name| !name.starts_with('.'));
+    names.retain(|name| FILES.contains(&name.as_str()) || name.starts_with("events.out.tfevents."));
     names.sort();
     Ok(names)
 }

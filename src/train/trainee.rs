@@ -160,8 +160,7 @@ impl<B: Backend> Trainee<B> {
 
     /// The SAE as it stands, on the held-out rows; none without a language model.
     fn evaluate(&self, evaluator: Option<&setup::Evaluator<B>>) -> Result<Option<Report>> {
-        // SAELens has no metrics for transcoders.
-        let (Some(evaluator), None) = (evaluator, self.target) else { return Ok(None) };
+        let Some(evaluator) = evaluator else { return Ok(None) };
         let trained = Trained::of(&self.backend, &self.recipe, &self.config, &self.sae)?;
         let (config, weights) = trained.inference(&self.recipe);
         evaluator.evaluate(&self.backend, &config, &weights).map(Some)

@@ -52,9 +52,7 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
             formula: of_hooks(sizes, format!("{rows} tokens * (4 bytes * d_in {} + 12)", sizes.d_in)),
         });
         parts.extend(language_model(sizes, config));
-        if !sizes.recipe.architecture.transcodes() {
-            parts.push(evaluation(sizes, config));
-        }
+        parts.push(evaluation(sizes, config));
         if sizes.recipe.autocast_lm {
             let [layers, d, m] = [config.n_layers, config.d_model, config.d_mlp].map(|size| size as u64);
             parts.push(Part {
