@@ -14,14 +14,15 @@ impl<B: Backend> Named<B> {
     /// Uploads host weights (in SAELens' shapes: `W_enc [d_in, d_sae]`).
     pub fn upload(backend: &B, weights: &Weights) -> Result<Self> {
         let mut buffers = Vec::new();
-        for (name, tensor) in weights.iter() {
-            let values = if name == "W_enc" {
-                backend.upload(&tensor.transposed().values)?
-            } else {
-                backend.upload(&tensor.values)?
-            };
-            buffers.push((name.to_string(), values));
+        // First what takes another copy on its way.
+        let (turned, plain): (Vec<_>, Vec<_>) = weights.iter().partition(|(name, _)| *name == "W_enc");
+        for (name, tensor) in turned {
+            buffers.push((name.to_string(), backend.upload(&tensor.transposed().values)?));
         }
+        for (name, tensor) in plain {
+            buffers.push((name.to_string(), backend.upload(&tensor.values)?));
+        }
+        buffers.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(Named { buffers })
     }
 

@@ -68,9 +68,10 @@ pub struct Evaluator<B: Backend> {
 }
 
 impl<B: Backend> Evaluator<B> {
-    /// All of SAELens' metrics that are one number.
-    pub fn evaluate(&self, backend: &B, config: &SaeConfig, weights: &Weights) -> Result<Report> {
-        let sae = Sae::new(backend, config, weights)?;
+    /// All of SAELens' metrics that are one number. Once the weights are on the device the host's are given back.
+    pub fn evaluate(&self, backend: &B, config: &SaeConfig, weights: Weights) -> Result<Report> {
+        let sae = Sae::new(backend, config, &weights)?;
+        drop(weights);
         let mut rows = self.rows.iter().cloned().map(Ok);
         eval::evaluate(&self.model, &sae, &mut rows, &self.config)
     }

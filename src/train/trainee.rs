@@ -163,7 +163,7 @@ impl<B: Backend> Trainee<B> {
         let Some(evaluator) = evaluator else { return Ok(None) };
         let trained = Trained::of(&self.backend, &self.recipe, &self.config, &self.sae)?;
         let (config, weights) = trained.inference(&self.recipe);
-        evaluator.evaluate(&self.backend, &config, &weights).map(Some)
+        evaluator.evaluate(&self.backend, &config, weights).map(Some)
     }
 
     /// Last evaluation, and the SAELens folder, into the run folder `out`.
