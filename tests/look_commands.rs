@@ -1,6 +1,11 @@
 //! The commands that look inside, from the outside, on the embedded model and an SAE trained here.
 
+use cusae::formats::saelens::{self, TrainingNotes};
+use cusae::sae::config::{InferenceArchitecture, SaeConfig};
+use cusae::sae::temporal::TemporalConfig;
+use cusae::sae::weights::{HostTensor, Weights};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -347,4 +352,64 @@ fn an_sae_and_a_model_that_do_not_fit_or_are_damaged_get_a_sentence() {
     std::fs::write(model.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let found = refusal(&sae, model.path());
     assert!(found.contains("it has 4097 tokens, the model has 4096; use the tokenizer that came"), "{found}");
+}
+
+/// A temporal SAE of sines, for the same block.
+fn temporal_sae(folder: &Path) {
+    let temporal = TemporalConfig {
+        n_heads: 2,
+        n_attn_layers: 1,
+        bottleneck_factor: 4,
+        k: Some(8),
+        tied_weights: true,
+        activation_normalization_factor: None,
+    };
+    let mut config = SaeConfig::new(InferenceArchitecture::Temporal(temporal), 128, 64);
+    config.set_hook("blocks.2.hook_resid_pre");
+    config.metadata.insert("model_name".into(), "embedded".into());
+    let mut weights = Weights::default();
+    for (name, shape) in config.tensors() {
+        let values = (0..shape.iter().product()).map(|i: usize| ((i + name.len()) as f32 * 0.7).sin() * 0.3).collect();
+        weights.insert(&name, HostTensor { shape, values });
+    }
+    saelens::save_inference(folder, &config, &weights, TrainingNotes::default()).unwrap();
+}
+
+/// Each command runs the SAE on the whole prompt: the same features of its last token, and none of them those that
+/// the token has alone. What is evaluated are whole rows, of which no token has more than k features.
+#[test]
+fn a_temporal_sae_shows_the_same_features_in_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    temporal_sae(folder.path());
+    let run = |command: &str, arguments: &[&str]| -> Value {
+        let common = [command, "--sae", folder.path().to_str().unwrap(), "--device", "cpu", "--json", "--quiet"];
+        let output = cusae(&[&common[..], arguments].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let by_feature = |rows: &[Value]| -> BTreeMap<u64, String> {
+        rows.iter().map(|row| (row["feature"].as_u64().unwrap(), row["activation"].to_string())).collect()
+    };
+    let report = run("features", &["--prompt", PROMPT, "--top", "64"]);
+    let tokens = report["prompts"][0]["tokens"].as_array().unwrap();
+    let last = tokens.last().unwrap()["features"].as_array().unwrap();
+    let expected = by_feature(last);
+    assert_eq!(expected.len(), 8);
+
+    let ablated = run("ablate", &["--prompt", PROMPT, "--position", "-1", "--top", "64"]);
+    assert_eq!(by_feature(ablated["features"].as_array().unwrap()), expected);
+    let close = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-4;
+    assert!(close(&ablated["model"]["logit"], &ablated["sae"]["logit"]), "{ablated}");
+
+    let attributed = run("attribute", &["--prompt", PROMPT, "--top", "1_000"]);
+    let rows = attributed["features"].as_array().unwrap().iter();
+    let of_last: Vec<Value> = rows.filter(|row| row["position"] == tokens.len() - 1).cloned().collect();
+    assert_eq!(by_feature(&of_last), expected);
+
+    let few = ["--batch-size-prompts", "2", "--n-eval-reconstruction-batches", "1", "--context-size", "32"];
+    let report = run("eval", &few);
+    let l0 = report["sparsity"]["l0"].as_f64().unwrap();
+    assert!(l0 > 7.0 && l0 <= 8.0, "{l0}");
+    let score = report["model_performance_preservation"]["ce_loss_score"].as_f64().unwrap();
+    assert!(score.is_finite() && score < 1.0, "{score}");
 }

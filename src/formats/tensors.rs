@@ -259,6 +259,9 @@ impl TensorFile {
 /// A map of a whole file.
 pub(super) fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
+    if path.is_dir() {
+        return Err(Error::format(path, "is a folder, expected a file of tensors; name one that is in it"));
+    }
     // SAFETY: the map is read only; like every reader of mapped files we rely on nobody truncating
     // the file while it is open.
     unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))
@@ -456,6 +459,13 @@ mod tests {
         std::fs::write(&path, [0xff; 64]).unwrap();
         let message = TensorFile::open(&path).err().unwrap().to_string();
         assert!(message.contains("not a whole safetensors file"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = TensorFile::open(folder.path()).err().unwrap().to_string();
+        assert!(message.ends_with("is a folder, expected a file of tensors; name one that is in it"), "{message}");
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Where the Hub keeps the parquet copy.
 const PARQUET_COPY: &str = "refs/convert/parquet";
+/// JSON about a data set, or left by a program that stored one.
+const NO_TEXT: &[&str] = &["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "config.json", "state.json"];
 const OTHER_SPLITS: &[&str] = &["test", "testing", "eval", "evaluation", "val", "valid", "validation", "dev"];
 
 /// A file of a data set, which is fetched when it is needed.
@@ -83,7 +85,8 @@ fn choose(repository: &Repository, listed: &[Listed], path: &str) -> Result<Opti
     }
     let folder = all.iter().any(|file| file.starts_with(&format!("{path}/")));
     let within = if folder { format!("{path}/") } else { path.to_string() };
-    let files: Vec<&str> = all.into_iter().filter(|file| file.starts_with(&within)).collect();
+    let is_text = |file: &str| !NO_TEXT.contains(&file.rsplit('/').next().unwrap_or(file));
+    let files: Vec<&str> = all.into_iter().filter(|file| file.starts_with(&within) && is_text(file)).collect();
     let of_kind = |ending: &str| -> Vec<&str> {
         let unpacked = |file: &str| file.trim_end_matches(".gz").trim_end_matches(".zst").ends_with(ending);
         files.iter().copied().filter(|file| unpacked(file)).collect()
@@ -144,7 +147,8 @@ mod tests {
     fn one_kind_of_file_is_read() {
         assert_eq!(files(&["a.parquet", "a.jsonl", "LICENSE.txt"], ""), ["a.parquet"]);
         assert_eq!(files(&["a.txt", "dataset_infos.json"], ""), ["a.txt"]);
-        assert_eq!(files(&["train.json", "test.json"], ""), ["train.json"]);
+        assert_eq!(files(&["train.json", "test.json", "data/state.json"], ""), ["train.json"]);
+        assert_eq!(chosen(&["dataset_infos.json", "load.py"], "").unwrap(), None);
         assert_eq!(chosen(&["README.md", "script.py"], "").unwrap(), None);
         assert_eq!(chosen(&["a.parquet"], "b").unwrap(), None);
     }

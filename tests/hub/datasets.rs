@@ -97,9 +97,12 @@ fn what_is_no_data_set_is_said_in_one_sentence() {
     let run = |text: &str| {
         client.refusal(&["activations", "--text", text, "--hook", "loss_per_token", "--out", "x.safetensors"])
     };
-    assert_eq!(run("org/images"), "data set org/images: it has no .parquet, .jsonl or .txt; it holds a.png, b.png");
+    assert_eq!(
+        run("org/images"),
+        "data set org/images: it has no .parquet, .jsonl, .txt or .json; it holds a.png, b.png"
+    );
     let message = run("org/images:data/test");
-    assert_eq!(message, "data set org/images: it has no .parquet, .jsonl or .txt whose path begins with data/test; it holds a.png, b.png");
+    assert_eq!(message, "data set org/images: it has no .parquet, .jsonl, .txt or .json whose path begins with data/test; it holds a.png, b.png");
     let message = run("folder/none");
     assert!(
         message.starts_with("data set folder/none: ")
