@@ -87,7 +87,9 @@ class Comparison:
         """One comparison of steps or encoding: SAELens first, which leaves its weights."""
         start = self.folder / f"{architecture}-{l0}-{sizes['d_sae']}"
         words = [architecture, *(f"--{key.replace('_', '-')}={value}" for key, value in sizes.items())]
-        words += [f"--repeats={self.repeats}", f"--start={start}", *([f"--l0={l0}"] if l0 else [])]
+        # Steps of a small SAE take 30 ms: more of them, for a median that other programs disturb less.
+        repeats = self.repeats * (4 if sizes == SMALL else 1)
+        words += [f"--repeats={repeats}", f"--start={start}", *([f"--l0={l0}"] if l0 else [])]
         state = f", L0 about {l0}" if l0 else ", as training starts" if architecture == "standard" else ""
         size = f"{sizes['d_in']} x {sizes['d_sae']:,}, batch {sizes['batch']:,}{state}"
         name = f"{what} {architecture}"
