@@ -56,8 +56,9 @@ CUSAE_API(gradient_dense)(const cusae_gradient_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (a->type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
     if (int error = refuse_columns(a->d_in)) return error;
-    if (a->type == CUSAE_BF16)
+    if (a->type == CUSAE_BF16) {
         if (int error = refuse_columns(a->d_sae)) return error;
+    }
     const uint64_t chunks = column_chunks(a->rows);
     float* chunk_sums = nullptr;
     if (int error = scratch(stream, chunks * a->d_sae, &chunk_sums)) return error;

@@ -2,7 +2,7 @@
 # Builds a folder (default: target/gpu_kit) for a machine with an NVIDIA driver and Python, but without
 # Rust: the program, the tests that run kernels with their data, and run_gpu_kit.sh, which runs them.
 #   export CUDA_HOME=$(scripts/install_nvcc.sh); scripts/build_gpu_kit.sh [FOLDER]
-# CUSAE_KIT_PROFILE names another profile of Cargo's than release.
+# CUSAE_KIT_PROFILE names another profile of Cargo's than release, CUSAE_KIT_FEATURES more features.
 set -eu
 cd "$(dirname "$0")/.."
 kit=${1:-target/gpu_kit}
@@ -15,7 +15,7 @@ export CUSAE_COMMIT CUSAE_REQUIRE_CUDA=1
 program() {
     kind=$1 name=$2
     shift 2
-    cargo "$@" --profile "$profile" --message-format json |
+    cargo "$@" --profile "$profile" --features "${CUSAE_KIT_FEATURES:-}" --message-format json |
         sed -n "s/.*\"kind\":\[\"$kind\"\][^}]*\"name\":\"$name\".*\"executable\":\"\([^\"]*\)\".*/\1/p"
 }
 

@@ -14,7 +14,8 @@ tried and noticed is noted in tests/mutations_tried.txt, with the day.
 
 All faults are compiled into one library of the emulator, a file's in one program text: what a fault
 changes is repeated in a namespace of its own, and CUSAE_MUTANT says at run time which of them an
-operation takes. The test programs load that library instead of what they are linked with.
+operation takes. The test programs load that library instead of what they are linked with. What has been
+compiled stays in target/mutations, so that a run that was stopped goes on.
 """
 import argparse
 import concurrent.futures
@@ -35,8 +36,10 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CUDA = ROOT / "cuda"
 INCLUDE = ROOT / "tests" / "emu" / "include"
-WORK = ROOT / "target" / "mutations"
 TRIED = ROOT / "tests" / "mutations_tried.txt"
+# What every program text includes; a change in it is a change of all.
+HEADERS = [*sorted(INCLUDE.iterdir()), CUDA / "api.h", CUDA / "device.cuh"]
+WORK = ROOT / "target" / "mutations" / hashlib.sha256(b"".join(header.read_bytes() for header in HEADERS)).hexdigest()[:12]
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-w", "-ffp-contract=off", f"-I{INCLUDE}", f"-I{CUDA}", f"-I{WORK}"]
 # What these hold is no kernel, and tests/emulator.rs is about the emulator itself.
 WITHOUT_KERNELS = {"device.cuh", "runtime.cu"}
@@ -227,9 +230,12 @@ def build(mutants, jobs):
                 texts[f"{unit}-{changed}.cpp"] = program_text(unit, changed, of_both)
 
     def compile_text(name):
-        (WORK / name).write_text(texts[name])
-        compiler(*flags, "-include", "emulator.h", "-c", WORK / name, "-o", WORK / f"{name}.o")
-        return WORK / f"{name}.o"
+        source, compiled = WORK / name, WORK / f"{name}.o"
+        if not (compiled.exists() and source.read_text() == texts[name]):
+            compiled.unlink(missing_ok=True)
+            source.write_text(texts[name])
+            compiler(*flags, "-include", "emulator.h", "-c", source, "-o", compiled)
+        return compiled
 
     longest_first = sorted(texts, key=lambda name: -len(texts[name]))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:

@@ -1,9 +1,8 @@
 //! The commands that look inside, from the outside, on the embedded model and an SAE trained here.
 
+mod sines;
+
 use cusae::formats::saelens::{self, TrainingNotes};
-use cusae::sae::config::{InferenceArchitecture, SaeConfig};
-use cusae::sae::temporal::TemporalConfig;
-use cusae::sae::weights::{HostTensor, Weights};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -354,33 +353,13 @@ fn an_sae_and_a_model_that_do_not_fit_or_are_damaged_get_a_sentence() {
     assert!(found.contains("it has 4097 tokens, the model has 4096; use the tokenizer that came"), "{found}");
 }
 
-/// A temporal SAE of sines, for the same block.
-fn temporal_sae(folder: &Path) {
-    let temporal = TemporalConfig {
-        n_heads: 2,
-        n_attn_layers: 1,
-        bottleneck_factor: 4,
-        k: Some(8),
-        tied_weights: true,
-        activation_normalization_factor: None,
-    };
-    let mut config = SaeConfig::new(InferenceArchitecture::Temporal(temporal), 128, 64);
-    config.set_hook("blocks.2.hook_resid_pre");
-    config.metadata.insert("model_name".into(), "embedded".into());
-    let mut weights = Weights::default();
-    for (name, shape) in config.tensors() {
-        let values = (0..shape.iter().product()).map(|i: usize| ((i + name.len()) as f32 * 0.7).sin() * 0.3).collect();
-        weights.insert(&name, HostTensor { shape, values });
-    }
-    saelens::save_inference(folder, &config, &weights, TrainingNotes::default()).unwrap();
-}
-
 /// Each command runs the SAE on the whole prompt: the same features of its last token, and none of them those that
 /// the token has alone. What is evaluated are whole rows, of which no token has more than k features.
 #[test]
 fn a_temporal_sae_shows_the_same_features_in_every_command() {
     let folder = tempfile::tempdir().unwrap();
-    temporal_sae(folder.path());
+    let (config, weights) = sines::temporal();
+    saelens::save_inference(folder.path(), &config, &weights, TrainingNotes::default()).unwrap();
     let run = |command: &str, arguments: &[&str]| -> Value {
         let common = [command, "--sae", folder.path().to_str().unwrap(), "--device", "cpu", "--json", "--quiet"];
         let output = cusae(&[&common[..], arguments].concat());

@@ -146,8 +146,8 @@ fn stored_activations_need_neither_model_nor_buffer() {
 }
 
 #[test]
-fn saving_needs_copies_of_adams_moments() {
-    assert_eq!(memory(&plan("", &model(1)), "checkpoint"), Some(16 * PARAMETERS));
+fn saving_needs_two_copies_of_the_weights() {
+    assert_eq!(memory(&plan("", &model(1)), "checkpoint"), Some(8 * PARAMETERS));
 }
 
 #[test]

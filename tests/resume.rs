@@ -22,7 +22,7 @@ fn train(flags: &[&str], out: &str, folder: &Path) -> Command {
         "--buffer-tokens=2048",
         "--context-size=32",
         "--store-batch-size-prompts=8",
-        "--training-tokens=153600",
+        "--training-tokens=76800",
         "--n-eval-batches=1",
         "--feature-sampling-window=70",
         "--dead-feature-window=20",
@@ -101,7 +101,7 @@ fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
     assert_eq!(output.status.code(), Some(130), "{message}");
     assert!(message.contains("interrupted; saved in"), "{message}");
     let step = *checkpoints(&stopped).last().unwrap();
-    assert!(step < 600, "the run was stopped too late to show anything");
+    assert!(step < 300, "the run was stopped too late to show anything");
 
     succeed(cusae(&["train", "--resume", "stopped"], folder.path()).output().unwrap());
     let (whole, stopped) = (files(&whole), files(&stopped));
@@ -109,8 +109,8 @@ fn resumes_bit_for_bit(flags: &[&str], late: u64) -> tempfile::TempDir {
     for (name, bytes) in &whole {
         assert!(bytes == &stopped[name], "{} differs", name.display());
     }
-    assert!(whole.contains_key(Path::new("checkpoints/600/activations/blocks.2.hook_resid_pre.safetensors")));
-    assert!(whole.contains_key(Path::new("checkpoints/200/trainer_state.json")), "a scheduled checkpoint stays");
+    assert!(whole.contains_key(Path::new("checkpoints/300/activations/blocks.2.hook_resid_pre.safetensors")));
+    assert!(whole.contains_key(Path::new("checkpoints/100/trainer_state.json")), "a scheduled checkpoint stays");
     folder
 }
 
@@ -130,7 +130,7 @@ fn so_does_a_gated_run_with_ghost_gradients() {
 
 #[test]
 fn so_does_a_sweep_over_settings_and_hooks() {
-    let options = ["--k-start=20", "--k-anneal-steps=400", "--normalize-sae-decoder=true"];
+    let options = ["--k-start=20", "--k-anneal-steps=200", "--normalize-sae-decoder=true"];
     // Inputs to resample from are gathered in every step.
     let resampling = ["--resample-every=90", "--resample-batches=90"];
     let flags = ["--k=4,8", "--hook-name=blocks.1.hook_resid_pre,blocks.2.hook_resid_pre"];

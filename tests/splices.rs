@@ -3,6 +3,7 @@
 //! (`tests/data/analysis/make_transcoder.py`).
 
 mod devices;
+mod sines;
 
 use cusae::analysis::*;
 use cusae::backend::{Backend, Cpu, Sampling};
@@ -10,10 +11,8 @@ use cusae::error::Result;
 use cusae::eval::{evaluate, EvalConfig};
 use cusae::formats::{saelens, tensors::TensorFile};
 use cusae::lm::{LanguageModel, Limits, LogitSum, Processing, Record, Visitor};
-use cusae::sae::config::{InferenceArchitecture, SaeConfig};
 use cusae::sae::inference::Sae;
-use cusae::sae::temporal::TemporalConfig;
-use cusae::sae::weights::{HostTensor, Weights};
+use cusae::sae::weights::HostTensor;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -295,22 +294,8 @@ fn what_a_skip_connection_carries_is_part_of_what_stands_in() {
 #[test]
 fn a_temporal_sae_is_given_the_whole_prompt() {
     let case = Case::new(&Cpu);
-    let temporal = TemporalConfig {
-        n_heads: 2,
-        n_attn_layers: 1,
-        bottleneck_factor: 4,
-        k: Some(8),
-        tied_weights: true,
-        activation_normalization_factor: None,
-    };
-    let mut config = SaeConfig::new(InferenceArchitecture::Temporal(temporal), 128, 64);
+    let (config, weights) = sines::temporal();
     let hook = "blocks.2.hook_resid_pre";
-    config.set_hook(hook);
-    let mut weights = Weights::default();
-    for (name, shape) in config.tensors() {
-        let values = (0..shape.iter().product()).map(|i: usize| ((i + name.len()) as f32 * 0.7).sin() * 0.3).collect();
-        weights.insert(&name, HostTensor { shape, values });
-    }
     let sae = Sae::new(&Cpu, &config, &weights).unwrap();
     let output = format!("{hook}.hook_sae_output");
     let mut record = Record::of([hook.to_string(), output.clone()]);

@@ -6,8 +6,8 @@
 //! 3. The architecture's forward and backward pass, which also counts what fired; ghost gradients, where dead latents
 //!    get them.
 //! 4. b_dec's gradient; what the decoder's rows, where they keep norm 1, cannot follow is taken off theirs. Where an
-//!    architecture lists what the weights' gradients are sums of, only b_enc's, and the squares of the others; they are
-//!    summed again in 6.
+//!    architecture lists what the weights' gradients are sums of, only b_enc's, and the squares of the others, which are
+//!    summed again in 6, unless the device is faster with all of them written ([`Backend::writes_gradients`]).
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
 //! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; with `autocast`, W_enc in bf16;

@@ -219,7 +219,7 @@ impl Case for SumByLatentCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let SumByLatentCase(lists) = self;
         let beside = values(4, lists.rows.len() * lists.stride);
-        let by_latent = lists.by_latent(backend, &lists.upload(backend)?)?;
+        let by_latent = lists.by_latent(backend)?;
         let mut out = unwritten(backend, lists.d_sae)?;
         backend.sum_by_latent(SumByLatent {
             values: &backend.upload(&beside)?,

@@ -527,7 +527,7 @@ impl Case for GradientCase {
             })?;
         } else {
             let lists = &self.lists.upload(backend)?;
-            let by_latent = &self.lists.by_latent(backend, lists)?;
+            let by_latent = &self.lists.by_latent(backend)?;
             let of_batch = |values: &[f32]| Operand::upload(backend, values, self.bf16);
             let (gradient, input) = (&of_batch(&arrays[3])?, &of_batch(&arrays[4])?);
             let (gradient, input) = (gradient.matrix(), input.matrix());

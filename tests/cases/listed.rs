@@ -76,7 +76,7 @@ impl ListedCase {
         let stored_rows = stored_rows.map(|(i, x)| if i / d_in % 3 == 1 { x } else { f32::NAN }).collect::<Vec<f32>>();
         let norms = indices(8, d_sae, 4).into_iter().map(|i| i as f32).collect::<Vec<f32>>();
         Ok(Operands {
-            by_latent: self.lists.by_latent(backend, &lists)?,
+            by_latent: self.lists.by_latent(backend)?,
             lists,
             pre_gradient: backend.upload(&integers(2, places))?,
             norm_gradient: backend.upload(&integers(3, places))?,

@@ -231,10 +231,10 @@ pub struct ActivateCase {
     pub function: ActivationFunction,
 }
 
-/// Every function; around a block's 256 elements.
+/// Every function; around a block's 1,024 elements, four of a thread.
 pub fn activate() -> Vec<ActivateCase> {
     let case = |function| ActivateCase { len: 2000, function };
-    let sizes = [0, 1, 255, 256, 257].map(|len| ActivateCase { len, function: ActivationFunction::Relu });
+    let sizes = [0, 1, 3, 1023, 1024, 1025].map(|len| ActivateCase { len, function: ActivationFunction::Tanh });
     FUNCTIONS.map(case).into_iter().chain(sizes).collect()
 }
 

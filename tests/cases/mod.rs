@@ -128,22 +128,24 @@ fn older_devices() -> Vec<Native> {
 /// Runs cases on every device and compares with the CPU backend; the emulator's thread orders must
 /// not make a difference of one bit.
 pub fn check<C: Case>(cases: impl IntoIterator<Item = C>) {
-    check_on(&devices(), cases);
+    check_on(devices, cases);
 }
 
 /// Runs cases with bf16 operands likewise, on the paths of old and of new GPUs.
 pub fn check_both_paths<C: Case + Clone>(cases: Vec<C>) {
-    check_on(&devices(), cases.clone());
-    check_on(&older_devices(), cases);
+    check_on(devices, cases.clone());
+    check_on(older_devices, cases);
 }
 
-fn check_on<C: Case>(devices: &[Native], cases: impl IntoIterator<Item = C>) {
+/// A case has devices of its own: their scratch memory, which only grows, is then what this case asked for, and the
+/// emulator notices what is written behind it.
+fn check_on<C: Case>(devices: fn() -> Vec<Native>, cases: impl IntoIterator<Item = C>) {
     for case in cases {
         let expected = case.run(&Cpu).unwrap_or_else(|error| panic!("{case:?} on the CPU: {error}"));
         let mut in_order: Option<Outputs> = None;
-        for device in devices {
+        for device in devices() {
             let place = format!("{case:?} on {}", device.describe());
-            let found = case.run(device).unwrap_or_else(|error| panic!("{place}: {error}"));
+            let found = case.run(&device).unwrap_or_else(|error| panic!("{place}: {error}"));
             assert_eq!(expected.0.len(), found.0.len(), "{place}");
             for (expected, found) in expected.0.iter().zip(&found.0) {
                 agree(&place, &expected.agree, expected, found);

@@ -214,14 +214,30 @@ impl Lists {
         self.rows.iter().map(Vec::len).sum()
     }
 
-    /// The same by latent.
-    pub fn by_latent<B: Backend>(&self, backend: &B, lists: &FeatureLists<B>) -> Result<LatentLists<B>> {
+    /// The same by latent, turned on the device.
+    fn turned<B: Backend>(&self, backend: &B) -> Result<LatentLists<B>> {
         let room = self.rows.len() * self.stride;
         let mut by_latent =
             LatentLists { offsets: unwritten(backend, self.d_sae + 1)?, entries: unwritten(backend, room)? };
         let (rows, d_sae) = (self.rows.len(), self.d_sae);
-        backend.transpose_lists(TransposeLists { lists, rows, d_sae, by_latent: &mut by_latent })?;
+        backend.transpose_lists(TransposeLists {
+            lists: &self.upload(backend)?,
+            rows,
+            d_sae,
+            by_latent: &mut by_latent,
+        })?;
         Ok(by_latent)
+    }
+
+    /// The same by latent on a device, turned on the CPU: the case's operation is the only one that the device runs,
+    /// and has no more scratch memory than it asks for.
+    pub fn by_latent<B: Backend>(&self, backend: &B) -> Result<LatentLists<B>> {
+        let turned = self.turned(&Cpu)?;
+        let (mut offsets, mut entries) = (vec![0; self.d_sae + 1], vec![0; self.entries()]);
+        Cpu.read(&turned.offsets, 0, &mut offsets)?;
+        Cpu.read(&turned.entries, 0, &mut entries)?;
+        entries.resize(self.rows.len() * self.stride, u32::MAX);
+        Ok(LatentLists { offsets: backend.upload(&offsets)?, entries: backend.upload(&entries)? })
     }
 }
 
@@ -236,7 +252,7 @@ pub fn transpose_lists() -> Vec<TransposeListsCase> {
 
 impl Case for TransposeListsCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let by_latent = self.0.by_latent(backend, &self.0.upload(backend)?)?;
+        let by_latent = self.0.turned(backend)?;
         let mut outputs = Outputs::default();
         outputs.u32(backend, "offsets", &by_latent.offsets, self.0.d_sae + 1)?;
         outputs.u32(backend, "entries", &by_latent.entries, self.0.entries())?;
@@ -276,7 +292,7 @@ impl Case for UpdateFiringCase {
         }
         let dense = backend.upload(&dense)?;
         let lists = self.lists.upload(backend)?;
-        let by_latent = self.lists.by_latent(backend, &lists)?;
+        let by_latent = self.lists.by_latent(backend)?;
         let mut fired_count = backend.upload(&indices(3, d_sae, 1000))?;
         let mut since_fired = backend.upload(&indices(4, d_sae, 1000))?;
         backend.update_firing(UpdateFiring {

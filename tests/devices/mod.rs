@@ -1,6 +1,6 @@
 //! The devices that kernels are tested on: the emulator and, where there is one, a GPU. The
-//! environment variable `CUSAE_TEST_DEVICE` takes one of them alone, `emulated` or `cuda`; then there
-//! must be a GPU.
+//! environment variable `CUSAE_TEST_DEVICE` takes one of them alone: `emulated`, `emulated_once` (with
+//! its threads in the last of the orders only, for what is slow) or `cuda`; then there must be a GPU.
 
 use cusae::backend::Native;
 use std::sync::Once;
@@ -11,8 +11,9 @@ pub fn devices(orders: &[usize]) -> Vec<Native> {
     match asked.as_deref() {
         None => emulated(orders).chain(gpu_where_there_is_one()).collect(),
         Some("emulated") => emulated(orders).collect(),
+        Some("emulated_once") => emulated(&orders[orders.len() - 1..]).collect(),
         Some("cuda") => vec![Native::cuda(0).unwrap_or_else(|why| panic!("CUSAE_TEST_DEVICE is cuda, but {why}"))],
-        Some(other) => panic!("CUSAE_TEST_DEVICE is {other}, expected emulated or cuda"),
+        Some(other) => panic!("CUSAE_TEST_DEVICE is {other}, expected emulated, emulated_once or cuda"),
     }
 }
 

@@ -1,30 +1,21 @@
 //! Compiles the kernels of ../../cuda with the C++ compiler, against the CUDA headers in include/.
-//! CUSAE_EMU_SANITIZE=address,undefined adds sanitizers; scripts/test_sanitized.sh uses it.
-
-use std::env;
 
 fn main() {
-    println!("cargo:rerun-if-env-changed=CUSAE_EMU_SANITIZE");
+    println!("cargo:rerun-if-env-changed=CLIPPY_ARGS");
+    if std::env::var_os("CLIPPY_ARGS").is_some() {
+        return; // nothing is linked
+    }
     for folder in ["../../cuda", "include", "src/calls.cpp"] {
         println!("cargo:rerun-if-changed={folder}");
     }
     let kernels = std::fs::read_dir("../../cuda").unwrap().map(|entry| entry.unwrap().path());
     let kernels = kernels.filter(|path| path.extension().is_some_and(|extension| extension == "cu"));
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++20").opt_level(2).debug(true).include("include").flag("-xc++");
+    build.cpp(true).std("c++20").opt_level(2).debug(false).include("include").flag("-xc++");
     build.files(kernels).file("src/calls.cpp");
     build.flag("-Wno-unknown-pragmas").flag("-ffp-contract=off");
     if cfg!(target_arch = "x86_64") && std::is_x86_feature_detected!("fma") {
         build.flag("-mfma"); // else every fmaf is a function call
-    }
-    if let Ok(sanitizers) = env::var("CUSAE_EMU_SANITIZE") {
-        build
-            .flag(format!("-fsanitize={sanitizers}"))
-            .flag("-fno-sanitize-recover=all")
-            .flag("-fno-omit-frame-pointer");
-        for sanitizer in sanitizers.split(',') {
-            println!("cargo:rustc-link-lib=dylib={}", if sanitizer == "address" { "asan" } else { "ubsan" });
-        }
     }
     build.compile("cusae_emu");
     println!("cargo:rustc-link-lib=dylib=pthread");

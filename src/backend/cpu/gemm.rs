@@ -1,4 +1,4 @@
-//! Dense f32 matrix products through the `gemm` crate, cut into blocks that do not depend on the
+//! Dense f32 matrix products through the kernels of the `gemm` crate, cut into blocks that do not depend on the
 //! number of threads: every output element is one block's, so its bits are too.
 
 use rayon::prelude::*;
@@ -30,11 +30,6 @@ impl<'a> Operand<'a> {
     /// The operand from element `(row, column)` on.
     fn from(self, row: usize, column: usize) -> Self {
         Operand { data: &self.data[row * self.row_stride + column * self.column_stride..], ..self }
-    }
-
-    /// Column stride and row stride, as the `gemm` crate wants them.
-    fn strides(&self) -> (isize, isize) {
-        (self.column_stride as isize, self.row_stride as isize)
     }
 
     fn last(&self, rows: usize, columns: usize) -> usize {
@@ -130,31 +125,30 @@ unsafe fn block_product(
     if k > 0 {
         assert!(a.last(m, k) < a.data.len() && b.last(k, n) < b.data.len(), "an operand is too small");
     }
-    let (out_strides, a_strides, b_strides) = ((1, out_stride as isize), a.strides(), b.strides());
-    let (a, b) = (a.data.as_ptr(), b.data.as_ptr());
-    let serial = gemm::Parallelism::None;
+    let product = gemm_f32::gemm::f32::get_gemm_fn();
+    // It wants contiguous columns, so it is given the transposed product, out^T = b^T a^T.
     // SAFETY: the operands were just checked against their slices, the output is the caller's promise.
     unsafe {
-        gemm::gemm(
-            m,
+        product(
             n,
+            m,
             k,
             out,
-            out_strides.0,
-            out_strides.1,
+            out_stride as isize,
+            1,
             accumulate,
-            a,
-            a_strides.0,
-            a_strides.1,
-            b,
-            b_strides.0,
-            b_strides.1,
+            b.data.as_ptr(),
+            b.row_stride as isize,
+            b.column_stride as isize,
+            a.data.as_ptr(),
+            a.row_stride as isize,
+            a.column_stride as isize,
             1.0,
             1.0,
             false,
             false,
             false,
-            serial,
+            gemm_common::Parallelism::None,
         );
     }
 }

@@ -165,12 +165,12 @@ fn while_b_dec_is_found(sizes: &Sizes<'_>) -> Option<Part> {
     })
 }
 
-/// Files are written from a copy: of Adam's moments, in memory and as bytes.
+/// The weights are copied to the host, and once more as a file's bytes; moments follow one tensor at a time.
 fn while_saving(sizes: &Sizes<'_>) -> Part {
     Part {
         what: "while a checkpoint is written",
         of: Of::Run,
-        bytes: 16 * sizes.parameters(),
-        formula: format!("two copies of Adam's moments, 16 bytes * {} parameters", sizes.parameters()),
+        bytes: 8 * sizes.parameters(),
+        formula: format!("two copies of the weights, 8 bytes * {} parameters", sizes.parameters()),
     }
 }
