@@ -376,7 +376,7 @@ typedef struct cusae_encode_dead_topk {
 
 /** x_hat = (f w_dec + b_dec) row_scale + row_shift; gradient = gradient_scale row_scale (x_hat - target). */
 typedef struct cusae_decoder {
-    const float* w_dec;     /**< [F, D] f32. */
+    const void* w_dec;      /**< [F, D] of w_dec_type. */
     const float* b_dec;     /**< [D] f32; NULL: none. */
     const float* target;    /**< [B, D] f32. */
     const float* row_scale; /**< [B] f32; NULL: 1. */
@@ -388,7 +388,7 @@ typedef struct cusae_decoder {
     uint64_t d_in;          /**< D. */
     uint64_t d_sae;         /**< F. */
     float gradient_scale;   /**< 2 / B for the mean squared error of a batch. */
-    uint32_t unused;
+    uint32_t w_dec_type;    /**< enum cusae_type; f32 in cusae_decode_dense, which rounds by itself. */
 } cusae_decoder;
 
 /** Decodes lists; value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. With n_dead (AuxK)
@@ -501,11 +501,13 @@ typedef struct cusae_slice_lists {
 /** value_gradient[b, j] = <gradient[b], w_dec[indices[b, j]]>. */
 typedef struct cusae_gradient_values {
     cusae_lists lists;     /**< The features. */
-    const float* w_dec;    /**< [F, D] f32. */
+    const void* w_dec;     /**< [F, D] of type. */
     const float* gradient; /**< [B, D] f32. */
     float* value_gradient; /**< Out [B, S] f32. */
     uint64_t rows;         /**< B. */
     uint64_t d_in;         /**< D. */
+    uint32_t type;         /**< enum cusae_type, of w_dec. */
+    uint32_t unused;
 } cusae_gradient_values;
 
 /** Entries by latent: latent i owns entries[offsets[i] .. offsets[i + 1]], each b * S + j, ascending. */

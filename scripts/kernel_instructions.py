@@ -23,8 +23,10 @@ NEEDED = [
     ("gemm_sm90.cu", "sm_90a", "gemm_sm90_kernel", {"HGMMA": 1, "UTMALDG": 1, "SYNCS": 1, "STG.E.128": 1}),
     ("encode_relu_dense.cu", "sm_80", "gemm_bf16_kernel", {"HMMA.16816.F32.BF16": 1, "LDGSTS.E.BYPASS.128": 1, "LDSM.16.M88.4": 1, "STG.E.128": 1}),
     # The decoder's gather: w_dec twice and b_dec and the target; rows that wait in shared memory.
-    ("decode_sparse.cu", "sm_80", "decode_sparse_kernel<4>", {"LDG.E.128": 4, "STS.128": 1, "STG.E.128": 2}),
-    ("gradient_values.cu", "sm_80", "gradient_values_kernel<4>", {"LDG.E.128": 2}),
+    ("decode_sparse.cu", "sm_80", "decode_sparse_kernel<float, 4>", {"LDG.E.128": 4, "STS.128": 1, "STG.E.128": 2}),
+    ("decode_sparse.cu", "sm_80", "decode_sparse_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 6, "STS.128": 1, "STG.E.128": 4}),
+    ("gradient_values.cu", "sm_80", "gradient_values_kernel<float, 4>", {"LDG.E.128": 2}),
+    ("gradient_values.cu", "sm_80", "gradient_values_kernel<__nv_bfloat16, 8>", {"LDG.E.128": 3}),
     # Rows of a latent: walks over entries and sums of pieces; Adam's three numbers of both matrices besides.
     ("gradient_sparse.cu", "sm_80", "gradient_sparse_kernel<float, 4>", {"LDG.E.128": 6, "STG.E.128": 2}),
     ("adam_sparse.cu", "sm_80", "piece_sums_kernel<float, 4>", {"LDG.E.128": 2, "STG.E.128": 2}),

@@ -33,6 +33,7 @@ fn every_operation_has_a_row() {
     let in_bf16 = [
         "adam_sparse",
         "decode_dense",
+        "decode_sparse",
         "encode_topk",
         "gradient_dense",
         "gradient_sparse",
@@ -92,6 +93,7 @@ fn work_is_what_the_operations_do() {
     assert_eq!(work("encode_dead_topk", ""), (2 * 6 * 16 * 4, 4 * (96 + 64 + 4 + 4 + 4) + 8 * 24 + 4 * 6));
     // 24 rows of 16 are gathered; each is added and multiplied with the gradient.
     assert_eq!(work("decode_sparse", ""), (2 * 2 * 24 * 16, 4 * 24 * 16 + 12 * 96));
+    assert_eq!(work("decode_sparse_bf16", ""), (2 * 2 * 24 * 16, 2 * 24 * 16 + 12 * 96));
     assert_eq!(work("gradient_sparse", ""), (2 * 2 * 24 * 16, 8 * 24 * 16 + 8 * 1024));
     assert_eq!(work("gradient_sparse_bf16", ""), (2 * 2 * 24 * 16, 4 * 24 * 16 + 8 * 1024));
     assert_eq!(work("gradient_squares", ""), (2 * 2 * 24 * 16, 8 * 24 * 16 + 12 * 64));

@@ -304,6 +304,11 @@ fn decode_sparse() {
 }
 
 #[test]
+fn decode_sparse_of_bf16() {
+    check(decoder::decode_sparse_of_bf16());
+}
+
+#[test]
 fn decode_dense() {
     check(decoder::decode_dense());
 }

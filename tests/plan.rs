@@ -145,6 +145,12 @@ fn stored_activations_need_neither_model_nor_buffer() {
     assert_eq!((time.model_operations, time.evaluation_operations), (0.0, 0.0));
 }
 
+/// Of input, the output's gradient and both matrices.
+#[test]
+fn autocast_needs_copies_in_bf16() {
+    assert_eq!(memory(&plan("autocast = true", &model(1)), "in bf16"), Some(2 * (2 * 100 * 8 + 2 * 64 * 8)));
+}
+
 #[test]
 fn saving_needs_two_copies_of_the_weights() {
     assert_eq!(memory(&plan("", &model(1)), "checkpoint"), Some(8 * PARAMETERS));

@@ -134,12 +134,17 @@ fn operands_of_no_known_type() {
     refused(|table| table.gradient_sparse, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.gradient_squares, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.adam_sparse, |a| a.of.type_ = CUSAE_BF16 + 1, sentence);
+    let rows = "w_dec is neither f32 nor bf16";
+    let decoder = |a: &mut cusae_decode_sparse| (a.decoder.d_in, a.decoder.w_dec_type) = (1, CUSAE_BF16 + 1);
+    refused(|table| table.decode_sparse, decoder, rows);
+    refused(|table| table.gradient_values, |a| a.type_ = CUSAE_BF16 + 1, rows);
 }
 
 #[test]
 fn bf16_where_only_f32_is_possible() {
     refused(|table| table.linear, |a| a.type_ = CUSAE_BF16, "bf16 weights are not transposed");
     refused(|table| table.pre_act_loss, |a| a.encoder.type_ = CUSAE_BF16, "the operands are not f32");
+    refused(|table| table.decode_dense, |a| a.decoder.w_dec_type = CUSAE_BF16, "w_dec is not f32");
 }
 
 #[test]

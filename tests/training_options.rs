@@ -14,6 +14,7 @@ use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
 use cusae::sae::weights::Weights;
 use cusae::train::{self, progress::Silent, Options};
+use half::bf16;
 use serde_json::Value;
 use std::path::Path;
 
@@ -111,15 +112,41 @@ fn topk_step(autocast: bool, writes_gradients: bool, weights: &Weights, row: &[f
     sae
 }
 
-/// Input and W_enc are such that bf16 holds them, so that features are the same with it. Then W_enc's gradient has the
-/// same operands, and W_dec's another one: the output's gradient, rounded by up to 2^-8 of it.
-#[test]
-fn with_autocast_the_gradients_operands_are_bf16_whether_they_are_written_or_not() {
+/// Weights of which bf16 holds W_enc, and an input that it holds, too: features are the same with it.
+fn held_by_bf16() -> (Weights, Vec<f32>) {
     let mut weights = initial_weights([D_IN, D_SAE], &[("b_enc", 0.0)], Some(1.0), 1);
     let eighths = |x: &mut f32| *x = (*x * 8.0).round() / 8.0;
     weights.values_mut("W_enc").iter_mut().for_each(eighths);
     let mut row = uniform(D_IN, 0);
     row.iter_mut().for_each(eighths);
+    (weights, row)
+}
+
+fn round_w_dec(weights: &Weights) -> Weights {
+    let mut rounded = weights.clone();
+    rounded.values_mut("W_dec").iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+    rounded
+}
+
+#[test]
+fn with_autocast_lists_are_decoded_by_w_dec_in_bf16() {
+    let (weights, row) = held_by_bf16();
+    let by_rounded = topk_step(false, true, &round_w_dec(&weights), &row);
+    let by_f32 = topk_step(false, true, &weights, &row);
+    let in_bf16 = topk_step(true, true, &weights, &row);
+    // What comes back through the decoder.
+    for name in ["W_enc", "b_enc"] {
+        assert_eq!(in_bf16.gradients().get(name), by_rounded.gradients().get(name), "{name}");
+        assert_ne!(in_bf16.gradients().get(name), by_f32.gradients().get(name), "{name}");
+    }
+}
+
+/// Where bf16 holds both matrices, W_enc's gradient has the same operands with it, and W_dec's another one: the
+/// output's gradient, rounded by up to 2^-8 of it.
+#[test]
+fn with_autocast_the_gradients_operands_are_bf16_whether_they_are_written_or_not() {
+    let (weights, row) = held_by_bf16();
+    let weights = round_w_dec(&weights);
     let (in_f32, in_bf16) = (topk_step(false, true, &weights, &row), topk_step(true, true, &weights, &row));
     for name in ["W_enc", "b_enc"] {
         assert_eq!(in_f32.gradients().get(name), in_bf16.gradients().get(name), "{name}");

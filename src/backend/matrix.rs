@@ -35,7 +35,7 @@ impl<'a, B: Backend> Matrix<'a, B> {
         }
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Matrix::F32(buffer) => buffer.len(),
             Matrix::Bf16(buffer) => buffer.len(),

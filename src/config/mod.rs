@@ -242,7 +242,7 @@ recipe! {
         ema_decay: Option<f64> = None,
         /// Batches over which expected_average_only_in measures the norm of activations.
         n_batches_for_norm_estimate: usize = 100,
-        /// Whether the encoder's product, those of dense features and the weights' gradients take bf16 operands, with f32 sums; parameters and all else stay f32.
+        /// Whether the encoder's product, the decoder's weights, products of dense features and the weights' gradients take bf16 operands, with f32 sums; parameters and all else stay f32.
         autocast: bool = false,
         /// Whether the products of the language model's linear maps do; its attention and the rest stay f32.
         autocast_lm: bool = false,

@@ -239,6 +239,11 @@ pub trait Architecture<B: Backend>: Send {
     }
 }
 
+/// The decoder's weights, rounded with `autocast`.
+fn w_dec<'a, B: Backend>(values: &'a Named<B>, rounded: Option<&'a Rounded<B>>) -> Matrix<'a, B> {
+    rounded.map_or(Matrix::F32(values.get("W_dec")), Rounded::w_dec)
+}
+
 impl<'a, B: Backend> Batch<'a, B> {
     /// The encoder's arguments.
     pub fn encoder(&self) -> Encoder<'_, B> {
@@ -266,7 +271,7 @@ impl<'a, B: Backend> Batch<'a, B> {
     pub fn decoder(&mut self) -> Decoder<'_, B> {
         let Dims { rows, d_in, d_sae } = self.dims;
         Decoder {
-            w_dec: self.values.get("W_dec"),
+            w_dec: w_dec(self.values, self.rounded.as_deref()),
             b_dec: Some(self.values.get("b_dec")),
             target: self.target,
             denormalize: self.denormalize.map(|[row_scale, row_shift]| Denormalize { row_scale, row_shift }),
@@ -278,6 +283,17 @@ impl<'a, B: Backend> Batch<'a, B> {
             gradient: self.output_gradient,
             squared_error: self.squared_error,
         }
+    }
+
+    /// The same with W_dec as it is before it is rounded.
+    pub fn f32_decoder(&mut self) -> Decoder<'_, B> {
+        let w_dec = Matrix::F32(self.values.get("W_dec"));
+        Decoder { w_dec, ..self.decoder() }
+    }
+
+    /// What lists are decoded by.
+    pub fn w_dec(&self) -> Matrix<'_, B> {
+        w_dec(self.values, self.rounded.as_deref())
     }
 
     /// The dead latents, at most `k` of a row, with their pre-activations by one of the biases.

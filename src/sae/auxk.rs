@@ -79,7 +79,7 @@ impl<B: Backend> AuxK<B> {
         backend.scale(Scale { from, factor, len: rows * d_in, to: &mut self.target })?;
         backend.decode_sparse(DecodeSparse {
             decoder: Decoder {
-                w_dec: batch.values.get("W_dec"),
+                w_dec: batch.w_dec(),
                 b_dec: None,
                 target: &self.target,
                 denormalize: None,

@@ -63,7 +63,7 @@ impl<B: Backend> Ghost<B> {
         backend.exponential(Exponential { x: &self.h, factor: None, len, to: &mut self.lists.values })?;
         backend.decode_sparse(DecodeSparse {
             decoder: Decoder {
-                w_dec: batch.values.get("W_dec"),
+                w_dec: Matrix::F32(batch.values.get("W_dec")),
                 b_dec: None,
                 target: batch.target,
                 denormalize: None,
@@ -92,7 +92,7 @@ impl<B: Backend> Ghost<B> {
         })?;
         backend.gradient_values(GradientValues {
             lists: &self.lists,
-            w_dec: batch.values.get("W_dec"),
+            w_dec: Matrix::F32(batch.values.get("W_dec")),
             gradient: &self.gradient,
             rows,
             d_in,

@@ -298,7 +298,7 @@ impl<B: Backend> Pass<B> {
         let denormalize = denormalize.then_some(Denormalize { row_scale: &self.row_scale, row_shift: &self.row_shift });
         sae.backend.decode_sparse(DecodeSparse {
             decoder: Decoder {
-                w_dec: sae.values.get("W_dec"),
+                w_dec: Matrix::F32(sae.values.get("W_dec")),
                 b_dec: sae.adds_b_dec().then(|| sae.values.get("b_dec")),
                 target: self.other_target.as_ref().unwrap_or(&self.target),
                 denormalize,

@@ -143,7 +143,7 @@ impl<B: Backend> Matryoshka<B> {
             self.take_slice(level, batch)?;
             backend.gradient_values(GradientValues {
                 lists: &self.slice,
-                w_dec: batch.values.get("W_dec"),
+                w_dec: batch.w_dec(),
                 gradient: batch.output_gradient,
                 rows,
                 d_in,

@@ -206,7 +206,7 @@ impl<B: Backend> PursuitGradient<B> {
             subtract(of, back, rows, residual, room, squared_norm)?;
             backend.gradient_values(GradientValues {
                 lists: taken,
-                w_dec: of.w_dec,
+                w_dec: Matrix::F32(of.w_dec),
                 gradient,
                 rows,
                 d_in,
@@ -242,7 +242,7 @@ pub(super) fn subtract<B: Backend>(
 ) -> Result<()> {
     of.backend.decode_sparse(DecodeSparse {
         decoder: Decoder {
-            w_dec: of.w_dec,
+            w_dec: Matrix::F32(of.w_dec),
             b_dec: None,
             target: x,
             denormalize: None,

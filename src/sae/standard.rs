@@ -127,7 +127,12 @@ impl<B: Backend> Standard<B> {
             unreachable!("the form is dense")
         };
         backend.encode_relu_dense(EncodeReluDense { encoder: batch.encoder(), features, counts })?;
-        backend.decode_dense(DecodeDense { decoder: batch.decoder(), features, feature_gradient: gradient, bf16 })?;
+        backend.decode_dense(DecodeDense {
+            decoder: batch.f32_decoder(),
+            features,
+            feature_gradient: gradient,
+            bf16,
+        })?;
         backend.sparsity_lp_dense(SparsityLpDense {
             features,
             decoder_norm: batch.decoder_norm,

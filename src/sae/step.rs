@@ -10,7 +10,7 @@
 //!    summed again in 6, unless the device is faster with all of them written ([`Backend::writes_gradients`]).
 //! 5. Clip the global gradient norm.
 //! 6. Adam.
-//! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; with `autocast`, W_enc in bf16;
+//! 7. The decoder's rows back to norm 1, where they keep it, and their new norms; with `autocast`, both matrices in bf16;
 //!    the average of the parameters, where one is kept.
 //! 8. Was everything finite?
 //!
@@ -506,10 +506,11 @@ impl<B: Backend> TrainingSae<B> {
         self.refresh_rounded()
     }
 
-    /// The copy of W_enc that the encoder's product takes.
+    /// The copies of the matrices that the encoder's product and the decoder take.
     fn refresh_rounded(&mut self) -> Result<()> {
-        let rounded = self.rounded.as_mut();
-        rounded.map_or(Ok(()), |rounded| rounded.take_w_enc(&self.backend, self.values.get("W_enc")))
+        let Some(rounded) = &mut self.rounded else { return Ok(()) };
+        let [w_enc, w_dec] = MATRICES.map(|name| self.values.get(name));
+        rounded.take_weights(&self.backend, w_enc, w_dec)
     }
 
     fn refresh_decoder_norm(&mut self) -> Result<()> {

@@ -293,7 +293,7 @@ impl<B: Backend> Prediction<B> {
         backend.row_norms(RowNorms { matrix: &self.word, rows, columns: d_in, norms: &mut self.norms })?;
         backend.gradient_values(GradientValues {
             lists: &self.parts,
-            w_dec: &self.word,
+            w_dec: Matrix::F32(&self.word),
             gradient: residual,
             rows,
             d_in,

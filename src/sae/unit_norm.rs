@@ -44,6 +44,7 @@ impl<B: Backend> UnitNorm<B> {
     pub fn project(&mut self, backend: &B, w_dec: &B::Buffer<f32>, gradient: &mut B::Buffer<f32>) -> Result<()> {
         let (rows, d_in) = (self.d_sae, self.d_in);
         let (lists, value_gradient) = (&self.lists, &mut self.along);
+        let w_dec = Matrix::F32(w_dec);
         backend.gradient_values(GradientValues { lists, w_dec, gradient, rows, d_in, value_gradient })?;
         backend.copy(&self.along, 0, &mut self.lists.values, 0, rows)?;
         backend.decode_sparse(DecodeSparse {

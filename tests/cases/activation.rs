@@ -245,23 +245,28 @@ impl Case for SumByLatentCase {
 pub struct GradientValuesCase {
     pub lists: Lists,
     pub d_in: usize,
+    /// Whether W_dec is in bf16.
+    pub bf16: bool,
 }
 
-/// See [`Lists::cases`], at widths around a warp and its 32 packs of four.
+/// See [`Lists::cases`], at widths around a warp and its 32 packs, of four or, in bf16, of eight.
 pub fn gradient_values() -> Vec<GradientValuesCase> {
-    let widths = [1, 2, 31, 32, 33, 132, 100];
-    small_lists().into_iter().zip(widths).map(|(lists, d_in)| GradientValuesCase { lists, d_in }).collect()
+    let cases = |widths: [usize; 7], bf16| {
+        let lists = small_lists().into_iter().zip(widths);
+        lists.map(move |(lists, d_in)| GradientValuesCase { lists, d_in, bf16 })
+    };
+    cases([1, 2, 31, 32, 33, 132, 100], false).chain(cases([1, 8, 31, 256, 33, 264, 104], true)).collect()
 }
 
 impl Case for GradientValuesCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
-        let GradientValuesCase { ref lists, d_in } = *self;
+        let GradientValuesCase { ref lists, d_in, bf16 } = *self;
         let (rows, n) = (lists.rows.len(), lists.rows.len() * lists.stride);
-        let (w_dec, gradient) = (values(1, lists.d_sae * d_in), values(2, rows * d_in));
+        let (w_dec, gradient) = (rounded(values(1, lists.d_sae * d_in)), values(2, rows * d_in));
         let mut value_gradient = unwritten(backend, n)?;
         backend.gradient_values(GradientValues {
             lists: &lists.upload(backend)?,
-            w_dec: &backend.upload(&w_dec)?,
+            w_dec: Operand::upload(backend, &w_dec, bf16)?.matrix(),
             gradient: &backend.upload(&gradient)?,
             rows,
             d_in,

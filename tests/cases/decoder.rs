@@ -44,7 +44,7 @@ pub struct DecodeCase {
     pub reconstruction: bool,
     pub value_gradient: bool,
     pub dense: bool,
-    /// Whether products' operands are rounded to bf16.
+    /// Dense: whether products' operands are rounded to bf16. Else whether W_dec is in bf16.
     pub bf16: bool,
     /// Of AuxK, whose loss counts in full with [`FULL`] dead latents.
     pub n_dead: Option<u32>,
@@ -86,6 +86,14 @@ pub fn decode_sparse() -> Vec<DecodeCase> {
     cases.push(DecodeCase { value_gradient: false, ..plain.clone() });
     cases.extend([0, 3, 7, 8].map(|n_dead| DecodeCase { n_dead: Some(n_dead), ..plain.clone() }));
     cases
+}
+
+/// As [`decode_sparse`], with rows of W_dec that are and are not a multiple of 8 wide, beyond a block's 2,048 columns.
+pub fn decode_sparse_of_bf16() -> Vec<DecodeCase> {
+    let widths = [8, 4, 1, 31, 33, 128, 136, 1023, 2056, 4096, 4104, 40, 40, 40, 40, 40, 40, 40];
+    let cases = decode_sparse();
+    assert_eq!(cases.len(), widths.len());
+    cases.into_iter().zip(widths).map(|(case, d_in)| DecodeCase { d_in, bf16: true, ..case }).collect()
 }
 
 /// Around a tile of 128 rows and 64 columns, at depths around its 16; with and without what may be
@@ -157,9 +165,9 @@ impl DecodeCase {
     fn bounds(&self) -> DecodeBounds {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let [w_dec, b_dec, target, row_scale, row_shift, beside] = self.arrays();
-        let (w_dec, beside) = (rounded_if(self.bf16, w_dec), rounded_if(self.bf16, beside));
+        let (w_dec, beside) = (rounded_if(self.bf16, w_dec), rounded_if(self.dense && self.bf16, beside));
         // Where two devices' gradients are apart, their roundings may be one place of bf16 apart.
-        let [of_cores, one_place] = if self.bf16 { [OF_TENSOR_CORES, 1.0 / 128.0] } else { [1.0, 0.0] };
+        let [of_cores, one_place] = if self.dense && self.bf16 { [OF_TENSOR_CORES, 1.0 / 128.0] } else { [1.0, 0.0] };
         let mut y: Vec<f64> = (0..rows).flat_map(|_| widen(&b_dec)).map(|b| if self.b_dec { b } else { 0.0 }).collect();
         let mut magnitude: Vec<f64> = y.iter().map(|b| b.abs()).collect();
         for (row, _, latent, value) in entries(&self.lists, &beside) {
@@ -211,7 +219,8 @@ impl Case for DecodeCase {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let arrays = self.arrays();
         let buffers = arrays.iter().map(|array| backend.upload(array)).collect::<Result<Vec<_>>>()?;
-        let [w_dec, b_dec, target, row_scale, row_shift, _] = &buffers[..] else { unreachable!() };
+        let [_, b_dec, target, row_scale, row_shift, _] = &buffers[..] else { unreachable!() };
+        let w_dec = Operand::upload(backend, &arrays[0], self.bf16 && !self.dense)?;
         let mut reconstruction = unwritten(backend, rows * d_in)?;
         let mut gradient = unwritten(backend, rows * d_in)?;
         let mut squared_error = unwritten(backend, rows)?;
@@ -219,7 +228,7 @@ impl Case for DecodeCase {
         let places = bounds.value_gradient.len();
         let mut value_gradient = unwritten(backend, places)?;
         let decoder = Decoder {
-            w_dec,
+            w_dec: w_dec.matrix(),
             b_dec: self.b_dec.then_some(b_dec),
             target,
             denormalize: self.denormalize.then_some(Denormalize { row_scale, row_shift }),

@@ -2,7 +2,7 @@
 
 use super::gemm::{product, product_with, Operand};
 use super::matrix::operand;
-use super::simd::{add_rows, dot, prefetch, vectorised};
+use super::simd::{add_rows, dot, prefetch, vectorised, Widen};
 use super::*;
 use rayon::prelude::*;
 
@@ -15,6 +15,28 @@ struct Row<'a> {
     /// Scale and shift that undo the normalisation.
     denormalize: Option<(f32, f32)>,
     gradient_scale: f32,
+}
+
+/// `y += Σ value w_dec[latent]`.
+#[inline(always)]
+fn add_features<const FUSED: bool, T: Widen>(indices: &[u32], values: &[f32], w_dec: &[T], y: &mut [f32]) {
+    let d_in = y.len();
+    let latents = indices.iter().map(|&latent| latent as usize);
+    let rows = values.iter().copied().zip(latents.map(|latent| &w_dec[latent * d_in..][..d_in]));
+    add_rows::<FUSED, T>(rows, y);
+}
+
+/// `out[j] = <gradient, w_dec[indices[j]]>`.
+#[inline(always)]
+fn dot_with_rows<const FUSED: bool, T: Widen>(indices: &[u32], gradient: &[f32], w_dec: &[T], out: &mut [f32]) {
+    let d_in = gradient.len();
+    let row = |i: usize| &w_dec[indices[i] as usize * d_in..][..d_in];
+    for (i, out) in out.iter_mut().take(indices.len()).enumerate() {
+        if i + 1 < indices.len() {
+            prefetch(row(i + 1));
+        }
+        *out = dot::<FUSED>(gradient, row(i));
+    }
 }
 
 vectorised! {
@@ -38,22 +60,34 @@ vectorised! {
         sums.iter().sum::<f64>() as f32
     }
 
-    fn accumulate(indices: &[u32], values: &[f32], w_dec: &[f32], y: &mut [f32]) {
-        let d_in = y.len();
-        let latents = indices.iter().map(|&latent| latent as usize);
-        let rows = values.iter().copied().zip(latents.map(|latent| &w_dec[latent * d_in..][..d_in]));
-        add_rows::<FUSED, f32>(rows, y);
+    fn accumulate_f32(indices: &[u32], values: &[f32], w_dec: &[f32], y: &mut [f32]) {
+        add_features::<FUSED, f32>(indices, values, w_dec, y);
     }
 
-    fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {
-        let d_in = gradient.len();
-        let row = |i: usize| &w_dec[indices[i] as usize * d_in..][..d_in];
-        for (i, out) in out.iter_mut().take(indices.len()).enumerate() {
-            if i + 1 < indices.len() {
-                prefetch(row(i + 1));
-            }
-            *out = dot::<FUSED>(gradient, row(i));
-        }
+    fn accumulate_bf16(indices: &[u32], values: &[f32], w_dec: &[bf16], y: &mut [f32]) {
+        add_features::<FUSED, bf16>(indices, values, w_dec, y);
+    }
+
+    fn value_gradients_f32(indices: &[u32], gradient: &[f32], w_dec: &[f32], out: &mut [f32]) {
+        dot_with_rows::<FUSED, f32>(indices, gradient, w_dec, out);
+    }
+
+    fn value_gradients_bf16(indices: &[u32], gradient: &[f32], w_dec: &[bf16], out: &mut [f32]) {
+        dot_with_rows::<FUSED, bf16>(indices, gradient, w_dec, out);
+    }
+}
+
+fn accumulate(indices: &[u32], values: &[f32], w_dec: Matrix<'_, Cpu>, y: &mut [f32]) {
+    match w_dec {
+        Matrix::F32(w_dec) => accumulate_f32(indices, values, w_dec, y),
+        Matrix::Bf16(w_dec) => accumulate_bf16(indices, values, w_dec, y),
+    }
+}
+
+fn value_gradients(indices: &[u32], gradient: &[f32], w_dec: Matrix<'_, Cpu>, out: &mut [f32]) {
+    match w_dec {
+        Matrix::F32(w_dec) => value_gradients_f32(indices, gradient, w_dec, out),
+        Matrix::Bf16(w_dec) => value_gradients_bf16(indices, gradient, w_dec, out),
     }
 }
 
@@ -133,7 +167,8 @@ pub(super) fn gradient_values(op: GradientValues<'_, Cpu>) -> Result<()> {
 
 pub(super) fn dense(op: DecodeDense<'_, Cpu>) -> Result<()> {
     let DecodeDense { mut decoder, features, feature_gradient, bf16 } = op;
-    let (w_dec, rows, d_in, d_sae) = (decoder.w_dec, decoder.rows, decoder.d_in, decoder.d_sae);
+    let (rows, d_in, d_sae) = (decoder.rows, decoder.d_in, decoder.d_sae);
+    let Matrix::F32(w_dec) = decoder.w_dec else { unreachable!("checked: w_dec is f32") };
     decoder.gradient[..rows * d_in].chunks_mut(d_in).for_each(|y| start(decoder.b_dec, y));
     let w_dec = operand(w_dec, d_sae * d_in, bf16);
     let of_features = operand(features, rows * d_sae, bf16);

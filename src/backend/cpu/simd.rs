@@ -118,14 +118,14 @@ pub(crate) fn prefetch<T>(row: &[T]) {
 
 /// `Σ x y`, in 64 running sums so that the compiler can keep four vector registers busy.
 #[inline(always)]
-pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
+pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[impl Widen]) -> f32 {
     const LANES: usize = 64;
     let mut sums = [0.0f32; LANES];
     let (x_blocks, x_rest) = x.as_chunks::<LANES>();
     let (y_blocks, y_rest) = y.as_chunks::<LANES>();
     for (x, y) in x_blocks.iter().zip(y_blocks) {
         for lane in 0..LANES {
-            sums[lane] = multiply_add::<FUSED>(x[lane], y[lane], sums[lane]);
+            sums[lane] = multiply_add::<FUSED>(x[lane], y[lane].wide(), sums[lane]);
         }
     }
     let mut width = LANES / 2;
@@ -135,7 +135,7 @@ pub(crate) fn dot<const FUSED: bool>(x: &[f32], y: &[f32]) -> f32 {
         }
         width /= 2;
     }
-    x_rest.iter().zip(y_rest).fold(sums[0], |sum, (&x, &y)| multiply_add::<FUSED>(x, y, sum))
+    x_rest.iter().zip(y_rest).fold(sums[0], |sum, (&x, &y)| multiply_add::<FUSED>(x, y.wide(), sum))
 }
 
 vectorised! {

@@ -696,7 +696,7 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_decoder {
-    pub w_dec: *const f32,
+    pub w_dec: *const ::core::ffi::c_void,
     pub b_dec: *const f32,
     pub target: *const f32,
     pub row_scale: *const f32,
@@ -708,7 +708,7 @@ pub struct cusae_decoder {
     pub d_in: u64,
     pub d_sae: u64,
     pub gradient_scale: f32,
-    pub unused: u32,
+    pub w_dec_type: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -728,7 +728,7 @@ const _: () = {
     ["Offset of field: cusae_decoder::d_sae"][::core::mem::offset_of!(cusae_decoder, d_sae) - 80usize];
     ["Offset of field: cusae_decoder::gradient_scale"]
         [::core::mem::offset_of!(cusae_decoder, gradient_scale) - 88usize];
-    ["Offset of field: cusae_decoder::unused"][::core::mem::offset_of!(cusae_decoder, unused) - 92usize];
+    ["Offset of field: cusae_decoder::w_dec_type"][::core::mem::offset_of!(cusae_decoder, w_dec_type) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -981,15 +981,17 @@ const _: () = {
 #[derive(Debug, Copy, Clone)]
 pub struct cusae_gradient_values {
     pub lists: cusae_lists,
-    pub w_dec: *const f32,
+    pub w_dec: *const ::core::ffi::c_void,
     pub gradient: *const f32,
     pub value_gradient: *mut f32,
     pub rows: u64,
     pub d_in: u64,
+    pub type_: u32,
+    pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_gradient_values"][::core::mem::size_of::<cusae_gradient_values>() - 72usize];
+    ["Size of cusae_gradient_values"][::core::mem::size_of::<cusae_gradient_values>() - 80usize];
     ["Alignment of cusae_gradient_values"][::core::mem::align_of::<cusae_gradient_values>() - 8usize];
     ["Offset of field: cusae_gradient_values::lists"][::core::mem::offset_of!(cusae_gradient_values, lists) - 0usize];
     ["Offset of field: cusae_gradient_values::w_dec"][::core::mem::offset_of!(cusae_gradient_values, w_dec) - 32usize];
@@ -999,6 +1001,9 @@ const _: () = {
         [::core::mem::offset_of!(cusae_gradient_values, value_gradient) - 48usize];
     ["Offset of field: cusae_gradient_values::rows"][::core::mem::offset_of!(cusae_gradient_values, rows) - 56usize];
     ["Offset of field: cusae_gradient_values::d_in"][::core::mem::offset_of!(cusae_gradient_values, d_in) - 64usize];
+    ["Offset of field: cusae_gradient_values::type_"][::core::mem::offset_of!(cusae_gradient_values, type_) - 72usize];
+    ["Offset of field: cusae_gradient_values::unused"]
+        [::core::mem::offset_of!(cusae_gradient_values, unused) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

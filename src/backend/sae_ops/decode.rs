@@ -1,7 +1,7 @@
 //! Arguments of the decoders.
 
 use super::*;
-use crate::backend::{need, require, Backend, Buffer};
+use crate::backend::{need, require, Backend, Buffer, Matrix};
 use crate::error::Result;
 
 /// What undoes the normalisation of a batch: `x_hat = y * row_scale + row_shift`.
@@ -26,8 +26,8 @@ pub struct DeadWeight<'a, B: Backend> {
 /// `gradient = gradient_scale * row_scale * (x_hat - target)`: the gradient of
 /// `gradient_scale / 2 * Σ squared_error` with respect to the decoder's output.
 pub struct Decoder<'a, B: Backend> {
-    /// `[F, D]`.
-    pub w_dec: &'a B::Buffer<f32>,
+    /// `[F, D]`; f32 in [`DecodeDense`].
+    pub w_dec: Matrix<'a, B>,
     /// `[D]`; none in AuxK's reconstruction.
     pub b_dec: Option<&'a B::Buffer<f32>>,
     /// What the reconstruction is compared with `[B, D]`.
@@ -116,6 +116,7 @@ impl<B: Backend> DecodeDense<'_, B> {
     pub fn check(&self) -> Result<()> {
         let n = self.decoder.rows * self.decoder.d_sae;
         self.decoder.check("decode_dense")?;
+        require("decode_dense", !self.decoder.w_dec.is_bf16(), || "w_dec is bf16; it is rounded here".into())?;
         need("decode_dense", "features", self.features.len(), n)?;
         need("decode_dense", "feature_gradient", self.feature_gradient.len(), n)
     }

@@ -301,7 +301,7 @@ pub struct GradientValues<'a, B: Backend> {
     /// The features.
     pub lists: &'a FeatureLists<B>,
     /// `[F, D]`.
-    pub w_dec: &'a B::Buffer<f32>,
+    pub w_dec: Matrix<'a, B>,
     /// `[B, D]`.
     pub gradient: &'a B::Buffer<f32>,
     /// Rows (`B`).

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::backend::*;
+use crate::bench::data::Operand;
 
 pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     vec![
-        decode_sparse(s, s.k),
+        decode_sparse(s, s.k, false),
+        decode_sparse(s, s.k, true),
         decode_dense(s, false),
         decode_dense(s, true),
         sparsity_lp(s, s.k),
@@ -15,7 +17,7 @@ pub(super) fn rows<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
 
 /// What a decoder is given, and where its results go.
 struct Operands<B: Backend> {
-    w_dec: B::Buffer<f32>,
+    w_dec: Operand<B>,
     b_dec: B::Buffer<f32>,
     target: B::Buffer<f32>,
     gradient: B::Buffer<f32>,
@@ -24,9 +26,9 @@ struct Operands<B: Backend> {
 }
 
 impl<B: Backend> Operands<B> {
-    fn new(data: &mut Data<'_, B>, s: SaeSizes) -> Result<Self> {
+    fn new(data: &mut Data<'_, B>, s: SaeSizes, w_dec_in_bf16: bool) -> Result<Self> {
         Ok(Operands {
-            w_dec: data.scaled(s.weights(), 0.0, 1.0 / (s.d_in as f32).sqrt())?,
+            w_dec: data.operand(s.weights(), w_dec_in_bf16)?,
             b_dec: data.normal(s.d_in)?,
             target: data.normal(s.batch())?,
             gradient: data.zeros(s.batch())?,
@@ -38,7 +40,7 @@ impl<B: Backend> Operands<B> {
     fn decoder(&mut self) -> Decoder<'_, B> {
         let SaeSizes { rows, d_in, d_sae, .. } = self.s;
         Decoder {
-            w_dec: &self.w_dec,
+            w_dec: self.w_dec.matrix(),
             b_dec: Some(&self.b_dec),
             target: &self.target,
             denormalize: None,
@@ -53,11 +55,12 @@ impl<B: Backend> Operands<B> {
     }
 }
 
-pub(super) fn decode_sparse<B: Backend>(s: SaeSizes, k: usize) -> Row<B> {
-    let entries = s.rows * k;
-    let work = Work::flops(4 * s.d_in * entries) + Work::bytes(4 * s.d_in * entries + 12 * s.batch());
-    Row::new("decode_sparse", s.size_k(k), work, move |data| {
-        let mut operands = Operands::new(data, s)?;
+/// Rows of W_dec are gathered, in f32 or in bf16.
+pub(super) fn decode_sparse<B: Backend>(s: SaeSizes, k: usize, in_bf16: bool) -> Row<B> {
+    let (entries, width) = (s.rows * k, if in_bf16 { 2 } else { 4 });
+    let work = Work::flops(4 * s.d_in * entries) + Work::bytes(width * s.d_in * entries + 12 * s.batch());
+    Row::new(if in_bf16 { "decode_sparse_bf16" } else { "decode_sparse" }, s.size_k(k), work, move |data| {
+        let mut operands = Operands::new(data, s, in_bf16)?;
         let (lists, mut value_gradient) = (data.lists(s.rows, s.d_sae, k)?, data.zeros(entries)?);
         Ok(Box::new(move |backend: &B| {
             let value_gradient = Some(&mut value_gradient);
@@ -73,7 +76,7 @@ pub(super) fn decode_dense<B: Backend>(s: SaeSizes, bf16: bool) -> Row<B> {
     let rounding = if bf16 { 6 * s.dense() + 12 * s.weights() + 6 * s.batch() } else { 0 };
     let work = Work::products(4 * s.dense() * s.d_in, bf16) + Work::bytes(moved + rounding);
     Row::new(if bf16 { "decode_dense_bf16" } else { "decode_dense" }, s.size(), work, move |data| {
-        let mut operands = Operands::new(data, s)?;
+        let mut operands = Operands::new(data, s, false)?;
         let (features, mut feature_gradient) = (data.rectified(s.dense())?, data.zeros(s.dense())?);
         Ok(Box::new(move |backend: &B| {
             let (decoder, feature_gradient) = (operands.decoder(), &mut feature_gradient);

@@ -41,7 +41,7 @@ fn gradient_values<B: Backend>(s: SaeSizes) -> Row<B> {
         let (lists, w_dec) = (data.lists(rows, d_sae, k)?, data.normal(s.weights())?);
         let (gradient, mut value_gradient) = (data.normal(s.batch())?, data.zeros(entries)?);
         Ok(Box::new(move |backend: &B| {
-            let (lists, w_dec, gradient) = (&lists, &w_dec, &gradient);
+            let (lists, w_dec, gradient) = (&lists, Matrix::F32(&w_dec), &gradient);
             let value_gradient = &mut value_gradient;
             backend.gradient_values(GradientValues { lists, w_dec, gradient, rows, d_in, value_gradient })
         }))

@@ -21,7 +21,8 @@ pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     let topk = TopKConfig { k: s.k, rank, aux_loss_coefficient: 1.0, rescale_acts_by_decoder_norm: true };
     let standard = || ArchitectureConfig::Standard(StandardConfig { lp_norm: 1.0 });
     let active = s.active();
-    let sparse_work = vec![encode::encode_relu(s), decode::decode_sparse(s, active), decode::sparsity_lp(s, active)];
+    let sparse_work =
+        vec![encode::encode_relu(s), decode::decode_sparse(s, active, false), decode::sparsity_lp(s, active)];
     let dense_work = vec![
         encode::encode_relu_dense(s),
         decode::decode_dense(s, false),
@@ -33,7 +34,7 @@ pub(super) fn steps<B: Backend>(s: SaeSizes) -> Vec<Row<B>> {
     let (by_lists, room) = (|stride: usize| 5 * s.rows * stride, s.d_sae / 4);
     vec![
         step("step topk", s.size_k(s.k), s, ArchitectureConfig::TopK(topk), 0.0, by_lists(s.k))
-            .consists_of(vec![encode::encode_topk(s), decode::decode_sparse(s, s.k)])
+            .consists_of(vec![encode::encode_topk(s), decode::decode_sparse(s, s.k, false)])
             .consists_of(of_lists(s, s.k)),
         step("step standard", format!("{}, L0 about {active}", s.size()), s, standard(), sparse_bias(), by_lists(room))
             .consists_of(sparse_work)

@@ -39,8 +39,8 @@ pub(super) fn parts(sizes: &Sizes<'_>) -> Vec<Part> {
         parts.push(Part {
             what: "operands of products in bf16",
             of: Of::Sae,
-            bytes: 2 * (2 * batch + d_sae) * d_in,
-            formula: format!("2 bytes * (2 * batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
+            bytes: 4 * (batch + d_sae) * d_in,
+            formula: format!("2 bytes * 2 * (batch {batch} + d_sae {d_sae}) * d_in {d_in}"),
         });
     }
     if let Source::Model { config, .. } = sizes.source {

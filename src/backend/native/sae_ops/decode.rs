@@ -2,11 +2,11 @@
 
 use super::super::*;
 use super::*;
-use crate::backend::native::memory::{or_null, type_of};
+use crate::backend::native::memory::{element_type, operand, or_null, type_of};
 
 pub(super) fn decoder(decoder: &Decoder<'_, Native>) -> ffi::cusae_decoder {
     ffi::cusae_decoder {
-        w_dec: decoder.w_dec.at(),
+        w_dec: operand(decoder.w_dec),
         b_dec: or_null(decoder.b_dec),
         target: decoder.target.at(),
         row_scale: or_null(decoder.denormalize.as_ref().map(|undo| undo.row_scale)),
@@ -18,7 +18,7 @@ pub(super) fn decoder(decoder: &Decoder<'_, Native>) -> ffi::cusae_decoder {
         d_in: decoder.d_in as u64,
         d_sae: decoder.d_sae as u64,
         gradient_scale: decoder.gradient_scale,
-        unused: 0,
+        w_dec_type: element_type(decoder.w_dec),
     }
 }
 

@@ -184,11 +184,13 @@ pub(in super::super) fn note_non_finite(native: &Native, op: NoteNonFinite<'_, N
 pub(in super::super) fn gradient_values(native: &Native, op: GradientValues<'_, Native>) -> Result<()> {
     let arguments = ffi::cusae_gradient_values {
         lists: lists(op.lists),
-        w_dec: op.w_dec.at(),
+        w_dec: operand(op.w_dec),
         gradient: op.gradient.at(),
         value_gradient: op.value_gradient.at(),
         rows: op.rows as u64,
         d_in: op.d_in as u64,
+        type_: element_type(op.w_dec),
+        unused: 0,
     };
     native.call("gradient_values", |table| table.gradient_values, &arguments)
 }
