@@ -49,18 +49,23 @@ fn assert_same(found: &Value, expected: &Value, at: &str) {
     }
 }
 
-/// A model and an SAE for it, as flags.
-fn subjects(folder: &Path) -> [[String; 4]; 2] {
+/// The embedded model and an SAE that is trained for it, as flags.
+fn embedded(folder: &Path) -> [String; 4] {
     let trained = "train --architecture topk --k 4 --d-sae 128 --training-tokens 8192 --n-eval-batches 1 --out sae";
     run(folder, "cpu", &words(trained));
+    ["--sae", "sae", "--model", "embedded"].map(str::to_string)
+}
+
+/// A GPT-2 folder and an SAE for it, likewise.
+fn of_folder(folder: &Path) -> [String; 4] {
     let gpt2 = folder.join("gpt2");
     fs::create_dir(&gpt2).unwrap();
     for file in ["config.json", "model.safetensors"] {
         fs::copy(root("tests/data/gpt2-rand-tiny").join(file), gpt2.join(file)).unwrap();
     }
     fs::copy(root("assets/tinygpt2/tokenizer.json"), gpt2.join("tokenizer.json")).unwrap();
-    let of_folder = root("tests/data/evals/trained-topk-resid/sae").display().to_string();
-    [("sae", "embedded"), (&of_folder, "gpt2")].map(|(sae, model)| ["--sae", sae, "--model", model].map(str::to_string))
+    let sae = root("tests/data/evals/trained-topk-resid/sae").display().to_string();
+    ["--sae", &sae, "--model", "gpt2"].map(str::to_string)
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -90,41 +95,45 @@ fn serve(folder: &Path, device: &str, page: &str, arguments: &[String]) -> Value
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
-#[test]
-fn every_command_that_looks_inside_sees_what_it_does_on_the_cpu() {
+fn every_command_sees_what_it_does_on_the_cpu(subject: fn(&Path) -> [String; 4]) {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     fs::write(folder.join("text.txt"), "The king went to the castle, and the queen spoke to the people.").unwrap();
-    let [embedded, of_folder] = subjects(folder);
-    for flags in [&embedded, &of_folder] {
-        for line in [
-            "features --prompt The~king~went",
-            "attribute --prompt The~king~went --top 1_0",
-            "ablate --prompt The~king~went --position -1 --top 3",
-            "ablate --prompt The~king~went --feature 3 5 --no-error-term --exclude-special-tokens true",
-            "steer --prompt The~king --feature 3=+4 --max-new-tokens 3",
-            "compare --prompt The~king --prompt A~king --against 1~2",
-        ] {
-            let arguments = [&words(line)[..], flags].concat();
-            let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
-            assert_same(&found, &expected, line);
-        }
+    let flags = subject(folder);
+    for line in [
+        "features --prompt The~king~went",
+        "attribute --prompt The~king~went --top 1_0",
+        "ablate --prompt The~king~went --position -1 --top 3",
+        "ablate --prompt The~king~went --feature 3 5 --no-error-term --exclude-special-tokens true",
+        "steer --prompt The~king --feature 3=+4 --max-new-tokens 3",
+        "compare --prompt The~king --prompt A~king --against 1~2",
+    ] {
+        let arguments = [&words(line)[..], &flags].concat();
+        let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
+        assert_same(&found, &expected, line);
     }
 
     // The logits of every feature take the emulator long: two rows of eight tokens make a page.
-    for (name, flags) in [("embedded", &embedded), ("gpt2", &of_folder)] {
-        let page =
-            |device| format!("dashboard --text text.txt --max-tokens 1_6 --context-size 8 --out {name}-{device}");
-        let arguments = [&words(&page("DEVICE"))[..], flags].concat();
-        let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
-        assert_same(&found["dead"], &expected["dead"], "dashboard");
-        let fires = run(folder, "cpu", &[&words("features --prompt The~king~went --top 1")[..], flags].concat());
-        let feature = &fires["prompts"][0]["tokens"][2]["features"][0]["feature"];
-        let find = words(&format!("find {name}-DEVICE --feature {feature}"));
-        let [expected, found] = DEVICES.map(|device| run(folder, device, &find));
-        assert!(expected["found"].as_u64() > Some(0), "{find:?}");
-        assert_same(&found, &expected, "find");
-        let [expected, found] = DEVICES.map(|device| serve(folder, device, &format!("{name}-cpu"), flags));
-        assert_same(&found, &expected, "serve");
-    }
+    let page = "dashboard --text text.txt --max-tokens 1_6 --context-size 8 --out page-DEVICE";
+    let arguments = [&words(page)[..], &flags].concat();
+    let [expected, found] = DEVICES.map(|device| run(folder, device, &arguments));
+    assert_same(&found["dead"], &expected["dead"], "dashboard");
+    let fires = run(folder, "cpu", &[&words("features --prompt The~king~went --top 1")[..], &flags].concat());
+    let feature = &fires["prompts"][0]["tokens"][2]["features"][0]["feature"];
+    let find = words(&format!("find page-DEVICE --feature {feature}"));
+    let [expected, found] = DEVICES.map(|device| run(folder, device, &find));
+    assert!(expected["found"].as_u64() > Some(0), "{find:?}");
+    assert_same(&found, &expected, "find");
+    let [expected, found] = DEVICES.map(|device| serve(folder, device, "page-cpu", &flags));
+    assert_same(&found, &expected, "serve");
+}
+
+#[test]
+fn every_command_that_looks_inside_the_embedded_model_sees_what_it_does_on_the_cpu() {
+    every_command_sees_what_it_does_on_the_cpu(embedded);
+}
+
+#[test]
+fn every_command_that_looks_inside_a_model_of_a_folder_sees_what_it_does_on_the_cpu() {
+    every_command_sees_what_it_does_on_the_cpu(of_folder);
 }
