@@ -8,7 +8,7 @@ sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
 flags="-std=c++20 -O1 -g1 -fPIC -fno-omit-frame-pointer -ffp-contract=off -Wno-unknown-pragmas -Itests/emu/include $sanitizers"
 if grep -qw fma /proc/cpuinfo; then flags="$flags -mfma"; fi # else every fmaf is a function call
 export folder flags
-mkdir -p "$folder"
+rm -rf "$folder" && mkdir -p "$folder" # no object of a file that is gone
 for file in cuda/*.cu; do echo "$file"; done |
     xargs -P "$(nproc)" -I{} sh -c 'c++ $flags -xc++ -c {} -o "$folder/$(basename {} .cu).o"'
 # shellcheck disable=SC2086 # flags

@@ -5,8 +5,8 @@ mod devices;
 
 use cases::{activation, check, check_both_paths, decoder, devices, encode, fails, ghost, listed, lm, refused, sae};
 use cusae::backend::{
-    bf16, ActivationFunction, Backend, Buffer, Cpu, EncodeRelu, Encoder, FeatureLists, GatherRows, Linear, Matrix,
-    StepScalars, UnembedCrossEntropy,
+    bf16, ActivationFunction, Backend, Buffer, Cpu, DecodeDense, Decoder, EncodeRelu, Encoder, FeatureLists,
+    GatherRows, Linear, Matrix, StepScalars, UnembedCrossEntropy,
 };
 
 #[test]
@@ -311,6 +311,28 @@ fn decode_sparse_of_bf16() {
 #[test]
 fn decode_dense() {
     check(decoder::decode_dense());
+}
+
+#[test]
+fn decode_dense_rounds_w_dec_by_itself() {
+    let (w_dec, features) = (vec![bf16::ONE], vec![1.0]);
+    let (mut gradient, mut squared_error, mut feature_gradient) = (vec![0.0], vec![0.0], vec![0.0]);
+    let decoder = Decoder {
+        w_dec: Matrix::Bf16(&w_dec),
+        b_dec: None,
+        target: &vec![1.0],
+        denormalize: None,
+        gradient_scale: 1.0,
+        rows: 1,
+        d_in: 1,
+        d_sae: 1,
+        reconstruction: None,
+        gradient: &mut gradient,
+        squared_error: &mut squared_error,
+    };
+    let feature_gradient = &mut feature_gradient;
+    let refused = Cpu.decode_dense(DecodeDense { decoder, features: &features, feature_gradient, bf16: true });
+    assert_eq!(refused.unwrap_err().to_string(), "decode_dense: w_dec is bf16; it is rounded here");
 }
 
 #[test]

@@ -262,7 +262,7 @@ impl Case for GradientValuesCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let GradientValuesCase { ref lists, d_in, bf16 } = *self;
         let (rows, n) = (lists.rows.len(), lists.rows.len() * lists.stride);
-        let (w_dec, gradient) = (rounded(values(1, lists.d_sae * d_in)), values(2, rows * d_in));
+        let (w_dec, gradient) = (rounded_if(bf16, values(1, lists.d_sae * d_in)), values(2, rows * d_in));
         let mut value_gradient = unwritten(backend, n)?;
         backend.gradient_values(GradientValues {
             lists: &lists.upload(backend)?,

@@ -123,15 +123,6 @@ pub fn decode_dense_in_bf16() -> Vec<DecodeCase> {
     cases.map(|case| DecodeCase { bf16: true, ..case }).collect()
 }
 
-/// The operands of a product, rounded where it is to take bf16.
-fn rounded_if(bf16: bool, values: Vec<f32>) -> Vec<f32> {
-    if bf16 {
-        rounded(values)
-    } else {
-        values
-    }
-}
-
 /// What a decoder is given and, beside it, how far its outputs may be apart.
 struct DecodeBounds {
     reconstruction: Vec<f64>,
@@ -218,8 +209,8 @@ impl Case for DecodeCase {
     fn run<B: Backend>(&self, backend: &B) -> Result<Outputs> {
         let (rows, d_in, d_sae) = (self.lists.rows.len(), self.d_in, self.lists.d_sae);
         let arrays = self.arrays();
-        let buffers = arrays.iter().map(|array| backend.upload(array)).collect::<Result<Vec<_>>>()?;
-        let [_, b_dec, target, row_scale, row_shift, _] = &buffers[..] else { unreachable!() };
+        let buffers = arrays[1..].iter().map(|array| backend.upload(array)).collect::<Result<Vec<_>>>()?;
+        let [b_dec, target, row_scale, row_shift, _] = &buffers[..] else { unreachable!() };
         let w_dec = Operand::upload(backend, &arrays[0], self.bf16 && !self.dense)?;
         let mut reconstruction = unwritten(backend, rows * d_in)?;
         let mut gradient = unwritten(backend, rows * d_in)?;

@@ -223,6 +223,15 @@ pub fn rounded(values: Vec<f32>) -> Vec<f32> {
     values.into_iter().map(|x| bf16::from_f32(x).to_f32()).collect()
 }
 
+/// Values as they are, or as bf16 holds them.
+pub fn rounded_if(bf16: bool, values: Vec<f32>) -> Vec<f32> {
+    if bf16 {
+        rounded(values)
+    } else {
+        values
+    }
+}
+
 /// An operand of a product on a device.
 pub enum Operand<B: Backend> {
     F32(B::Buffer<f32>),
