@@ -2,7 +2,7 @@
 //! than f32 ones, or at least faster. Who wants some of them computes those with [`F32Encoder::pre_activation`],
 //! the one definition of `h` on all machines: how it was estimated leaves no trace in any result.
 
-use super::fixed::{self, norm_of, Packed, Packer};
+use super::fixed::{self, norm_of, Packed, Packer, Unit};
 use super::gemm::{product_here, Operand};
 use super::matrix::F32Encoder;
 use super::simd::{dot, multiply_add, prefetch, vectorised};
@@ -111,8 +111,8 @@ fn bits_above(upper: &[f32], bound: impl Fn(usize) -> f32) -> u64 {
 /// the same time, which are then added; the estimate in f32, `D` one after the other; integers are exact.
 pub(super) struct Estimator<'a> {
     pub encoder: F32Encoder<'a>,
-    /// w_enc rounded, panel by panel; none on a machine that is not faster with it.
-    rounded: Option<Packed>,
+    /// w_enc rounded, panel by panel, and what multiplies it; none on a machine that is not faster with it.
+    rounded: Option<(Unit, Packed)>,
     /// `|w|` and `|dw|` of every latent, and zeros to the end of the last panel.
     of_latents: [Vec<f32>; 2],
 }
@@ -136,32 +136,33 @@ impl F32Encoder<'_> {
 impl<'a> Estimator<'a> {
     /// With the products that this machine is fastest with.
     pub fn new(encoder: &Encoder<'a, Cpu>) -> Self {
-        Self::with(encoder, fixed::is_available(encoder.d_in))
+        Self::with(encoder, Unit::fastest(encoder.d_in))
     }
 
-    /// With products in f32.
+    /// With products of every kind that this machine has.
     #[cfg(test)]
-    pub fn in_f32(encoder: &Encoder<'a, Cpu>) -> Self {
-        Self::with(encoder, false)
+    pub fn of_every_kind(encoder: &Encoder<'a, Cpu>) -> impl Iterator<Item = Self> {
+        let units = [Unit::Avx2, Unit::Avx512Vnni].into_iter().filter(|unit| unit.is_available());
+        units.map(Some).chain([None]).map(|unit| Self::with(encoder, unit)).collect::<Vec<_>>().into_iter()
     }
 
-    fn with(encoder: &Encoder<'a, Cpu>, rounds: bool) -> Self {
+    fn with(encoder: &Encoder<'a, Cpu>, unit: Option<Unit>) -> Self {
         let encoder = F32Encoder::from(encoder);
         let n_panels = encoder.d_sae.div_ceil(PANEL);
         let mut of_latents = [vec![0.0; n_panels * PANEL], vec![0.0; n_panels * PANEL]];
         let [norms, roundings] = of_latents.each_mut().map(|of| of.par_chunks_mut(PANEL));
         let weights = encoder.w_enc[..encoder.d_sae * encoder.d_in].par_chunks((PANEL * encoder.d_in).max(1));
         let each = (weights, norms, roundings).into_par_iter();
-        let rounded = if rounds {
+        let rounded = if let Some(unit) = unit {
             let of_panel = PANEL * fixed::pairs(encoder.d_in);
             let mut rounded = Packed::room(n_panels * of_panel);
             each.zip(rounded.pairs_mut().par_chunks_mut(of_panel)).for_each_init(
-                || Packer::<PANEL>::new(encoder.d_in),
+                || Packer::of_columns(encoder.d_in, unit),
                 |packer, ((weights, norms, roundings), panel)| {
                     packer.pack(weights, panel, |i, of_latent| [norms[i], roundings[i]] = of_latent);
                 },
             );
-            Some(rounded)
+            Some((unit, rounded))
         } else {
             each.for_each(|(weights, norms, _)| {
                 for (norm, row) in norms.iter_mut().zip(weights.chunks_exact(encoder.d_in.max(1))) {
@@ -179,7 +180,7 @@ impl<'a> Estimator<'a> {
         let (n, d_in, inputs) = (rows.len(), self.encoder.d_in, self.encoder.inputs(rows));
         match &self.rounded {
             #[cfg(target_arch = "x86_64")]
-            Some(rounded) => self.rounded_products(rounded, n, inputs, keep),
+            Some((unit, rounded)) => self.rounded_products(*unit, rounded, n, inputs, keep),
             _ => {
                 let of_rows: Vec<_> =
                     inputs.chunks_exact(d_in.max(1)).map(|row| [of_sums(2 * d_in, norm_of(row)), 0.0]).collect();
@@ -243,6 +244,7 @@ impl<'a> Estimator<'a> {
     #[cfg(target_arch = "x86_64")]
     fn rounded_products(
         &self,
+        unit: Unit,
         rounded: &Packed,
         n: usize,
         inputs: &[f32],
@@ -255,8 +257,8 @@ impl<'a> Estimator<'a> {
         for (first, (panel, norms)) in (0..d_sae).step_by(PANEL).zip(panels) {
             let latents = PANEL.min(d_sae - first);
             for (i, group) in groups.iter().enumerate() {
-                // SAFETY: where there are rounded weights, the machine has the instruction.
-                unsafe { fixed::products(&group.packed, panel, (&group.norms, norms), &mut block) };
+                // SAFETY: the machine has the instructions, or there were no rounded weights.
+                unsafe { fixed::products(unit, &group.packed, panel, (&group.norms, norms), &mut block) };
                 let first_row = i * fixed::ROWS;
                 for (row, (products, of_row)) in (first_row..n).zip(block.iter().zip(group.margins)) {
                     keep(row, &self.estimates(of_row, first, &products[..latents]));
@@ -277,7 +279,7 @@ struct Group {
 
 #[cfg(target_arch = "x86_64")]
 fn pack_groups(inputs: &[f32], d_in: usize) -> Vec<Group> {
-    let mut packer = Packer::<{ fixed::ROWS }>::new(d_in);
+    let mut packer = Packer::of_rows(d_in);
     let pack = |rows: &[f32]| {
         let packed = vec![0; fixed::ROWS * fixed::pairs(d_in)];
         let mut group = Group { packed, norms: [0.0; fixed::ROWS], margins: [[0.0; 2]; fixed::ROWS] };
@@ -322,7 +324,7 @@ mod tests {
             let b_enc = numbers(d_sae, 3);
             let encoder =
                 Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in, d_sae };
-            for estimator in [Estimator::new(&encoder), Estimator::in_f32(&encoder)] {
+            for estimator in Estimator::of_every_kind(&encoder) {
                 let mut seen = 0;
                 for first in (0..rows).step_by(CHUNK_ROWS) {
                     estimator.for_each(first..rows.min(first + CHUNK_ROWS), |row, estimates| {
