@@ -61,6 +61,8 @@ class Comparison:
         self.repeats = 1 if arguments.quick else arguments.repeats
         self.python = str(arguments.python or peers_environment())
         self.cusae, self.library = built(arguments)
+        features = json.loads(run([str(self.cusae), "info", "--json"], capture_output=True).stdout)["cpu_features"]
+        self.has_avx512 = any(feature.startswith("avx512") for feature in features)
 
     def add(self, what, size, who, measured, target=None):
         """Keeps a row and shows it. `target` is the ratio that is aimed at, of a peer's time by ours."""
@@ -101,7 +103,10 @@ class Comparison:
             package = "sparsify" if peer.startswith("sparsify") else "saelens"
             autocast = ["--autocast"] if peer == AUTOCAST else []
             environment = KEEPING if peer.endswith(KEPT) else None
-            measured = self.peer("sae_steps.py", package, what, *words, *autocast, environment=environment)
+            if autocast and not self.has_avx512:
+                measured = {"skipped": "PyTorch takes minutes for a step in bf16 without AVX-512"}
+            else:
+                measured = self.peer("sae_steps.py", package, what, *words, *autocast, environment=environment)
             self.add(name, size, peer, measured, target)
         self.add(name, size, "cusae", self.peer(*own))
 
