@@ -45,6 +45,11 @@ fn block(key: [u32; 2], stream: [u32; 2], number: u64) -> [u32; 4] {
     philox([number as u32, (number >> 32) as u32, stream[0], stream[1]], key)
 }
 
+/// Uniform in [0, 1), by the upper 24 of the bits.
+fn uniform(bits: u32) -> f32 {
+    (bits >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
 /// A sequence of random numbers: `(seed, stream, substream)` name it, `position` is where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Random {
@@ -57,6 +62,11 @@ impl Random {
     /// The sequence for one purpose; `substream` tells apart, say, successive permutations.
     pub fn new(seed: u64, stream: Stream, substream: u32) -> Self {
         Random { key: [seed as u32, (seed >> 32) as u32], stream: [stream as u32, substream], position: 0 }
+    }
+
+    /// The same from a position on.
+    pub fn at(seed: u64, stream: Stream, substream: u32, position: u64) -> Self {
+        Random { position, ..Random::new(seed, stream, substream) }
     }
 
     /// Block `number` of the sequence `(seed, stream, substream)`: its random bits from position
@@ -75,7 +85,20 @@ impl Random {
 
     /// Uniform in [0, 1), 24 bits.
     pub fn uniform(&mut self) -> f32 {
-        (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
+        uniform(self.next_u32())
+    }
+
+    /// As many as there is room for of the numbers that [`uniform`](Self::uniform) gives one after the other.
+    pub fn fill_uniform(&mut self, to: &mut [f32]) {
+        let mut words = block(self.key, self.stream, self.position / 4);
+        for x in to {
+            let place = (self.position % 4) as usize;
+            if place == 0 {
+                words = block(self.key, self.stream, self.position / 4);
+            }
+            *x = uniform(words[place]);
+            self.position += 1;
+        }
     }
 
     /// Uniform in 0..n without bias (Lemire's method with rejection).
@@ -113,6 +136,19 @@ mod tests {
             philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn many_numbers_are_those_of_one_after_the_other_from_any_position() {
+        for position in [0, 3, 6] {
+            let mut filled = [0.0; 11];
+            let mut random = Random::at(7, Stream::Weights, 2, position);
+            random.fill_uniform(&mut filled);
+            let mut one_by_one = Random::new(7, Stream::Weights, 2);
+            (0..position).for_each(|_| _ = one_by_one.uniform());
+            assert_eq!(filled, std::array::from_fn(|_| one_by_one.uniform()));
+            assert_eq!(random, one_by_one);
+        }
     }
 
     #[test]

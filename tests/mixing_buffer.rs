@@ -92,6 +92,31 @@ fn a_saved_buffer_continues_after_every_batch() {
     }
 }
 
+#[test]
+fn rows_that_come_in_ahead_change_no_batch_and_are_saved_with_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("activation_buffer.safetensors");
+    let mut came_ahead = 0;
+    for case in saelens_cases() {
+        let (mut saving, mut rows) = (buffer(&case), Rows { appends: &case.appends, given: 0 });
+        for given in 0..=case.batches.len() {
+            while rows.appends.first().is_some_and(|&count| saving.has_room(count)) {
+                came_ahead += usize::from(!saving.wants_rows());
+                rows.append_next(&mut saving);
+            }
+            saving.save(&path).unwrap();
+            let mut continued = buffer(&case);
+            continued.load(&path).unwrap();
+            let mut rest = Rows { ..rows };
+            let batches: Vec<Vec<u32>> =
+                std::iter::from_fn(|| next(&mut continued, &mut rest, case.settings.batch_size)).collect();
+            assert_eq!(batches, case.batches[given..], "after {given} of {:?} {:?}", case.settings, case.appends);
+            next(&mut saving, &mut rows, case.settings.batch_size);
+        }
+    }
+    assert!(came_ahead > 10, "{came_ahead}");
+}
+
 fn settings() -> MixingSettings {
     MixingSettings { buffer_tokens: 64, batch_size: 8, mix_fraction: 0.5, seed: 1 }
 }

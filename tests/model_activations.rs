@@ -127,6 +127,24 @@ fn hooks_that_are_read_together_give_the_bits_that_each_gives_alone() {
     }
 }
 
+/// What is done while a batch is trained on is only what will be needed, and changes no batch.
+#[test]
+fn a_source_that_prepares_gives_the_same_batches_from_as_many_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let mixing = MixingSettings { buffer_tokens: 128, batch_size: 16, mix_fraction: 0.5, seed: 9 };
+    let settings = || FromModelSettings { mixing, repeat: true, ..plain() };
+    let mut plain = source(folder.path(), settings()).unwrap();
+    let mut preparing = source(folder.path(), settings()).unwrap();
+    let (n, mut prepared) = (12, 0);
+    for i in 0..n {
+        assert!(batches(&mut preparing, 1) == batches(&mut plain, 1), "batch {i}");
+        preparing.prepare(n - i - 1).unwrap();
+        prepared += u64::from(preparing.tokens_read() > plain.tokens_read());
+    }
+    assert!(prepared > 2, "{prepared}");
+    assert_eq!(preparing.tokens_read(), plain.tokens_read());
+}
+
 #[test]
 fn positions_outside_the_slice_and_excluded_tokens_are_left_out() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,9 @@ use cusae::formats::saelens::{self, SavedSae, TrainingNotes};
 use cusae::formats::tensors::{self, Tensor, TensorFile};
 use cusae::random::{Random, Stream};
 use cusae::sae::architecture::ArchitectureConfig;
+use cusae::sae::batchtopk::BatchTopKConfig;
 use cusae::sae::init::initial_weights;
+use cusae::sae::matryoshka::MatryoshkaConfig;
 use cusae::sae::resample::Candidates;
 use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
@@ -97,17 +99,24 @@ fn a_decoder_of_norm_one_follows_its_gradient_at_right_angles_to_its_rows() {
     assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, expected {expected:?}");
 }
 
-/// A step of a TopK SAE on one row.
-fn topk_step(autocast: bool, writes_gradients: bool, weights: &Weights, row: &[f32]) -> TrainingSae<Cpu> {
-    let topk = TopKConfig { k: 4, rank: Rank::Value, aux_loss_coefficient: 0.0, rescale_acts_by_decoder_norm: false };
-    let config = TrainingConfig {
-        architecture: ArchitectureConfig::TopK(topk),
-        train_batch_size_tokens: 1,
-        autocast,
-        ..standard(1.0).config().clone()
-    };
+fn topk(aux_loss_coefficient: f64) -> ArchitectureConfig {
+    let (rank, rescale_acts_by_decoder_norm) = (Rank::Value, false);
+    ArchitectureConfig::TopK(TopKConfig { k: 4, rank, aux_loss_coefficient, rescale_acts_by_decoder_norm })
+}
+
+/// A step of an SAE, of which the last latents are dead, on one row.
+fn step(
+    architecture: ArchitectureConfig,
+    autocast: bool,
+    writes_gradients: bool,
+    weights: &Weights,
+    row: &[f32],
+) -> TrainingSae<Cpu> {
+    let config =
+        TrainingConfig { architecture, train_batch_size_tokens: 1, autocast, ..standard(1.0).config().clone() };
     let mut sae = TrainingSae::new(&Cpu, config, weights).unwrap();
     sae.write_all_gradients(writes_gradients);
+    sae.firing.since_fired[D_SAE - 3..].fill(6);
     sae.step(&row.to_vec(), &SETTINGS).unwrap();
     sae
 }
@@ -128,17 +137,35 @@ fn round_w_dec(weights: &Weights) -> Weights {
     rounded
 }
 
+/// Those of the batch, of AuxK, and of Matryoshka's levels.
 #[test]
 fn with_autocast_lists_are_decoded_by_w_dec_in_bf16() {
     let (weights, row) = held_by_bf16();
-    let by_rounded = topk_step(false, true, &round_w_dec(&weights), &row);
-    let by_f32 = topk_step(false, true, &weights, &row);
-    let in_bf16 = topk_step(true, true, &weights, &row);
-    // What comes back through the decoder.
-    for name in ["W_enc", "b_enc"] {
-        assert_eq!(in_bf16.gradients().get(name), by_rounded.gradients().get(name), "{name}");
-        assert_ne!(in_bf16.gradients().get(name), by_f32.gradients().get(name), "{name}");
+    let batchtopk = BatchTopKConfig {
+        k: 4.0,
+        topk_threshold_lr: 0.01,
+        aux_loss_coefficient: 0.0,
+        rescale_acts_by_decoder_norm: false,
+    };
+    let matryoshka = ArchitectureConfig::Matryoshka(MatryoshkaConfig {
+        batchtopk,
+        matryoshka_widths: vec![D_SAE / 2, D_SAE],
+        use_matryoshka_aux_loss: false,
+    });
+    for architecture in [topk(0.0), topk(1.0), matryoshka] {
+        let step = |autocast, weights: &Weights| step(architecture.clone(), autocast, true, weights, &row);
+        let (by_rounded, by_f32) = (step(false, &round_w_dec(&weights)), step(false, &weights));
+        let in_bf16 = step(true, &weights);
+        // What comes back through the decoder.
+        for name in ["W_enc", "b_enc"] {
+            assert_eq!(in_bf16.gradients().get(name), by_rounded.gradients().get(name), "{architecture:?} {name}");
+            assert_ne!(in_bf16.gradients().get(name), by_f32.gradients().get(name), "{architecture:?} {name}");
+        }
     }
+    // AuxK had something to decode.
+    let of_dead =
+        |architecture| step(architecture, true, true, &weights, &row).gradients().get("b_enc")[D_SAE - 3..].to_vec();
+    assert_ne!(of_dead(topk(1.0)), of_dead(topk(0.0)));
 }
 
 /// Where bf16 holds both matrices, W_enc's gradient has the same operands with it, and W_dec's another one: the
@@ -147,7 +174,7 @@ fn with_autocast_lists_are_decoded_by_w_dec_in_bf16() {
 fn with_autocast_the_gradients_operands_are_bf16_whether_they_are_written_or_not() {
     let (weights, row) = held_by_bf16();
     let weights = round_w_dec(&weights);
-    let (in_f32, in_bf16) = (topk_step(false, true, &weights, &row), topk_step(true, true, &weights, &row));
+    let (in_f32, in_bf16) = (step(topk(0.0), false, true, &weights, &row), step(topk(0.0), true, true, &weights, &row));
     for name in ["W_enc", "b_enc"] {
         assert_eq!(in_f32.gradients().get(name), in_bf16.gradients().get(name), "{name}");
     }
@@ -156,7 +183,7 @@ fn with_autocast_the_gradients_operands_are_bf16_whether_they_are_written_or_not
     let largest = parts.fold(0.0, f64::max);
     assert!(1e-4 < largest && largest < 1.0 / 256.0 + 1e-6, "rounded by {largest}");
 
-    let listed = topk_step(true, false, &weights, &row);
+    let listed = step(topk(0.0), true, false, &weights, &row);
     for name in ["W_enc", "W_dec", "b_enc", "b_dec"] {
         assert_eq!(listed.values.get(name), in_bf16.values.get(name), "{name}");
     }

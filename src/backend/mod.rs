@@ -23,6 +23,7 @@ pub use sae_ops::*;
 
 use crate::error::{Error, Result};
 use crate::machine::Memory;
+use std::borrow::Cow;
 
 /// A value that can live in a device buffer.
 pub trait Element: bytemuck::Pod + Default + Send + Sync + std::fmt::Debug {}
@@ -57,6 +58,10 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     fn describe(&self) -> String;
     /// The memory that its buffers lie in, where the system tells.
     fn memory(&self) -> Option<Memory>;
+    /// Whether two threads may use it at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// Whether it is faster to write gradients of so many numbers and read them again than to sum them once for
     /// their norm and once more where Adam takes them. Most devices read memory more slowly than they add.
     fn writes_gradients(&self, _len: usize) -> bool {
@@ -100,7 +105,12 @@ pub trait Backend: Clone + Send + Sync + Sized + 'static {
     /// Waits until all that was queued is done. Error: of work before.
     fn synchronize(&self) -> Result<()>;
 
-    /// All of a buffer, on the host.
+    /// All of a buffer where it can be read: itself, if it lies there.
+    fn on_host<'a, T: Element>(&self, buffer: &'a Self::Buffer<T>) -> Result<Cow<'a, [T]>> {
+        Ok(Cow::Owned(self.download(buffer)?))
+    }
+
+    /// A copy of all of a buffer, on the host.
     fn download<T: Element>(&self, from: &Self::Buffer<T>) -> Result<Vec<T>> {
         let mut data = vec![T::default(); from.len()];
         self.read(from, 0, &mut data)?;

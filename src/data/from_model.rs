@@ -206,6 +206,17 @@ impl<B: Backend> ActivationSource<B> for FromModel<B> {
         Ok(there_is_one)
     }
 
+    /// Runs the model for the rows that will be wanted, as far as there is room for them.
+    fn prepare(&mut self, batches_to_come: u64) -> Result<()> {
+        let largest = self.forward.max_sequences() * self.selection.positions.len();
+        let reads = |buffer: &MixingBuffer<B>| buffer.has_room(largest) && (buffer.left() as u64) < batches_to_come;
+        // Data that ends does so when rows are wanted.
+        while self.repeat && self.buffers.iter().all(reads) {
+            self.read()?;
+        }
+        Ok(())
+    }
+
     fn epochs(&self) -> u64 {
         self.epoch
     }

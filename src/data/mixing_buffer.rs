@@ -3,7 +3,8 @@
 //! part of `mix_fraction` stays, the rest is served as full batches; then rows come in again.
 //!
 //! Rows never move: shuffling permutes their indices, a batch gathers its rows, and new rows go
-//! where served ones were. The n-th shuffle is a pure function of the seed and n.
+//! where served ones were. The n-th shuffle is a pure function of the seed and n. Rows may come in as soon as
+//! served ones make room: they wait until all batches are served, and are then mixed as if they came then.
 
 use crate::backend::{Backend, GatherRows, ScatterRows};
 use crate::error::{Error, Result};
@@ -13,9 +14,10 @@ use crate::random::{Random, Stream};
 use safetensors::Dtype;
 use std::path::Path;
 
-/// The tensors of a saved buffer: its rows in their order; shuffles, batches to serve, whether it is finished.
+/// The tensors of a saved buffer: its rows in their order, then those that wait; shuffles, batches to serve,
+/// whether it is finished, rows that wait.
 const ROWS: &str = "rows";
-const COUNTERS: &str = "shuffles_batches_finished";
+const COUNTERS: &str = "shuffles_batches_finished_ahead";
 
 /// How a buffer mixes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +62,8 @@ pub struct MixingBuffer<B: Backend> {
     rows: B::Buffer<f32>,
     /// The rows of the buffer in their order, as indices into `rows`.
     order: Vec<u32>,
+    /// Those of rows that came in before they were wanted, in their order.
+    ahead: Vec<u32>,
     /// Indices into `rows` that hold nothing.
     free: Vec<u32>,
     /// Batches at the start of `order` that are served before rows come in again.
@@ -92,6 +96,7 @@ impl<B: Backend> MixingBuffer<B> {
             capacity,
             rows: backend.zeros(capacity * width)?,
             order: Vec::with_capacity(capacity),
+            ahead: Vec::new(),
             free: (0..capacity as u32).rev().collect(),
             to_serve: 0,
             served: 0,
@@ -113,12 +118,28 @@ impl<B: Backend> MixingBuffer<B> {
         self.served == self.to_serve && !self.finished
     }
 
-    /// Adds the chosen rows of `from` `[.., width]`. Error: batches are still to be served, or there
-    /// are more rows than `largest_append`.
+    /// Batches that are served before rows are wanted.
+    pub fn left(&self) -> usize {
+        self.to_serve - self.served
+    }
+
+    /// Whether so many rows are wanted, or will be once all batches are served, and may come in now.
+    pub fn has_room(&self, rows: usize) -> bool {
+        let stay = self.order.len() - self.to_serve * self.settings.batch_size;
+        // However many stay, some must come.
+        let wanted = self.ahead.is_empty() || stay + self.ahead.len() < self.settings.buffer_tokens;
+        wanted && !self.finished && rows <= self.free.len()
+    }
+
+    /// Adds the chosen rows of `from` `[.., width]`. Error: there is no [room](Self::has_room) for them, or
+    /// there are more than `largest_append`.
     pub fn append(&mut self, from: &B::Buffer<f32>, chosen: &[u32]) -> Result<()> {
-        if !self.wants_rows() || chosen.len() > self.free.len() {
+        if !self.has_room(chosen.len()) {
             let what = format!("{} rows come in when they are not wanted", chosen.len());
             return Err(Error::Shape { operation: "mixing_buffer", what });
+        }
+        if chosen.is_empty() {
+            return Ok(());
         }
         let places = self.free.split_off(self.free.len() - chosen.len());
         self.backend.write(&mut self.from_rows, 0, chosen)?;
@@ -131,7 +152,15 @@ impl<B: Backend> MixingBuffer<B> {
             columns: self.width,
             to: &mut self.rows,
         })?;
-        self.order.extend(places);
+        if self.wants_rows() {
+            self.order.extend(places);
+            return self.serve_if_full();
+        }
+        self.ahead.extend(places);
+        Ok(())
+    }
+
+    fn serve_if_full(&mut self) -> Result<()> {
         if self.order.len() >= self.settings.buffer_tokens {
             if self.settings.mix_fraction > 0.0 {
                 self.shuffle();
@@ -163,6 +192,10 @@ impl<B: Backend> MixingBuffer<B> {
         if self.served == self.to_serve {
             self.order.drain(..self.served * self.settings.batch_size);
             (self.served, self.to_serve) = (0, 0);
+            if !self.ahead.is_empty() {
+                self.order.append(&mut self.ahead);
+                self.serve_if_full()?;
+            }
         }
         Ok(true)
     }
@@ -171,9 +204,9 @@ impl<B: Backend> MixingBuffer<B> {
     /// time: a buffer may be as large as half of the memory.
     pub fn save(&self, path: &Path) -> Result<()> {
         let (batch_size, width) = (self.settings.batch_size, self.width);
-        let order = &self.order[self.served * batch_size..];
+        let order = [&self.order[self.served * batch_size..], &self.ahead].concat();
         let (rows, counters) = (ROWS.to_string(), COUNTERS.to_string());
-        let tensors = [(rows, Dtype::F32, vec![order.len(), width]), (counters, Dtype::U32, vec![3])];
+        let tensors = [(rows, Dtype::F32, vec![order.len(), width]), (counters, Dtype::U32, vec![4])];
         let mut file = TensorStream::create(path, &tensors)?;
         let (mut part, mut indices) = (self.backend.zeros(batch_size * width)?, self.backend.zeros(batch_size)?);
         let mut values = vec![0f32; batch_size * width];
@@ -185,7 +218,8 @@ impl<B: Backend> MixingBuffer<B> {
             self.backend.read(&part, 0, values)?;
             file.append(ROWS, values)?;
         }
-        file.append_u32(COUNTERS, &[self.shuffles, (self.to_serve - self.served) as u32, self.finished.into()])?;
+        let (left, ahead) = (self.left() as u32, self.ahead.len() as u32);
+        file.append_u32(COUNTERS, &[self.shuffles, left, self.finished.into(), ahead])?;
         file.finish()
     }
 
@@ -198,8 +232,8 @@ impl<B: Backend> MixingBuffer<B> {
             ref shape => return Err(Error::format(path, format!("tensor {ROWS} has shape {shape:?}, expected two"))),
         };
         let counters = file.u32(COUNTERS)?;
-        let fits = width == self.width && rows <= self.capacity && counters.len() == 3;
-        if !fits || counters[1] as usize * self.settings.batch_size > rows {
+        let fits = width == self.width && rows <= self.capacity && counters.len() == 4;
+        if !fits || counters[1] as usize * self.settings.batch_size + counters[3] as usize > rows {
             let what = format!(
                 "holds a buffer of {rows} rows of {width}, which does not fit this run's \
                  ({} rows of {} in batches of {}); resume with the recipe of the run",
@@ -213,6 +247,7 @@ impl<B: Backend> MixingBuffer<B> {
             self.backend.write(&mut self.rows, first, &values)?;
         }
         self.order = (0..rows as u32).collect();
+        self.ahead = self.order.split_off(rows - counters[3] as usize);
         self.free = (rows as u32..self.capacity as u32).rev().collect();
         (self.shuffles, self.finished) = (counters[0], counters[2] != 0);
         self.serve(counters[1] as usize)

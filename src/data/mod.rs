@@ -34,7 +34,7 @@ use std::path::Path;
 /// Where a trainer's batches come from: one batch of every hook at a time, row n of each from the same
 /// token. The batches to come are a function of the settings and the saved state alone, so that a
 /// resumed run continues bit for bit; those of one hook do not depend on which others are read with it.
-pub trait ActivationSource<B: Backend> {
+pub trait ActivationSource<B: Backend>: Send {
     /// Width of a row (`d_in`) of every hook.
     fn widths(&self) -> Vec<usize>;
     /// Rows in a batch.
@@ -42,6 +42,11 @@ pub trait ActivationSource<B: Backend> {
     /// Fills the batch `[batch_size, d_in]` of every hook; false at the end of data that is not to be
     /// repeated.
     fn next_batches(&mut self, batches: &mut [B::Buffer<f32>]) -> Result<bool>;
+    /// Does some of the work of the batches to come, if so many or fewer will be asked for: while the last ones are
+    /// trained on, where cores are free. It changes no batch.
+    fn prepare(&mut self, _batches_to_come: u64) -> Result<()> {
+        Ok(())
+    }
     /// How often the data ended and was begun again; worth a warning whenever it grows.
     fn epochs(&self) -> u64;
     /// Activations (tokens) read so far, those that still wait in a buffer included.

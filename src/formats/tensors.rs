@@ -332,16 +332,16 @@ pub struct Fetched<'a> {
     /// Shape, row-major.
     pub shape: Vec<usize>,
     /// Gives the values, as many as the shape has.
-    pub fetch: Box<dyn Fn() -> Result<Vec<f32>> + 'a>,
+    pub fetch: Box<dyn Fn() -> Result<Cow<'a, [f32]>> + 'a>,
 }
 
 /// A [`Fetched`], and where the first error goes: a [`View`] has no way to give one.
-struct FetchedView<'a> {
+struct FetchedView<'a, 'e> {
     tensor: Fetched<'a>,
-    error: &'a RefCell<Option<Error>>,
+    error: &'e RefCell<Option<Error>>,
 }
 
-impl View for FetchedView<'_> {
+impl View for FetchedView<'_, '_> {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -349,11 +349,14 @@ impl View for FetchedView<'_> {
         &self.tensor.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = (self.tensor.fetch)().unwrap_or_else(|error| {
-            self.error.borrow_mut().get_or_insert(error);
-            Vec::new()
-        });
-        Cow::Owned(bytemuck::cast_slice(&values).to_vec())
+        match (self.tensor.fetch)() {
+            Ok(Cow::Borrowed(values)) => Cow::Borrowed(bytemuck::cast_slice(values)),
+            Ok(Cow::Owned(values)) => Cow::Owned(bytemuck::cast_slice(&values).to_vec()),
+            Err(error) => {
+                self.error.borrow_mut().get_or_insert(error);
+                Cow::Borrowed(&[])
+            }
+        }
     }
     fn data_len(&self) -> usize {
         self.tensor.shape.iter().product::<usize>() * size_of::<f32>()
@@ -432,11 +435,11 @@ mod tests {
     fn tensors_that_are_fetched_are_written_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.safetensors");
-        let tensors = |second: fn() -> Result<Vec<f32>>| {
-            let first = Fetched { shape: vec![1, 2], fetch: Box::new(|| Ok(vec![1.5, -2.0])) };
+        let tensors = |second: fn() -> Result<Cow<'static, [f32]>>| {
+            let first = Fetched { shape: vec![1, 2], fetch: Box::new(|| Ok(Cow::Borrowed(&[1.5, -2.0]))) };
             vec![("a".into(), first), ("b".into(), Fetched { shape: vec![1], fetch: Box::new(second) })]
         };
-        save_fetched(&path, tensors(|| Ok(vec![4.0]))).unwrap();
+        save_fetched(&path, tensors(|| Ok(Cow::Owned(vec![4.0])))).unwrap();
         let message = save_fetched(&path, tensors(|| Err(Error::config("b", "is gone")))).unwrap_err().to_string();
         assert!(message.contains("is gone"), "{message}");
         let file = TensorFile::open(&path).unwrap();

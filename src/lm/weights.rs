@@ -140,9 +140,10 @@ pub(super) fn read_block(checkpoint: &Checkpoint, config: &ModelConfig, layer: u
     };
     let fused = map("attn.c_attn")?;
     let d = config.d_model;
-    let part = |i: usize| Map {
-        w: fused.w.chunks_exact(3 * d).flat_map(|row| &row[i * d..(i + 1) * d]).copied().collect(),
-        b: fused.b[i * d..(i + 1) * d].to_vec(),
+    let part = |i: usize| {
+        let mut w = Vec::with_capacity(d * d);
+        fused.w.chunks_exact(3 * d).for_each(|row| w.extend_from_slice(&row[i * d..(i + 1) * d]));
+        Map { w, b: fused.b[i * d..(i + 1) * d].to_vec() }
     };
     Ok(Block {
         ln1: Some(read_norm(checkpoint, &format!("h.{layer}.ln_1"))?),

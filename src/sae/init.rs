@@ -2,6 +2,10 @@
 
 use super::weights::{HostTensor, Weights};
 use crate::random::{Random, Stream};
+use rayon::prelude::*;
+
+/// Rows that a thread makes at least.
+const LATENTS: usize = 64;
 
 /// `W_dec` from torch's `kaiming_uniform_` (uniform in ±sqrt(6 / d_in)), its rows brought to
 /// `decoder_init_norm` unless that is none; `W_enc = W_decᵀ`, a copy; b_dec 0,
@@ -12,27 +16,22 @@ pub fn initial_weights(
     decoder_init_norm: Option<f32>,
     seed: u64,
 ) -> Weights {
-    let mut random = Random::new(seed, Stream::Weights, 0);
     let bound = (6.0 / d_in as f32).sqrt();
-    let mut w_dec: Vec<f32> = (0..d_sae * d_in).map(|_| (random.uniform() * 2.0 - 1.0) * bound).collect();
-    if let Some(wanted) = decoder_init_norm {
-        for row in w_dec.chunks_exact_mut(d_in) {
+    let mut w_dec = HostTensor { shape: vec![d_sae, d_in], values: vec![0.0; d_sae * d_in] };
+    w_dec.values.par_chunks_mut(d_in).with_min_len(LATENTS).enumerate().for_each(|(latent, row)| {
+        Random::at(seed, Stream::Weights, 0, (latent * d_in) as u64).fill_uniform(row);
+        row.iter_mut().for_each(|x| *x = (*x * 2.0 - 1.0) * bound);
+        if let Some(wanted) = decoder_init_norm {
             let norm = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt() as f32;
             row.iter_mut().for_each(|x| *x *= wanted / norm);
         }
-    }
-    let mut w_enc = vec![0.0; d_in * d_sae];
-    for (latent, row) in w_dec.chunks_exact(d_in).enumerate() {
-        for (dimension, &x) in row.iter().enumerate() {
-            w_enc[dimension * d_sae + latent] = x;
-        }
-    }
+    });
     let mut weights = Weights::default();
-    weights.insert("W_enc", HostTensor { shape: vec![d_in, d_sae], values: w_enc });
+    weights.insert("W_enc", w_dec.transposed());
     for &(name, value) in vectors {
         weights.insert(name, HostTensor { shape: vec![d_sae], values: vec![value; d_sae] });
     }
-    weights.insert("W_dec", HostTensor { shape: vec![d_sae, d_in], values: w_dec });
+    weights.insert("W_dec", w_dec);
     weights.insert("b_dec", HostTensor { shape: vec![d_in], values: vec![0.0; d_in] });
     weights
 }

@@ -1,9 +1,10 @@
 //! The SAE's parameters on a device: named buffers, and the way from and to SAELens' shapes.
 
 use super::config::TensorShapes;
-use super::weights::{HostTensor, Weights};
+use super::weights::{transposed, HostTensor, Weights};
 use crate::backend::{Backend, Buffer, WeightGradients};
 use crate::error::Result;
+use std::borrow::Cow;
 
 /// One buffer per parameter, by SAELens' names. `W_enc` and `W_dec` are both `[d_sae, d_in]` here.
 pub struct Named<B: Backend> {
@@ -44,20 +45,23 @@ impl<B: Backend> Named<B> {
     pub fn download(&self, backend: &B, d_in: usize) -> Result<Weights> {
         let mut weights = Weights::default();
         for (name, buffer) in &self.buffers {
-            weights.insert(name, host_tensor(backend, name, buffer, d_in)?);
+            let shape = host_shape(name, buffer.len(), d_in);
+            let values = host_values(backend, name, buffer, &shape)?.into_owned();
+            weights.insert(name, HostTensor { shape, values });
         }
         Ok(weights)
     }
 
-    /// Names, SAELens' shapes, and what downloads the values, so that a file can be written one tensor after the other.
+    /// Names, SAELens' shapes, and what gives the values, so that a file can be written one tensor after the other.
     pub fn by_tensor<'a>(
         &'a self,
         backend: &'a B,
         d_in: usize,
-    ) -> impl Iterator<Item = (&'a str, Vec<usize>, impl Fn() -> Result<Vec<f32>> + 'a)> {
+    ) -> impl Iterator<Item = (&'a str, Vec<usize>, impl Fn() -> Result<Cow<'a, [f32]>> + 'a)> {
         self.buffers.iter().map(move |(name, buffer)| {
-            let download = move || Ok(host_tensor(backend, name, buffer, d_in)?.values);
-            (name.as_str(), host_shape(name, buffer.len(), d_in), download)
+            let shape = host_shape(name, buffer.len(), d_in);
+            let of_shape = shape.clone();
+            (name.as_str(), shape, move || host_values(backend, name, buffer, &of_shape))
         })
     }
 
@@ -65,12 +69,8 @@ impl<B: Backend> Named<B> {
     pub fn download_as(&self, backend: &B, tensors: TensorShapes) -> Result<Weights> {
         let mut weights = Weights::default();
         for (name, shape) in tensors {
-            let values = backend.download(self.get(&name))?;
-            let tensor = match (name.as_ref(), &shape[..]) {
-                ("W_enc", &[d_in, d_sae]) => HostTensor { shape: vec![d_sae, d_in], values }.transposed(),
-                _ => HostTensor { shape, values },
-            };
-            weights.insert(&name, tensor);
+            let values = host_values(backend, &name, self.get(&name), &shape)?.into_owned();
+            weights.insert(&name, HostTensor { shape, values });
         }
         Ok(weights)
     }
@@ -139,10 +139,16 @@ fn host_shape(name: &str, len: usize, d_in: usize) -> Vec<usize> {
     }
 }
 
-fn host_tensor<B: Backend>(backend: &B, name: &str, buffer: &B::Buffer<f32>, d_in: usize) -> Result<HostTensor> {
-    let (values, shape) = (backend.download(buffer)?, host_shape(name, buffer.len(), d_in));
-    Ok(match name {
-        "W_enc" => HostTensor { shape: vec![shape[1], shape[0]], values }.transposed(),
-        _ => HostTensor { shape, values },
+/// The values of a parameter in SAELens' shape.
+fn host_values<'a, B: Backend>(
+    backend: &B,
+    name: &str,
+    buffer: &'a B::Buffer<f32>,
+    shape: &[usize],
+) -> Result<Cow<'a, [f32]>> {
+    let values = backend.on_host(buffer)?;
+    Ok(match (name, shape) {
+        ("W_enc", &[d_in, d_sae]) => Cow::Owned(transposed(&values, [d_sae, d_in])),
+        _ => values,
     })
 }

@@ -2,6 +2,7 @@
 
 use super::config::{InferenceArchitecture, SaeConfig};
 use crate::config::NormalizeActivations;
+use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -18,25 +19,31 @@ impl HostTensor {
     /// A matrix with rows and columns exchanged.
     pub fn transposed(&self) -> HostTensor {
         let [rows, columns] = self.shape[..] else { panic!("a matrix has two dimensions") };
-        const TILE: usize = 32;
-        let mut values = vec![0.0; self.values.len()];
-        // Columns lie far apart, and of many sizes in the same few places of a cache: a tile is turned apart from them.
+        HostTensor { shape: vec![columns, rows], values: transposed(&self.values, [rows, columns]) }
+    }
+}
+
+/// A matrix `[rows, columns]` with rows and columns exchanged.
+pub(super) fn transposed(from: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut values = vec![0.0; from.len()];
+    values.par_chunks_mut((TILE * rows).max(1)).enumerate().for_each(|(i, values)| {
+        // Columns lie far apart, and of many sizes in the same few places of a cache: a tile is turned apart
+        // from them.
         let mut tile = [[0.0; TILE]; TILE];
+        let (column, width) = (i * TILE, values.len() / rows);
         for row in (0..rows).step_by(TILE) {
             let height = TILE.min(rows - row);
-            for column in (0..columns).step_by(TILE) {
-                let width = TILE.min(columns - column);
-                for i in 0..height {
-                    let from = &self.values[(row + i) * columns + column..][..width];
-                    from.iter().zip(&mut tile).for_each(|(&value, to)| to[i] = value);
-                }
-                for (j, from) in tile[..width].iter().enumerate() {
-                    values[(column + j) * rows + row..][..height].copy_from_slice(&from[..height]);
-                }
+            for i in 0..height {
+                let from = &from[(row + i) * columns + column..][..width];
+                from.iter().zip(&mut tile).for_each(|(&value, to)| to[i] = value);
+            }
+            for (turned, from) in values.chunks_exact_mut(rows).zip(&tile) {
+                turned[row..][..height].copy_from_slice(&from[..height]);
             }
         }
-        HostTensor { shape: vec![columns, rows], values }
-    }
+    });
+    values
 }
 
 /// `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]` and whatever else

@@ -136,9 +136,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let total = self.total_steps();
         let rows = self.recipe.train_batch_size_tokens;
         while self.progress.n_training_steps < total {
-            for trainee in self.saes.iter_mut().filter(|trainee| trainee.stopped.is_none()) {
-                trainee.step(&self.batches)?;
-            }
+            self.step()?;
             self.progress.n_training_steps += 1;
             self.progress.n_training_samples += rows as u64;
             self.progress.n_frac_active_samples += rows as u64;
@@ -154,6 +152,22 @@ impl<'a, B: Backend> Run<'a, B> {
         }
         reporter.finish();
         Ok(())
+    }
+
+    /// A step of every SAE, and what the source can do for the next ones meanwhile.
+    fn step(&mut self) -> Result<()> {
+        let to_come = self.total_steps() - self.progress.n_training_steps - 1;
+        let is_shared = self.saes[0].backend.is_shared();
+        let Run { saes, batches, source, .. } = self;
+        let mut train = || {
+            let mut trained = saes.iter_mut().filter(|trainee| trainee.stopped.is_none());
+            trained.try_for_each(|trainee| trainee.step(batches))
+        };
+        if !is_shared {
+            return train();
+        }
+        let (trained, prepared) = rayon::join(train, || source.prepare(to_come));
+        trained.and(prepared)
     }
 
     fn total_steps(&self) -> u64 {

@@ -33,6 +33,8 @@ mod unembed;
 
 use super::*;
 use crate::machine;
+use rayon::prelude::*;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// The CPU of this machine. All threads of rayon's pool are used.
@@ -67,6 +69,11 @@ impl Backend for Cpu {
         machine::memory()
     }
 
+    /// Threads of the pool that have nothing to do take parts of either one's work.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Where they stay in the caches of a small machine.
     fn writes_gradients(&self, len: usize) -> bool {
         len * size_of::<f32>() <= 4 << 20
@@ -77,9 +84,20 @@ impl Backend for Cpu {
     }
 
     fn upload<T: Element>(&self, data: &[T]) -> Result<Vec<T>> {
+        /// Elements that a thread copies at least: of fewer it is woken for nothing.
+        const ELEMENTS: usize = 1 << 18;
         let mut buffer = pages::with_capacity(data.len());
-        buffer.extend_from_slice(data);
+        if data.len() > ELEMENTS {
+            // New memory comes page by page, with a wait for each.
+            data.par_iter().copied().with_min_len(ELEMENTS).collect_into_vec(&mut buffer);
+        } else {
+            buffer.extend_from_slice(data);
+        }
         Ok(buffer)
+    }
+
+    fn on_host<'a, T: Element>(&self, buffer: &'a Vec<T>) -> Result<Cow<'a, [T]>> {
+        Ok(Cow::Borrowed(buffer))
     }
 
     fn write<T: Element>(&self, to: &mut Vec<T>, offset: usize, data: &[T]) -> Result<()> {
