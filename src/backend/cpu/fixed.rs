@@ -108,6 +108,7 @@ pub(super) struct Packer {
 
 impl Packer {
     /// For [`ROWS`] rows of the left matrix.
+    #[cfg(target_arch = "x86_64")]
     pub fn of_rows(d_in: usize) -> Self {
         Self::new(d_in, ROWS, ROWS)
     }
