@@ -4,6 +4,7 @@
 use cusae::backend::{Backend, Cpu};
 use cusae::data::{MixingBuffer, MixingSettings};
 use serde_json::Value;
+use std::path::Path;
 
 const WIDTH: usize = 2;
 
@@ -73,19 +74,22 @@ fn batches_are_those_of_saelens() {
     }
 }
 
+/// The batches that are left, from a buffer that continues where `saving` stands.
+fn batches_of_a_saved(saving: &MixingBuffer<Cpu>, case: &Case, rows: &Rows, folder: &Path) -> Vec<Vec<u32>> {
+    let path = folder.join("activation_buffer.safetensors");
+    saving.save(&path).unwrap();
+    let (mut continued, mut rest) = (buffer(case), Rows { ..*rows });
+    continued.load(&path).unwrap();
+    std::iter::from_fn(|| next(&mut continued, &mut rest, case.settings.batch_size)).collect()
+}
+
 #[test]
 fn a_saved_buffer_continues_after_every_batch() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("activation_buffer.safetensors");
     for case in saelens_cases() {
         let (mut saving, mut rows) = (buffer(&case), Rows { appends: &case.appends, given: 0 });
         for given in 0..=case.batches.len() {
-            saving.save(&path).unwrap();
-            let mut continued = buffer(&case);
-            continued.load(&path).unwrap();
-            let mut rest = Rows { ..rows };
-            let batches: Vec<Vec<u32>> =
-                std::iter::from_fn(|| next(&mut continued, &mut rest, case.settings.batch_size)).collect();
+            let batches = batches_of_a_saved(&saving, &case, &rows, folder.path());
             assert_eq!(batches, case.batches[given..], "after {given} of {:?} {:?}", case.settings, case.appends);
             next(&mut saving, &mut rows, case.settings.batch_size);
         }
@@ -95,7 +99,6 @@ fn a_saved_buffer_continues_after_every_batch() {
 #[test]
 fn rows_that_come_in_ahead_change_no_batch_and_are_saved_with_the_others() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("activation_buffer.safetensors");
     let mut came_ahead = 0;
     for case in saelens_cases() {
         let (mut saving, mut rows) = (buffer(&case), Rows { appends: &case.appends, given: 0 });
@@ -104,12 +107,7 @@ fn rows_that_come_in_ahead_change_no_batch_and_are_saved_with_the_others() {
                 came_ahead += usize::from(!saving.wants_rows());
                 rows.append_next(&mut saving);
             }
-            saving.save(&path).unwrap();
-            let mut continued = buffer(&case);
-            continued.load(&path).unwrap();
-            let mut rest = Rows { ..rows };
-            let batches: Vec<Vec<u32>> =
-                std::iter::from_fn(|| next(&mut continued, &mut rest, case.settings.batch_size)).collect();
+            let batches = batches_of_a_saved(&saving, &case, &rows, folder.path());
             assert_eq!(batches, case.batches[given..], "after {given} of {:?} {:?}", case.settings, case.appends);
             next(&mut saving, &mut rows, case.settings.batch_size);
         }

@@ -139,6 +139,7 @@ impl<B: Backend> MixingBuffer<B> {
             return Err(Error::Shape { operation: "mixing_buffer", what });
         }
         if chosen.is_empty() {
+            // A pass of which every token was excluded is like none.
             return Ok(());
         }
         let places = self.free.split_off(self.free.len() - chosen.len());

@@ -141,9 +141,9 @@ impl<'a> Estimator<'a> {
 
     /// With products of every kind that this machine has.
     #[cfg(test)]
-    pub fn of_every_kind(encoder: &Encoder<'a, Cpu>) -> impl Iterator<Item = Self> {
+    pub fn of_every_kind(encoder: &Encoder<'a, Cpu>) -> Vec<Self> {
         let units = [Unit::Avx2, Unit::Avx512Vnni].into_iter().filter(|unit| unit.is_available());
-        units.map(Some).chain([None]).map(|unit| Self::with(encoder, unit)).collect::<Vec<_>>().into_iter()
+        units.map(Some).chain([None]).map(|unit| Self::with(encoder, unit)).collect()
     }
 
     fn with(encoder: &Encoder<'a, Cpu>, unit: Option<Unit>) -> Self {

@@ -26,7 +26,7 @@ const WIDEST: usize = 1 << 20;
 pub(super) type Block = [[f32; COLUMNS]; ROWS];
 
 /// The instructions that multiply.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy)]
 pub(super) enum Unit {
     Avx2,
     Avx512Vnni,
