@@ -280,3 +280,32 @@ fn text_without_a_tokenizer_is_an_error() {
     let mut rows = TokenRows::new(Documents::open(&[path], None).unwrap(), None, &plain(3), VOCABULARY).unwrap();
     assert!(rows.next_row().unwrap_err().to_string().contains("a.txt: holds text, and the model has no tokenizer"));
 }
+
+#[test]
+fn rows_before_damaged_text_are_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = word_tokenizer(folder.path());
+    let path = folder.path().join("a.jsonl");
+    std::fs::write(&path, "{\"text\": \"t3 t4 t5\"}\n{\"text\": \"t6 t7\"}\nno JSON\n").unwrap();
+    let mut rows = rows_of(&path, &tokenizer, &plain(3));
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 3, 4]);
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 5, 0]);
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 6, 7]);
+    let message = rows.next_row().unwrap_err().to_string();
+    assert!(message.contains("a.jsonl: record 3: not a JSON object"), "{message}");
+}
+
+#[test]
+fn a_file_is_opened_when_its_turn_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = word_tokenizer(folder.path());
+    let files = ["a.jsonl", "b.jsonl"].map(|name| folder.path().join(name));
+    write_documents(&files[0], &[vec![3, 4], vec![5, 6]]);
+    std::fs::write(&files[1], "not yet").unwrap();
+    let documents = Documents::open(&files, None).unwrap();
+    let mut rows = TokenRows::new(documents, Some(tokenizer.clone()), &plain(3), VOCABULARY).unwrap();
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 3, 4]);
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 5, 6]);
+    write_documents(&files[1], &[vec![7, 8]]);
+    assert_eq!(rows.next_row().unwrap().unwrap(), [0, 7, 8]);
+}

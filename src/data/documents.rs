@@ -41,6 +41,14 @@ impl Record {
     pub(super) fn whole(content: Content) -> Self {
         Record { content, starts_document: true }
     }
+
+    /// Bytes of its text or its tokens.
+    pub(super) fn size(&self) -> usize {
+        match &self.content {
+            Content::Text(text) => text.len(),
+            Content::Row(tokens) | Content::Stream(tokens) => size_of_val(tokens.as_slice()),
+        }
+    }
 }
 
 /// Where a record begins: enough to continue there in another process.
@@ -83,7 +91,7 @@ impl Source {
 
 /// Reads the records of one file.
 pub(super) trait Reader: Send {
-    /// The next record; none at the end.
+    /// The next record; none at the end, as often as it is called there.
     fn next(&mut self) -> Result<Option<Record>>;
     /// Records given so far, and the byte at which the next one begins.
     fn place(&self) -> (u64, u64);
@@ -157,15 +165,21 @@ impl Documents {
 
     /// The next record and where it begins; none at the end of the last file.
     pub fn next_record(&mut self) -> Result<Option<(DocumentPosition, Record)>> {
-        while let Some(reader) = &mut self.reader {
-            let (record, byte) = reader.place();
-            if let Some(found) = reader.next()? {
-                return Ok(Some((DocumentPosition { file: self.file, record, byte }, found)));
+        while self.reader.is_some() {
+            if let Some(found) = self.next_of_file()? {
+                return Ok(Some(found));
             }
             self.file += 1;
             self.open_current(0, 0)?;
         }
         Ok(None)
+    }
+
+    /// The same, but none at the end of a file, as often as it is called there.
+    pub(super) fn next_of_file(&mut self) -> Result<Option<(DocumentPosition, Record)>> {
+        let begins = self.position();
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        Ok(reader.next()?.map(|found| (begins, found)))
     }
 
     /// Where the next record begins.

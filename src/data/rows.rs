@@ -5,14 +5,23 @@
 //! them, and a document that does not fit goes on in the next row, behind that row's bos. A bos or
 //! separator is not doubled where the text itself has it. What is left at the end of the data is
 //! less than a row and is dropped. Rows that are tokens already are only cut to the context.
+//!
+//! Records are read ahead, and tokenised by all threads: one alone makes half a million tokens a second, which a
+//! GPU would wait for.
 
-use super::documents::{Content, DocumentPosition, Documents, Record};
+use super::documents::{Content, DocumentPosition, Documents, Record, Source};
 use super::Tokenizer;
 use crate::config::{Recipe, SpecialToken};
 use crate::error::{Error, Result};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Bytes of text that are read ahead for each thread, at first and at most: twice as many each time, so that who
+/// wants a few rows waits for no more, and the longest of many documents keeps no thread waiting.
+const READ_AHEAD: [usize; 2] = [64 << 10, 512 << 10];
 
 /// How documents become rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +65,10 @@ pub struct TokenRows {
     tokenizer: Option<Arc<Tokenizer>>,
     d_vocab: usize,
     packer: Packer,
+    /// Records that were read, and where the reader was before: what is wrong with one is told when its turn comes.
+    ahead: VecDeque<(DocumentPosition, Result<Current>)>,
+    /// Bytes to read ahead for each thread.
+    read_ahead: usize,
     /// The record that is being cut into rows.
     current: Option<Current>,
     rows: u64,
@@ -68,7 +81,15 @@ struct Current {
     tokens: Vec<u32>,
     used: usize,
     starts_document: bool,
-    is_stream: bool,
+    kind: Kind,
+}
+
+/// Of [`Content`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Row,
+    Stream,
 }
 
 impl TokenRows {
@@ -84,7 +105,9 @@ impl TokenRows {
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_model(d_vocab)?;
         }
-        Ok(TokenRows { documents, tokenizer, d_vocab, packer, current: None, rows: 0, start: Position::default() })
+        let ([read_ahead, _], start) = (READ_AHEAD, Position::default());
+        let ahead = VecDeque::new();
+        Ok(TokenRows { documents, tokenizer, d_vocab, packer, ahead, read_ahead, current: None, rows: 0, start })
     }
 
     /// Tokens in a row.
@@ -103,14 +126,46 @@ impl TokenRows {
                 }
                 self.current = None;
             }
-            let Some((begins, record)) = self.documents.next_record()? else { return self.end() };
-            if let Content::Row(tokens) = record.content {
-                self.check_tokens(&begins, &tokens)?;
+            let Some(next) = self.next_tokenised()? else { return self.end() };
+            if next.kind == Kind::Row {
                 self.rows += 1;
-                return Ok(Some(self.cut(&begins, tokens)?));
+                return Ok(Some(self.cut(&next.begins, next.tokens)?));
             }
-            self.current = Some(self.tokenise(begins, record)?);
+            self.current = Some(next);
         }
+    }
+
+    fn next_tokenised(&mut self) -> Result<Option<Current>> {
+        if self.ahead.is_empty() {
+            self.read_ahead(self.read_ahead * rayon::current_num_threads());
+            self.read_ahead = READ_AHEAD[1].min(2 * self.read_ahead);
+        }
+        self.ahead.pop_front().map(|(_, next)| next).transpose()
+    }
+
+    /// Reads and tokenises records of one file until they are so many bytes: the next file may still have to be
+    /// fetched.
+    fn read_ahead(&mut self, bytes: usize) {
+        let (mut records, mut read) = (Vec::new(), 0);
+        while read < bytes {
+            let before = self.documents.position();
+            let next = if records.is_empty() { self.documents.next_record() } else { self.documents.next_of_file() };
+            match next.transpose() {
+                None => break,
+                Some(Ok((begins, record))) => {
+                    read += record.size();
+                    records.push((before, Ok((begins, record))));
+                }
+                Some(Err(error)) => {
+                    records.push((before, Err(error)));
+                    break;
+                }
+            }
+        }
+        let reading =
+            Reading { sources: self.documents.sources(), tokenizer: self.tokenizer.as_deref(), d_vocab: self.d_vocab };
+        let tokenise = |(before, record): (_, Result<_>)| (before, record.and_then(|record| reading.tokenise(record)));
+        self.ahead = records.into_par_iter().with_max_len(1).map(tokenise).collect::<Vec<_>>().into();
     }
 
     /// How many rows there are, or `limit` if there are more; starts again at the beginning.
@@ -161,9 +216,10 @@ impl TokenRows {
     /// Where the next row begins. Right after [`next_row`](Self::next_row) gave a row nothing is
     /// held back, so this is all there is to save.
     pub fn position(&self) -> Position {
-        let (document, token) = match &self.current {
-            Some(current) => (current.begins.clone(), current.used),
-            None => (self.documents.position(), 0),
+        let (document, token) = match (&self.current, self.ahead.front()) {
+            (Some(current), _) => (current.begins.clone(), current.used),
+            (None, Some((before, _))) => (before.clone(), 0),
+            (None, None) => (self.documents.position(), 0),
         };
         Position { document, token, rows: self.rows }
     }
@@ -172,13 +228,14 @@ impl TokenRows {
     pub fn seek(&mut self, position: &Position) -> Result<()> {
         self.documents.seek(&position.document)?;
         self.packer.row.clear();
+        self.ahead.clear();
+        [self.read_ahead, _] = READ_AHEAD;
         self.current = None;
         self.rows = position.rows;
         if position.token > 0 {
-            if let Some((begins, record)) = self.documents.next_record()? {
-                let mut current = self.tokenise(begins, record)?;
+            self.current = self.next_tokenised()?;
+            if let Some(current) = &mut self.current {
                 current.used = position.token.min(current.tokens.len());
-                self.current = Some(current);
             }
         }
         Ok(())
@@ -199,24 +256,47 @@ impl TokenRows {
         Ok(None)
     }
 
-    fn path(&self, at: &DocumentPosition) -> PathBuf {
-        self.documents.sources()[at.file].path().to_path_buf()
+    fn cut(&self, at: &DocumentPosition, mut tokens: Vec<u32>) -> Result<Vec<u32>> {
+        if tokens.len() < self.packer.context {
+            let what = format!(
+                "record {} has {} tokens, expected at least context_size {}",
+                at.record + 1,
+                tokens.len(),
+                self.packer.context
+            );
+            return Err(Error::format(path(self.documents.sources(), at), what));
+        }
+        tokens.truncate(self.packer.context);
+        Ok(tokens)
     }
+}
 
-    fn tokenise(&self, begins: DocumentPosition, record: Record) -> Result<Current> {
-        let (tokens, is_stream) = match record.content {
-            Content::Text(text) => match &self.tokenizer {
-                Some(tokenizer) => (tokenizer.encode(&text)?, false),
+fn path(sources: &[Source], at: &DocumentPosition) -> PathBuf {
+    sources[at.file].path().to_path_buf()
+}
+
+/// What any thread needs to tokenise a record.
+struct Reading<'a> {
+    sources: &'a [Source],
+    tokenizer: Option<&'a Tokenizer>,
+    d_vocab: usize,
+}
+
+impl Reading<'_> {
+    fn tokenise(&self, (begins, record): (DocumentPosition, Record)) -> Result<Current> {
+        let (tokens, kind) = match record.content {
+            Content::Text(text) => match self.tokenizer {
+                Some(tokenizer) => (tokenizer.encode(&text)?, Kind::Text),
                 None => {
                     let what = "holds text, and the model has no tokenizer; put its tokenizer.json beside the model";
-                    return Err(Error::format(self.path(&begins), what));
+                    return Err(Error::format(path(self.sources, &begins), what));
                 }
             },
-            Content::Row(tokens) => (tokens, false),
-            Content::Stream(tokens) => (tokens, true),
+            Content::Row(tokens) => (tokens, Kind::Row),
+            Content::Stream(tokens) => (tokens, Kind::Stream),
         };
         self.check_tokens(&begins, &tokens)?;
-        Ok(Current { begins, tokens, used: 0, starts_document: record.starts_document, is_stream })
+        Ok(Current { begins, tokens, used: 0, starts_document: record.starts_document, kind })
     }
 
     fn check_tokens(&self, at: &DocumentPosition, tokens: &[u32]) -> Result<()> {
@@ -229,23 +309,9 @@ impl TokenRows {
                     at.record + 1,
                     self.d_vocab
                 );
-                Err(Error::format(self.path(at), what))
+                Err(Error::format(path(self.sources, at), what))
             }
         }
-    }
-
-    fn cut(&self, at: &DocumentPosition, mut tokens: Vec<u32>) -> Result<Vec<u32>> {
-        if tokens.len() < self.packer.context {
-            let what = format!(
-                "record {} has {} tokens, expected at least context_size {}",
-                at.record + 1,
-                tokens.len(),
-                self.packer.context
-            );
-            return Err(Error::format(self.path(at), what));
-        }
-        tokens.truncate(self.packer.context);
-        Ok(tokens)
     }
 }
 
@@ -283,12 +349,10 @@ impl Packer {
 
     /// Uses up tokens until a row is full; none when they are all used.
     fn take(&mut self, current: &mut Current) -> Option<Vec<u32>> {
-        match (current.is_stream, self.one_document_a_row) {
-            (true, _) => {
-                self.fill(current);
-            }
-            (false, true) => return self.beginning(current),
-            (false, false) => self.concatenate(current),
+        match current.kind {
+            Kind::Stream => self.fill(current),
+            _ if self.one_document_a_row => return self.beginning(current),
+            _ => self.concatenate(current),
         }
         (self.row.len() == self.context).then(|| std::mem::replace(&mut self.row, Vec::with_capacity(self.context)))
     }
