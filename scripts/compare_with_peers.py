@@ -133,7 +133,8 @@ class Comparison:
             self.add("GPT-2 forward", size, "cusae", own[context])
 
     def pipeline(self, model, layer, d_sae, training_tokens):
-        """Whole runs: SAELens' run() alone; of ours the whole process, with loading and an evaluation."""
+        """Whole runs: SAELens' run(), and ours from the first batch to the last checkpoint. Ours has the CPU time of its
+        whole process, with loading and an evaluation."""
         size = f"GPT-2 to layer {layer}, TopK with {d_sae:,} latents, {training_tokens:,} tokens"
         words = [model, f"--layer={layer}", f"--d-sae={d_sae}", f"--training-tokens={training_tokens}"]
         self.add("whole run", size, FLOAT32, self.peer("gpt2.py", "train", *words, f"--repeats={self.repeats}"), 7)
@@ -142,7 +143,7 @@ class Comparison:
             "d-sae": d_sae, "training-tokens": training_tokens, "train-batch-size-tokens": 4096, "buffer-tokens": 8192,
             "n-eval-batches": 1, "eval-batch-size-prompts": 1, "eval-every-n-steps": "none",
         }
-        self.add("whole run", size, "cusae", self.own_runs(flags))
+        self.add("whole run", size, "cusae", self.own_runs(flags, training_tokens))
 
     def start(self):
         """From the start of the program to its first step in metrics.jsonl; a run of one step writes it at once."""
@@ -162,22 +163,23 @@ class Comparison:
         measured = {"seconds": median(walls), "fastest": min(walls), "slowest": max(walls), "samples": len(walls)}
         self.add("start to first step", "embedded model and text", "cusae", measured)
 
-    def own_runs(self, flags):
-        """Processes of `cusae train`."""
+    def own_runs(self, flags, training_tokens):
+        """Processes of `cusae train`, timed by themselves."""
         words = [word for key, value in flags.items() for word in (f"--{key}", str(value))]
-        words = [str(self.cusae), "train", "--device=cpu", f"--threads={self.arguments.threads}", "--quiet", *words]
+        words = ["train", "--device=cpu", f"--threads={self.arguments.threads}", "--quiet", "--json", *words]
         walls, cpus, others, peak = [], [], [], 0
         for _ in range(self.repeats):
             out = tempfile.mkdtemp(dir=self.folder)
             busy, ours, start = busy_seconds(), cpu_seconds(), time.perf_counter()
-            process = subprocess.Popen([*words, "--out", out], stdout=subprocess.DEVNULL)
+            process = subprocess.Popen([self.cusae, *words, "--out", out], stdout=subprocess.PIPE)
+            printed = process.stdout.read()
             _, status, usage = os.wait4(process.pid, 0)
             wall, own = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode != 0:
-                sys.exit(f"{' '.join(words)}: exit code {process.returncode}")
+                sys.exit(f"cusae {' '.join(words)}: exit code {process.returncode}")
             shutil.rmtree(out)
-            walls.append(wall)
+            walls.append(training_tokens / json.loads(printed)["tokens_per_second"])
             cpus.append(own)
             others.append(max(0.0, busy_seconds() - busy - own - (cpu_seconds() - ours)) / wall)
             peak = max(peak, 1024 * usage.ru_maxrss)

@@ -77,6 +77,10 @@ fn memory_of_standard_counts_dense_features_and_their_gradient() {
 fn memory_of_other_architectures_counts_their_lists() {
     let work = |more: &str| memory(&plan(more, &model(1)), "work space of a step").unwrap() / 4 - 4 * 100 * 8 - 4 * 64;
     assert_eq!(work("architecture = \"gated\""), 10 * 100 * 40 + 100 * 8);
+    // Ghost gradients: 3 of 64 latents are taken for dead.
+    let of_ghosts = 100 * 8 + 5 * 100 * 3 + 64;
+    let gated = work("architecture = \"gated\"\nuse_ghost_grads = true");
+    assert_eq!(gated, 10 * 100 * 40 + 100 * 8 + of_ghosts);
     assert_eq!(work("architecture = \"jumprelu\""), 7 * 100 * 40);
     assert_eq!(work("architecture = \"abstopk\""), work(""));
     // Room for 16 latents in rows of 4 on average.

@@ -325,10 +325,17 @@ impl Kind for GatedKind {
 
     /// Index and value of gates and of features, a place by latent, and five gradients; and the gates'
     /// reconstruction.
-    fn work_space(&self, _recipe: &Recipe, Dims { rows, d_in, d_sae }: Dims) -> WorkSpace {
+    fn work_space(&self, recipe: &Recipe, Dims { rows, d_in, d_sae }: Dims) -> WorkSpace {
+        let numbers = 10 * rows as u64 * room_at_the_start(d_sae) + (rows * d_in) as u64;
+        let formula = "10 * batch * 5/8 of d_sae + batch * d_in";
+        if !recipe.use_ghost_grads {
+            return WorkSpace { numbers, formula: formula.into() };
+        }
+        // The dead latents' gates, of as many as the plan takes for dead.
+        let of_ghosts = rows * d_in + 5 * rows * (d_sae / 20) + d_sae;
         WorkSpace {
-            numbers: 10 * rows as u64 * room_at_the_start(d_sae) + (rows * d_in) as u64,
-            formula: "10 * batch * 5/8 of d_sae + batch * d_in".into(),
+            numbers: numbers + of_ghosts as u64,
+            formula: format!("{formula} + batch * d_in + 5 * batch * d_sae / 20 + d_sae"),
         }
     }
 
