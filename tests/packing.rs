@@ -154,9 +154,12 @@ fn rows_that_are_tokens_already_are_only_cut() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");
     std::fs::write(&path, "{\"text\": \"no\", \"input_ids\": [9, 8, 7, 6]}\n{\"input_ids\": [5, 4, 3]}\n").unwrap();
-    let documents = Documents::open(&[path], None).unwrap();
-    let mut rows = TokenRows::new(documents, None, &plain(3), VOCABULARY).unwrap();
-    assert_eq!(remaining(&mut rows), [[9, 8, 7], [5, 4, 3]]);
+    let open = || TokenRows::new(Documents::open(&[&path], None).unwrap(), None, &plain(3), VOCABULARY).unwrap();
+    assert_eq!(remaining(&mut open()), [[9, 8, 7], [5, 4, 3]]);
+    let (mut rows, mut continued) = (open(), open());
+    rows.next_row().unwrap();
+    continued.seek(&rows.position()).unwrap();
+    assert_eq!(remaining(&mut continued), [[5, 4, 3]]);
 }
 
 #[test]

@@ -254,3 +254,20 @@ fn the_average_of_the_weights_is_that_of_the_checkpoints() {
         assert_ne!(found, &last, "{name} has moved");
     }
 }
+
+/// On the CPU, whose cores do both: while an SAE is trained on one batch, rows come in for a later one.
+#[test]
+fn the_language_model_is_ahead_of_the_sae() {
+    let folder = tempfile::tempdir().unwrap();
+    let sae = ["train", "--out=run", "--device=cpu", "--d-sae=64", "--k=4", "--context-size=32"];
+    let size = ["--train-batch-size-tokens=256", "--buffer-tokens=1024", "--training-tokens=1024"];
+    let kept = ["--store-batch-size-prompts=8", "--n-checkpoints=3", "--n-eval-batches=1"];
+    cusae(folder.path(), &[&sae[..], &size, &kept].concat());
+    // The buffer serves two batches at a time. Room for 256 rows is there when the first is served; once the second is,
+    // as many more fill the buffer; and for the last step nothing more has to come.
+    let counters = [1, 2, 3].map(|step| {
+        let file = format!("run/checkpoints/{step}/activations/blocks.2.hook_resid_pre.safetensors");
+        TensorFile::open(folder.path().join(file)).unwrap().u32("shuffles_batches_finished_ahead").unwrap()
+    });
+    assert_eq!(counters, [[1, 1, 0, 256], [2, 2, 0, 0], [2, 1, 0, 0]]);
+}
