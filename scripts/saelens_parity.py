@@ -63,7 +63,10 @@ RECIPES = [
     ["--architecture", "jumprelu_skip_transcoder", *MLP],
     ["--architecture", "topk", "--k", "4,8"],
 ]
-SMALL = "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet".split()
+SMALL = (
+    "--d-sae 512 --training-tokens 20480 --train-batch-size-tokens 1024 --n-checkpoints 1 --quiet "
+    "--buffer-tokens 4096 --n-batches-for-norm-estimate 20 --n-eval-batches 1"
+).split()
 
 
 def run(*command):
