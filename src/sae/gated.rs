@@ -10,7 +10,7 @@
 use super::architecture::{Architecture, ArchitectureConfig, Batch, Dims, EncoderSums, Listed};
 use super::autocast::summands;
 use super::config::InferenceArchitecture;
-use super::kind::{room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
+use super::kind::{dead_of_a_plan, room_at_the_start, Coefficient, Kind, Operations, WorkSpace};
 use super::report::LossTerm;
 use crate::backend::*;
 use crate::config::Recipe;
@@ -331,8 +331,8 @@ impl Kind for GatedKind {
         if !recipe.use_ghost_grads {
             return WorkSpace { numbers, formula: formula.into() };
         }
-        // The dead latents' gates, of as many as the plan takes for dead.
-        let of_ghosts = rows * d_in + 5 * rows * (d_sae / 20) + d_sae;
+        // The dead latents' gates, their values, and three gradients of each.
+        let of_ghosts = rows * d_in + 5 * rows * dead_of_a_plan(d_sae) + d_sae;
         WorkSpace {
             numbers: numbers + of_ghosts as u64,
             formula: format!("{formula} + batch * d_in + 5 * batch * d_sae / 20 + d_sae"),

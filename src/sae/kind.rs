@@ -129,6 +129,11 @@ pub(super) fn room_at_the_start(d_sae: usize) -> u64 {
     d_sae as u64 * 5 / 8
 }
 
+/// Dead latents that a plan has room for: one in twenty. How many there will be is not known.
+pub(crate) fn dead_of_a_plan(d_sae: usize) -> usize {
+    d_sae / 20
+}
+
 /// Two settings as one, for architectures that have those of another and more.
 pub(super) fn merged(settings: Value, more: Value) -> Value {
     match (settings, more) {

@@ -89,13 +89,13 @@ fn work_space(sizes: &Sizes<'_>) -> Part {
     }
 }
 
-/// Lists of every dead latent in every row (`sae::ghost`): how many there will be is not known.
+/// Lists of every dead latent in every row (`sae::ghost`).
 fn ghost_gradients(sizes: &Sizes<'_>) -> Option<Part> {
     let (batch, d_in, d_sae) = (sizes.batch, sizes.d_in, sizes.d_sae);
     sizes.recipe.use_ghost_grads.then(|| Part {
         what: "ghost gradients, 5 % dead",
         of: Of::Sae,
-        bytes: 4 * (2 * batch * d_in + 6 * batch * (d_sae / 20)),
+        bytes: 4 * (2 * batch * d_in + 6 * batch * kind::dead_of_a_plan(d_sae as usize) as u64),
         formula: format!("4 bytes * (2 * batch {batch} * d_in {d_in} + 6 * batch * d_sae {d_sae} / 20)"),
     })
 }
