@@ -19,8 +19,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Bytes of text that are read ahead for each thread, at first and at most: twice as many each time, so that who
-/// wants a few rows waits for no more, and the longest of many documents keeps no thread waiting.
+/// Bytes of text that are read ahead for each thread, at least and at most: a quarter of what was read so far, so that who
+/// wants a few rows waits for few more, and the longest of many documents keeps no thread waiting.
 const READ_AHEAD: [usize; 2] = [64 << 10, 512 << 10];
 
 /// How documents become rows.
@@ -67,8 +67,8 @@ pub struct TokenRows {
     packer: Packer,
     /// Records that were read, and where the reader was before: what is wrong with one is told when its turn comes.
     ahead: VecDeque<(DocumentPosition, Result<Current>)>,
-    /// Bytes to read ahead for each thread.
-    read_ahead: usize,
+    /// Bytes that were read.
+    bytes_read: usize,
     /// The record that is being cut into rows.
     current: Option<Current>,
     rows: u64,
@@ -105,9 +105,8 @@ impl TokenRows {
         if let Some(tokenizer) = &tokenizer {
             tokenizer.check_model(d_vocab)?;
         }
-        let ([read_ahead, _], start) = (READ_AHEAD, Position::default());
-        let ahead = VecDeque::new();
-        Ok(TokenRows { documents, tokenizer, d_vocab, packer, ahead, read_ahead, current: None, rows: 0, start })
+        let (ahead, start) = (VecDeque::new(), Position::default());
+        Ok(TokenRows { documents, tokenizer, d_vocab, packer, ahead, bytes_read: 0, current: None, rows: 0, start })
     }
 
     /// Tokens in a row.
@@ -137,8 +136,8 @@ impl TokenRows {
 
     fn next_tokenised(&mut self) -> Result<Option<Current>> {
         if self.ahead.is_empty() {
-            self.read_ahead(self.read_ahead * rayon::current_num_threads());
-            self.read_ahead = READ_AHEAD[1].min(2 * self.read_ahead);
+            let [least, most] = READ_AHEAD.map(|bytes| bytes * rayon::current_num_threads());
+            self.read_ahead((self.bytes_read / 4).clamp(least, most));
         }
         self.ahead.pop_front().map(|(_, next)| next).transpose()
     }
@@ -162,6 +161,7 @@ impl TokenRows {
                 }
             }
         }
+        self.bytes_read += read;
         let reading =
             Reading { sources: self.documents.sources(), tokenizer: self.tokenizer.as_deref(), d_vocab: self.d_vocab };
         let tokenise = |(before, record): (_, Result<_>)| (before, record.and_then(|record| reading.tokenise(record)));
@@ -229,7 +229,7 @@ impl TokenRows {
         self.documents.seek(&position.document)?;
         self.packer.row.clear();
         self.ahead.clear();
-        [self.read_ahead, _] = READ_AHEAD;
+        self.bytes_read = 0;
         self.current = None;
         self.rows = position.rows;
         if position.token > 0 {

@@ -12,6 +12,11 @@ pub struct Named<B: Backend> {
 }
 
 impl<B: Backend> Named<B> {
+    /// Gives the memory back.
+    pub fn clear(&mut self) {
+        self.buffers.clear();
+    }
+
     /// Uploads host weights (in SAELens' shapes: `W_enc [d_in, d_sae]`).
     pub fn upload(backend: &B, weights: &Weights) -> Result<Self> {
         let mut buffers = Vec::new();

@@ -145,6 +145,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 self.check_finite(reporter)?;
             }
             self.log_step(reporter)?;
+            self.evaluator.as_mut().map_or(Ok(()), setup::Evaluator::read_rows)?;
             self.save_if_due(reporter)?;
             if self.progress.n_training_steps < total {
                 self.next_batches(reporter)?;
@@ -225,7 +226,7 @@ impl<'a, B: Backend> Run<'a, B> {
         let mut watched = Vec::new();
         let trained = self.saes.iter_mut().zip(&mut self.logs).filter(|(trainee, _)| trainee.stopped.is_none());
         for (trainee, log) in trained {
-            watched.extend(trainee.log_step(&self.progress, due, self.evaluator.as_ref(), log)?);
+            watched.extend(trainee.log_step(&self.progress, due, self.evaluator.as_mut(), log)?);
         }
         // The last window stays for sparsity.safetensors.
         if due.window && !last {
@@ -284,9 +285,10 @@ impl<'a, B: Backend> Run<'a, B> {
             self.save_checkpoint(reporter)?;
         }
         let seconds = self.started.elapsed().as_secs_f64();
+        self.saes.iter_mut().for_each(|trainee| trainee.sae.end_training());
         let mut saes = Vec::with_capacity(self.saes.len());
         for trainee in &mut self.saes {
-            saes.push(trainee.finish(&self.progress, self.evaluator.as_ref(), &self.out)?);
+            saes.push(trainee.finish(&self.progress, self.evaluator.as_mut(), &self.out)?);
         }
         if saes.iter().any(|sae| !sae.name.is_empty()) {
             write::json(&self.out.join("summary.json"), &saes)?;

@@ -64,12 +64,23 @@ pub fn target_hook(recipe: &Recipe, hook_names: &[String], widths: &[usize]) -> 
 pub struct Evaluator<B: Backend> {
     model: Arc<LanguageModel<B>>,
     rows: Vec<Vec<u32>>,
+    /// The embedded held-out text, until it becomes `rows`: no first step waits for it.
+    unread: Option<TokenRows>,
     config: EvalConfig,
 }
 
 impl<B: Backend> Evaluator<B> {
+    /// Reads the rows, if they were not read.
+    pub fn read_rows(&mut self) -> Result<()> {
+        if let Some(mut held_out) = self.unread.take() {
+            self.rows = held_out.take_rows(rows_wanted(&self.config))?;
+        }
+        Ok(())
+    }
+
     /// All of SAELens' metrics that are one number. Once the weights are on the device the host's are given back.
-    pub fn evaluate(&self, backend: &B, config: &SaeConfig, weights: Weights) -> Result<Report> {
+    pub fn evaluate(&mut self, backend: &B, config: &SaeConfig, weights: Weights) -> Result<Report> {
+        self.read_rows()?;
         let sae = Sae::new(backend, config, &weights)?;
         drop(weights);
         let mut rows = self.rows.iter().cloned().map(Ok);
@@ -162,9 +173,13 @@ fn rows_for<B: Backend>(model: &ModelAndTokenizer<B>, documents: Documents, reci
     TokenRows::new(documents, model.tokenizer.clone(), &Packing::of(recipe), model.model.config().d_vocab)
 }
 
+/// As in SAELens' trainer, both parts of the metrics get `n_eval_batches`.
+fn rows_wanted(config: &EvalConfig) -> usize {
+    2 * config.n_eval_reconstruction_batches * config.batch_size_prompts
+}
+
 /// Takes the rows to evaluate on: of `eval_dataset_path`, of the embedded held-out text for the
 /// embedded training text, or else the first rows of the data, which are then not trained on.
-/// As in SAELens' trainer, both parts of the metrics get `n_eval_batches`.
 fn evaluator<B: Backend>(
     model: &ModelAndTokenizer<B>,
     training: &mut TokenRows,
@@ -177,18 +192,16 @@ fn evaluator<B: Backend>(
         exclude_tokens: excluded_ids(&recipe.exclude_special_tokens, model.tokenizer.as_deref())?,
         featurewise: false,
     };
-    let wanted = 2 * config.n_eval_reconstruction_batches * config.batch_size_prompts;
+    let wanted = rows_wanted(&config);
     let column = recipe.dataset_column.value().map(String::as_str);
-    let held_out = match (&recipe.eval_dataset_path, &recipe.dataset_path) {
-        (Auto::Value(path), _) => Some(Documents::of(path, column)?),
-        (Auto::Auto, DatasetPath::Embedded) => Some(Documents::embedded_heldout()?),
-        (Auto::Auto, DatasetPath::Paths(_)) => None,
+    let (rows, unread) = match (&recipe.eval_dataset_path, &recipe.dataset_path) {
+        (Auto::Value(path), _) => (rows_for(model, Documents::of(path, column)?, recipe)?.take_rows(wanted)?, None),
+        (Auto::Auto, DatasetPath::Embedded) => {
+            (Vec::new(), Some(rows_for(model, Documents::embedded_heldout()?, recipe)?))
+        }
+        (Auto::Auto, DatasetPath::Paths(_)) => (training.set_aside(wanted)?, None),
     };
-    let rows = match held_out {
-        Some(documents) => rows_for(model, documents, recipe)?.take_rows(wanted)?,
-        None => training.set_aside(wanted)?,
-    };
-    Ok(Evaluator { model: model.model.clone(), rows, config })
+    Ok(Evaluator { model: model.model.clone(), rows, unread, config })
 }
 
 fn d_in(recipe: &Recipe) -> usize {

@@ -111,7 +111,7 @@ impl<B: Backend> Trainee<B> {
         &mut self,
         progress: &Progress,
         due: Due,
-        evaluator: Option<&setup::Evaluator<B>>,
+        evaluator: Option<&mut setup::Evaluator<B>>,
         log: &mut Log,
     ) -> Result<Option<StepMetrics>> {
         let (step, samples) = (progress.n_training_steps, progress.n_training_samples);
@@ -159,7 +159,7 @@ impl<B: Backend> Trainee<B> {
     }
 
     /// The SAE as it stands, on the held-out rows; none without a language model.
-    fn evaluate(&self, evaluator: Option<&setup::Evaluator<B>>) -> Result<Option<Report>> {
+    fn evaluate(&self, evaluator: Option<&mut setup::Evaluator<B>>) -> Result<Option<Report>> {
         let Some(evaluator) = evaluator else { return Ok(None) };
         let trained = Trained::of(&self.backend, &self.recipe, &self.config, &self.sae)?;
         let (config, weights) = trained.inference(&self.recipe);
@@ -170,7 +170,7 @@ impl<B: Backend> Trainee<B> {
     pub fn finish(
         &mut self,
         progress: &Progress,
-        evaluator: Option<&setup::Evaluator<B>>,
+        evaluator: Option<&mut setup::Evaluator<B>>,
         out: &Path,
     ) -> Result<SaeSummary> {
         let dead_features = self.sae.count_dead()?;
