@@ -14,7 +14,7 @@ namespace CUSAE_NS {
 __global__ void __launch_bounds__(kThreads) activate_kernel(cusae_activate a) {
     in_fours(a.len, [&](auto width, uint64_t i) {
         Pack<decltype(width)::value> to = load<decltype(width)::value>(a.to + i);
-        for (float& x : to.at) x = activation(a.function, x);
+        activate(a.function, to);
         store(a.to + i, to);
     });
 }

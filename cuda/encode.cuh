@@ -56,9 +56,8 @@ template <class Keep> __global__ void __launch_bounds__(kGemmThreads) encode_ker
         for (unsigned j = 0; j < kMicro; j++) {
             const unsigned column = gemm_column<kLayout>(j);
             if (row >= a.rows || column >= columns) continue;
-            const Kept kept = keep(row_start + column, first_column + column, product[i][j] + bias[j]);
-            keep.out[row_start + column] = kept.value;
-            number = Keep::combine(number, kept.number);
+            const float h = product[i][j] + bias[j];
+            number = Keep::combine(number, keep_one(keep, row, first_column + column, row_start + column, h));
         }
 #pragma unroll
         for (unsigned lanes = kGemmColumnThreads / 2; lanes > 0; lanes /= 2)
@@ -72,9 +71,14 @@ struct KeepRectified {
     float* out;
     uint32_t* counts;  // [rows]
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return a + b; }
-    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t, float h) const {
-        const float feature = h <= 0.0f ? 0.0f : h;
-        return {feature, feature > 0.0f};
+    template <int N> __device__ __forceinline__ uint32_t operator()(uint64_t, uint64_t, uint64_t, Pack<N>& h) const {
+        uint32_t positive = 0;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            h.at[n] = h.at[n] <= 0.0f ? 0.0f : h.at[n];
+            positive += h.at[n] > 0.0f;
+        }
+        return positive;
     }
     __device__ __forceinline__ void group(uint64_t row, unsigned, uint32_t positive) const {
         if (positive > 0) atomicAdd(&counts[row], positive);

@@ -2,7 +2,7 @@
 // src/backend/cpu/functions.rs, which gives the sources of the coefficients. Nothing here comes from a
 // mathematical library, so GPU and emulator give the same bits. Not a number stays not a number.
 #pragma once
-#include "common.cuh"
+#include "pack.cuh"
 
 namespace CUSAE_NS {
 
@@ -53,17 +53,20 @@ __device__ __forceinline__ float error_function(float x) {
 
 __device__ __forceinline__ float times_sigmoid(float x, float y) { return x / (1.0f + exponential(-y)); }
 
-// One of enum cusae_function.
-__device__ __forceinline__ float activation(uint32_t function, float x) {
+// One of enum cusae_function to each of a pack.
+template <int N> __device__ __forceinline__ void activate(uint32_t function, Pack<N>& pack) {
+    const auto each = [&](auto of) {
+#pragma unroll
+        for (int n = 0; n < N; n++) pack.at[n] = of(pack.at[n]);
+    };
     switch (function) {
-        case CUSAE_RELU: return x < 0.0f ? 0.0f : x;
+        case CUSAE_RELU: return each([](float x) { return x < 0.0f ? 0.0f : x; });
         // 0.5 (1 + tanh u) is the logistic function of 2u.
-        case CUSAE_GELU_TANH: return times_sigmoid(x, 1.595769f * fmaf(0.044715f * x * x, x, x));
-        case CUSAE_GELU_ERF: return x * fmaf(0.5f, error_function(x * 0.70710678f), 0.5f);
-        case CUSAE_SILU: return times_sigmoid(x, x);
-        case CUSAE_QUICK_GELU: return times_sigmoid(x, 1.702f * x);
-        case CUSAE_TANH: return hyperbolic_tangent(x);
-        default: return x;
+        case CUSAE_GELU_TANH: return each([](float x) { return times_sigmoid(x, 1.595769f * fmaf(0.044715f * x * x, x, x)); });
+        case CUSAE_GELU_ERF: return each([](float x) { return x * fmaf(0.5f, error_function(x * 0.70710678f), 0.5f); });
+        case CUSAE_SILU: return each([](float x) { return times_sigmoid(x, x); });
+        case CUSAE_QUICK_GELU: return each([](float x) { return times_sigmoid(x, 1.702f * x); });
+        case CUSAE_TANH: return each([](float x) { return hyperbolic_tangent(x); });
     }
 }
 

@@ -6,12 +6,11 @@
 //   work    the kernel here runs on sm_80 and newer: a block of 8 warps owns 128 rows x 128 columns, a
 //           warp 32 x 64 of them, by mma.m16n8k16; four stages of cp.async, 32 elements of k each, in
 //           flight, 16 bytes a copy where the depth is a multiple of 8, plain loads where not
-//   moves   128 + 128 vectors for each tile of c; c once, 16 bytes a store where columns is a multiple of 4
+//   moves   128 + 128 vectors for each tile of c; c once, 16 bytes a store where columns is a multiple of 4 and no edge is near
 //   exact   products are exact; a tensor core adds 16 of them (gemm_sm90.cu: 16 too) to a sum in an order
 //           and with a rounding of its own: the same bits on every run, other bits on another kind of GPU
 #pragma once
 #include "keep.cuh"
-#include "pack.cuh"
 
 namespace CUSAE_NS {
 
@@ -30,34 +29,46 @@ struct Bf16Product {
 // A warp's 16 rows x 64 columns as mma.m16n8k16 and wgmma leave them: strip[4 n + i] of a lane is row
 // lane / 4 + i / 2 * 8, column 8 n + lane % 4 * 2 + i % 2. Lanes in pairs exchange what they have, so
 // that each has four neighbours at a time: even lanes of the upper row, odd ones of the lower.
+__device__ __forceinline__ Pack<4> neighbours(const float (&strip)[32], unsigned n) {
+    const bool odd = lane_index() % 2;
+    const float received0 = __shfl_xor_sync(kAllLanes, odd ? strip[n] : strip[n + 2], 1);
+    const float received1 = __shfl_xor_sync(kAllLanes, odd ? strip[n + 1] : strip[n + 3], 1);
+    if (odd) return {received0, received1, strip[n + 2], strip[n + 3]};
+    return {strip[n], strip[n + 1], received0, received1};
+}
+
+// Adds the bias, and stores what the Keep makes of it.
+template <int N, class Keep>
+__device__ __forceinline__ uint32_t keep_pack(const Bf16Product& a, const Keep& keep, uint64_t row, uint64_t column, Pack<N> h) {
+    const uint64_t at = row * a.columns + column;
+    if (a.bias) add(h, load<N>(a.bias + (N == 1 ? a.line(column) : column)));
+    const uint32_t number = keep(row, column, at, h);
+    store(keep.out + at, h);
+    return number;
+}
+
+// What becomes of a warp's elements: of a strip without an edge pack after pack, so that no question stands between
+// their loads; of another one element by element.
 template <class Keep>
 __device__ __forceinline__ void keep_strip(const float (&strip)[32], const Bf16Product& a, const Keep& keep, uint64_t columns,
                                            uint64_t first_row, uint64_t first_column) {
-    // Where a row's columns end in a pack, elements go one by one.
-    const bool odd = lane_index() % 2, whole_packs = (a.columns | columns) % 4 == 0;
-    const uint64_t row = first_row + lane_index() / 4 + (odd ? 8 : 0);
+    const bool whole = a.columns % 4 == 0 && !a.chosen && first_row + 16 <= a.rows && first_column + kGroup <= columns;
+    const uint64_t row = first_row + lane_index() / 4 + lane_index() % 2 * 8, column = first_column + lane_index() % 4 / 2 * 4;
     uint32_t number = 0;
+    if (whole) {
 #pragma unroll
-    for (unsigned n = 0; n < 32; n += 4) {
-        const float received0 = __shfl_xor_sync(kAllLanes, odd ? strip[n] : strip[n + 2], 1);
-        const float received1 = __shfl_xor_sync(kAllLanes, odd ? strip[n + 1] : strip[n + 3], 1);
-        Pack<4> four;
-        four.at[0] = odd ? received0 : strip[n];
-        four.at[1] = odd ? received1 : strip[n + 1];
-        four.at[2] = odd ? strip[n + 2] : received0;
-        four.at[3] = odd ? strip[n + 3] : received1;
-        const uint64_t column = first_column + 2 * n + lane_index() % 4 / 2 * 4, at = row * a.columns + column;
-        if (row >= a.rows) continue;
+        for (unsigned n = 0; n < 32; n += 4)
+            number = Keep::combine(number, keep_pack(a, keep, row, column + 2 * n, neighbours(strip, n)));
+    } else {
 #pragma unroll
-        for (unsigned j = 0; j < 4; j++) {
-            if (column + j >= columns) continue;
-            const float h = a.bias ? four.at[j] + a.bias[a.line(column + j)] : four.at[j];
-            const Kept kept = keep(at + j, column + j, h);
-            four.at[j] = kept.value;
-            number = Keep::combine(number, kept.number);
-            if (!whole_packs) keep.out[at + j] = kept.value;
+        for (unsigned n = 0; n < 32; n += 4) {
+            Pack<4> four = neighbours(strip, n);
+#pragma unroll 1
+            for (uint64_t i = column + 2 * n; i < column + 2 * n + 4; i++) {
+                if (row < a.rows && i < columns) number = Keep::combine(number, keep_pack(a, keep, row, i, Pack<1>{four.at[0]}));
+                four = {four.at[1], four.at[2], four.at[3], 0.0f};
+            }
         }
-        if (whole_packs && column < columns) store(keep.out + at, four);
     }
     number = Keep::combine(number, __shfl_xor_sync(kAllLanes, number, 2));
     if (row < a.rows && first_column < columns && lane_index() % 4 < 2) keep.group(row, unsigned(first_column / kGroup), number);

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_
             for (unsigned k = 0; k < kTileDepth; k += 16)
                 wgmma_m64n192k16(strips, tile_descriptor(s.a[stage.at] + warpgroup * 64 * kTileDepth, k), tile_descriptor(s.b[stage.at], k));
             wgmma_commit();
-            wgmma_wait<0>();  // the other warpgroup multiplies meanwhile
+            wgmma_wait<0>(strips);  // the other warpgroup multiplies meanwhile
             if (lane_index() == 0) mbarrier_arrive(&s.empty[stage.at]);
         }
         const uint64_t first_row = tile % row_tiles * kTileRows + warp * 16, first_column = tile / row_tiles * kTileColumns;

@@ -45,7 +45,7 @@ inline int product_bf16(const cusae_gradient_dense& a, const float* of_latents, 
         const uint64_t lines = min(n, a.d_sae - first);
         if (int error = round_transposed(of_latents + first, a.rows, lines, a.d_sae, latents, stream)) return error;
         const Bf16Product product{latents, rows, nullptr, lines, a.d_in, a.rows, nullptr, nullptr};
-        if (int error = gemm_bf16(product, keep.from(first), stream)) return error;
+        if (int error = gemm_bf16(product, keep.from(first, a.d_in), stream)) return error;
     }
     return CUSAE_OK;
 }
@@ -65,8 +65,8 @@ CUSAE_API(gradient_dense)(const cusae_gradient_dense* a, cusae_stream* stream) {
     if (int error = column_sums(MatrixTerm{a->pre_gradient, a->d_sae}, a->rows, a->d_sae, chunk_sums, stream)) return error;
     if (int error = launch(b_enc_gradient_kernel, grid_of_threads(a->d_sae), kThreads, 0, stream, *a, chunk_sums, chunks)) return error;
     const auto product = a->type == CUSAE_BF16 ? product_bf16 : product_f32;
-    const KeepWeightGradient to_w_dec(a->out.w_dec, a->d_in, a->out.accumulate, a->norm);
-    const KeepWeightGradient to_w_enc(a->out.w_enc, a->d_in, a->out.accumulate, {});
+    const KeepWeightGradient to_w_dec(a->out.w_dec, a->out.accumulate, a->norm);
+    const KeepWeightGradient to_w_enc(a->out.w_enc, a->out.accumulate, {});
     if (int error = product(*a, a->features, a->gradient, to_w_dec, stream)) return error;
     return product(*a, a->pre_gradient, a->input, to_w_enc, stream);
 }

@@ -140,10 +140,12 @@ __device__ __forceinline__ void wgmma_commit() {
 #endif
 }
 
-// Waits until at most N of the groups are still under way.
-template <int N> __device__ __forceinline__ void wgmma_wait() {
+// Waits until at most N of the groups are still under way. Nothing that reads d may move before it.
+template <int N> __device__ __forceinline__ void wgmma_wait(float (&d)[3][32]) {
 #if defined(__CUDACC__)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+#pragma unroll
+    for (unsigned i = 0; i < 96; i++) asm volatile("" : "+f"(d[i / 32][i % 32]));
 #else
     emu::products_wait(N);
 #endif

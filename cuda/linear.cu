@@ -20,8 +20,7 @@ struct LinearEpilogue {
     KeepLinear keep;
     uint64_t d_output;
     __device__ __forceinline__ void operator()(uint64_t row, uint64_t column, float value) const {
-        const uint64_t at = row * d_output + column;
-        keep.out[at] = keep(at, column, value).value;
+        keep_one(keep, row, column, row * d_output + column, value);
     }
 };
 

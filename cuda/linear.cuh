@@ -10,10 +10,11 @@ struct KeepLinear {
     const float *bias, *residual;  // NULL: none
     uint32_t function;
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t) { return a; }
-    __device__ __forceinline__ Kept operator()(uint64_t at, uint64_t column, float value) const {
-        if (bias) value += bias[column];
-        value = activation(function, value);
-        return {residual ? value + residual[at] : value, 0};
+    template <int N> __device__ __forceinline__ uint32_t operator()(uint64_t, uint64_t column, uint64_t at, Pack<N>& h) const {
+        if (bias) add(h, load<N>(bias + column));
+        activate(function, h);
+        if (residual) add(h, load<N>(residual + at));
+        return 0;
     }
     __device__ __forceinline__ void group(uint64_t, unsigned, uint32_t) const {}
 };

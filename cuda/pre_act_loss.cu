@@ -19,9 +19,10 @@ struct KeepBelow {
     const float* threshold;
     float* out;  // [rows, F], of which the first n_dead columns are written
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t) { return a; }
-    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t column, float h) const {
-        const float distance = threshold[encoder.latent(column)] - h;
-        return {distance > 0.0f ? distance : 0.0f, 0};
+    __device__ __forceinline__ uint32_t operator()(uint64_t, uint64_t column, uint64_t, Pack<1>& h) const {
+        const float distance = threshold[encoder.latent(column)] - h.at[0];
+        h.at[0] = distance > 0.0f ? distance : 0.0f;
+        return 0;
     }
     __device__ __forceinline__ void group(uint64_t, unsigned, uint32_t) const {}
 };

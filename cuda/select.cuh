@@ -10,13 +10,21 @@ struct KeyOrder {
     const float* decoder_norm;  // NULL: 1
     float above;                // keys must exceed it
     bool magnitude;             // keys are magnitudes
-    __device__ __forceinline__ uint32_t operator()(float h, uint64_t latent) const {
-        const float signed_key = decoder_norm ? h * decoder_norm[latent] : h;
-        const float key = magnitude ? fabsf(signed_key) : signed_key;
-        if (!(key > above)) return 0;
-        const uint32_t bits = __float_as_uint(key + 0.0f);  // -0 becomes 0
+    // What the key of a latent, of N from `latent` on, depends on beside h.
+    template <int N> __device__ __forceinline__ Pack<N> of(uint64_t latent) const { return load_or<N>(decoder_norm, latent, 1.0f); }
+    // What is not a number is never the largest.
+    template <int N> __device__ __forceinline__ uint32_t largest_key(const Pack<N>& h, const Pack<N>& norms) const {
+        float largest = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            const float key = h.at[n] * norms.at[n];
+            largest = fmaxf(largest, magnitude ? fabsf(key) : key);
+        }
+        if (!(largest > above)) return 0;
+        const uint32_t bits = __float_as_uint(largest + 0.0f);  // -0 becomes 0
         return bits >> 31 ? ~bits : bits | 0x80000000u;
     }
+    __device__ __forceinline__ uint32_t operator()(float h, uint64_t latent) const { return largest_key(Pack<1>{h}, of<1>(latent)); }
     __device__ __forceinline__ float value(float h, uint64_t) const { return h; }
 };
 
@@ -39,8 +47,8 @@ template <class Order> struct KeepGroupMaxima {
     Chunk<Order> a;
     float* out;  // a.h
     static __device__ __forceinline__ uint32_t combine(uint32_t a, uint32_t b) { return max(a, b); }
-    __device__ __forceinline__ Kept operator()(uint64_t, uint64_t column, float h) const {
-        return {h, a.order(h, a.encoder.latent(column))};
+    template <int N> __device__ __forceinline__ uint32_t operator()(uint64_t, uint64_t column, uint64_t, Pack<N>& h) const {
+        return a.order.largest_key(h, a.order.template of<N>(N == 1 ? a.encoder.latent(column) : column));
     }
     __device__ __forceinline__ void group(uint64_t row, unsigned group, uint32_t maximum) const {
         a.maxima[row * a.groups + group] = maximum;
