@@ -54,17 +54,28 @@ int refuse(const char* sentence);
 // Scratch memory for one operation; what it holds is lost with the next operation of the stream.
 int scratch_bytes(cusae_stream* stream, uint64_t bytes, void** out);
 
-// Queues a kernel. An empty grid is nothing to do.
+// Queues a kernel whose blocks come in clusters of so many, neighbours along x. An empty grid is nothing to do.
 template <class... P, class... A>
-int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cusae_stream* stream, A... arguments) {
+int launch_clusters(unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cusae_stream* stream,
+                    A... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;
     if (shared_bytes > (48 << 10)) {
         const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
         if (int error = cudaFuncSetAttribute(kernel, attribute, int(shared_bytes))) return error;
     }
-    const cudaLaunchConfig_t config{grid, block, shared_bytes, stream->handle, nullptr, 0};
+    cudaLaunchAttribute of_cluster{};
+    of_cluster.id = cudaLaunchAttributeClusterDimension;
+    of_cluster.val.clusterDim.x = cluster;
+    of_cluster.val.clusterDim.y = of_cluster.val.clusterDim.z = 1;
+    const cudaLaunchConfig_t config{grid, block, shared_bytes, stream->handle, &of_cluster, cluster > 1 ? 1u : 0u};
     return cudaLaunchKernelEx(&config, kernel, P(arguments)...);
+}
+
+// Queues a kernel.
+template <class... P, class... A>
+int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cusae_stream* stream, A... arguments) {
+    return launch_clusters(1, kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
 // ---- Shared memory ---------------------------------------------------------------------------------

@@ -6,8 +6,9 @@
 //           first: neighbours share the lines of b. One warp has TMA fill a ring of four stages; two
 //           warpgroups, 64 rows each, multiply by wgmma.m64n192k16 what is there. The ring runs on over
 //           the tiles: while one warpgroup is busy with its elements, the next tile is being copied, and
-//           the other may still multiply
-//   moves   128 + 192 vectors for each tile of c; c once
+//           the other may still multiply. Where the tiles of rows are even in number, blocks walk in
+//           clusters of two, a tile above the other, and each copies half of the lines of b to both
+//   moves   128 + 192 vectors for each tile of c, in clusters 128 + 96; c once
 //   exact   as gemm_bf16.cuh
 #include "dense.cuh"
 #include "hopper.cuh"
@@ -19,6 +20,7 @@ namespace CUSAE_NS {
 
 constexpr unsigned kTileRows = 128, kTileColumns = 192, kTileStages = 4, kWarpgroups = 2;
 constexpr unsigned kConsumers = kWarpgroups * 128, kHopperThreads = kConsumers + 32;
+constexpr unsigned kCluster = 2;  // blocks that share the lines of b; 1: each for itself
 
 struct alignas(1024) HopperShared {
     bf16 a[kTileStages][kTileRows * kTileDepth], b[kTileStages][kTileColumns * kTileDepth];
@@ -35,41 +37,45 @@ struct Stage {
     }
 };
 
+// The tiles of a block, one after the other: of its cluster's tiles, `ranks` of them above one another, the rank-th.
+struct Walk {
+    uint64_t row_tiles, tiles;
+    unsigned ranks, rank;
+    __device__ __forceinline__ Walk(const Bf16Product& product, unsigned ranks)
+        : row_tiles(ceil_div(product.rows, kTileRows) / ranks),
+          tiles(row_tiles * ceil_div(product.columns, kTileColumns)),
+          ranks(ranks),
+          rank(cluster_rank()) {}
+    __device__ __forceinline__ uint64_t first_row(uint64_t tile) const { return (tile % row_tiles * ranks + rank) * kTileRows; }
+    __device__ __forceinline__ uint64_t first_column(uint64_t tile) const { return tile / row_tiles * kTileColumns; }
+    // visit(tile) for each.
+    template <class F> __device__ __forceinline__ void for_each(F visit) const {
+        for (uint64_t tile = blockIdx.x / ranks; tile < tiles; tile += gridDim.x / ranks) visit(tile);
+    }
+};
+
 // Keeps the ring full, one thread.
-__device__ __forceinline__ void produce(HopperShared& s, const TensorMap& a, const TensorMap& b, uint64_t row_tiles, uint64_t tiles,
-                                        unsigned steps) {
+__device__ __forceinline__ void produce(HopperShared& s, const TensorMap& a, const TensorMap& b, const Walk& walk, unsigned steps) {
+    const unsigned part = kTileColumns / walk.ranks * walk.rank;  // of the lines of b, from this one on
     Stage stage;
-    for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+    walk.for_each([&](uint64_t tile) {
         for (unsigned step = 0; step < steps; step++, stage.advance()) {
+            const uint64_t k = uint64_t(step) * kTileDepth;
             mbarrier_wait(&s.empty[stage.at], stage.parity ^ 1);  // the first round's stages are empty
             mbarrier_arrive_and_expect(&s.full[stage.at], (kTileRows + kTileColumns) * kTileDepth * sizeof(bf16));
-            copy_tile(s.a[stage.at], a, &s.full[stage.at], tile % row_tiles * kTileRows, uint64_t(step) * kTileDepth);
-            copy_tile(s.b[stage.at], b, &s.full[stage.at], tile / row_tiles * kTileColumns, uint64_t(step) * kTileDepth);
+            copy_tile(s.a[stage.at], a, &s.full[stage.at], walk.first_row(tile), k);
+            copy_tile_to_all(s.b[stage.at] + part * kTileDepth, b, &s.full[stage.at], walk.first_column(tile) + part, k, walk.ranks);
         }
+    });
 }
 
+// Multiplies what is in the ring, and keeps it: eight warps.
 template <class Keep>
-__global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-                                                                  Bf16Product product, Keep keep) {
-    auto& s = shared<HopperShared>();
-    const uint64_t row_tiles = ceil_div(product.rows, kTileRows), tiles = row_tiles * ceil_div(product.columns, kTileColumns);
-    const unsigned steps = unsigned(ceil_div(product.depth, kTileDepth));
-    if (threadIdx.x == 0) {
-        for (unsigned i = 0; i < kTileStages; i++) {
-            mbarrier_init(&s.full[i], 1);
-            mbarrier_init(&s.empty[i], kConsumers / 32);
-        }
-        mbarrier_inits_are_visible();
-    }
-    __syncthreads();  // the barriers are there for all
-    // From a lane of the warp, so that the compiler knows that a warp stays together.
-    const unsigned warp = __shfl_sync(kAllLanes, warp_index(), 0), warpgroup = warp / 4;
-    if (warp == kConsumers / 32) {
-        if (lane_index() == 0) produce(s, a, b, row_tiles, tiles, steps);
-        return;
-    }
+__device__ __forceinline__ void consume(HopperShared& s, const Bf16Product& product, const Keep& keep, const Walk& walk, unsigned steps,
+                                        unsigned warp) {
+    const unsigned warpgroup = warp / 4;
     Stage stage;
-    for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    walk.for_each([&](uint64_t tile) {
         float strips[3][32];
 #pragma unroll
         for (unsigned i = 0; i < 96; i++) strips[i / 32][i % 32] = 0;
@@ -81,23 +87,50 @@ __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_
                 wgmma_m64n192k16(strips, tile_descriptor(s.a[stage.at] + warpgroup * 64 * kTileDepth, k), tile_descriptor(s.b[stage.at], k));
             wgmma_commit();
             wgmma_wait<0>(strips);  // the other warpgroup multiplies meanwhile
-            if (lane_index() == 0) mbarrier_arrive(&s.empty[stage.at]);
+            // Whoever copies into this stage is told that it is read.
+            if (lane_index() < walk.ranks) mbarrier_arrive_at(&s.empty[stage.at], lane_index());
         }
-        const uint64_t first_row = tile % row_tiles * kTileRows + warp * 16, first_column = tile / row_tiles * kTileColumns;
 #pragma unroll
         for (unsigned i = 0; i < 3; i++)
-            keep_strip(strips[i], product, keep, product.columns, first_row, first_column + i * kGroup);
+            keep_strip(strips[i], product, keep, product.columns, walk.first_row(tile) + warp * 16, walk.first_column(tile) + i * kGroup);
+    });
+}
+
+template <class Keep>
+__global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+                                                                  Bf16Product product, unsigned ranks, Keep keep) {
+    auto& s = shared<HopperShared>();
+    const Walk walk(product, ranks);
+    const unsigned steps = unsigned(ceil_div(product.depth, kTileDepth));
+    if (threadIdx.x == 0) {
+        for (unsigned i = 0; i < kTileStages; i++) {
+            mbarrier_init(&s.full[i], 1);
+            mbarrier_init(&s.empty[i], ranks * kConsumers / 32);
+        }
+        mbarrier_inits_are_visible();
     }
+    cluster_sync();  // the barriers are there for all
+    // From a lane of the warp, so that the compiler knows that a warp stays together.
+    const unsigned warp = __shfl_sync(kAllLanes, warp_index(), 0);
+    if (warp == kConsumers / 32) {
+        if (lane_index() == 0) produce(s, a, b, walk, steps);
+        __syncwarp();
+    } else {
+        consume(s, product, keep, walk, steps, warp);
+    }
+    cluster_sync();  // nobody leaves to whom another one's copies or arrivals may still come
 }
 
 template <class Keep> int gemm_sm90(const Bf16Product& product, const Keep& keep, cusae_stream* stream) {
     if (product.rows == 0 || product.columns == 0) return CUSAE_OK;
+    const uint64_t row_tiles = ceil_div(product.rows, kTileRows);
+    const unsigned ranks = row_tiles % kCluster == 0 ? kCluster : 1;
     TensorMap a, b;
     if (int error = tensor_map(&a, product.a, product.rows, product.depth, kTileRows)) return error;
-    if (int error = tensor_map(&b, product.b, product.columns, product.depth, kTileColumns)) return error;
-    const uint64_t tiles = ceil_div(product.rows, kTileRows) * ceil_div(product.columns, kTileColumns);
-    const dim3 grid(unsigned(min(tiles, uint64_t(stream->multiprocessors))));
-    return launch(gemm_sm90_kernel<Keep>, grid, kHopperThreads, sizeof(HopperShared), stream, a, b, product, keep);
+    if (int error = tensor_map(&b, product.b, product.columns, product.depth, kTileColumns / ranks)) return error;
+    const uint64_t tiles = row_tiles * ceil_div(product.columns, kTileColumns), at_once = stream->multiprocessors / ranks * ranks;
+    const dim3 grid(unsigned(min(tiles, at_once)));
+    return launch_clusters(ranks, gemm_sm90_kernel<Keep>, grid, kHopperThreads, sizeof(HopperShared), stream, a, b, product, ranks, keep);
 }
 
 template int gemm_sm90(const Bf16Product&, const KeepGroupMaxima<KeyOrder>&, cusae_stream*);

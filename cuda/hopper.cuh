@@ -1,4 +1,4 @@
-// hopper.cuh: what only Hopper (sm_90a) has, one wrapper per instruction as in device.cuh: mbarriers, tiles
+// hopper.cuh: what only Hopper (sm_90a) has, one wrapper per instruction as in device.cuh: clusters, mbarriers, tiles
 // that TMA copies, products of a warpgroup. For files *_sm90.cu alone.
 #pragma once
 #include "common.cuh"
@@ -8,10 +8,32 @@
 
 namespace CUSAE_NS {
 
+// ---- Blocks that run together: a cluster -----------------------------------------------------------------
+
+__device__ __forceinline__ unsigned cluster_rank() {
+#if defined(__CUDACC__)
+    unsigned rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+#else
+    return unsigned(emu::self->current->block->rank);
+#endif
+}
+
+// All threads of all blocks of the cluster meet, and what each wrote to shared memory is there for the others.
+__device__ __forceinline__ void cluster_sync() {
+#if defined(__CUDACC__)
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#else
+    emu::sync_cluster();
+#endif
+}
+
 // ---- Barriers in shared memory ---------------------------------------------------------------------------
 
 // A barrier's phase ends when `arrivals` have arrived and all bytes that were announced are there.
-// Before others use it: mbarrier_inits_are_visible, then __syncthreads.
+// Before others use it: mbarrier_inits_are_visible, then cluster_sync.
 __device__ __forceinline__ void mbarrier_init(uint64_t* barrier, unsigned arrivals) {
 #if defined(__CUDACC__)
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
@@ -26,11 +48,15 @@ __device__ __forceinline__ void mbarrier_inits_are_visible() {
 #endif
 }
 
-__device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
+// Arrives at the barrier that a block of the cluster has at this place of its shared memory.
+__device__ __forceinline__ void mbarrier_arrive_at(uint64_t* barrier, unsigned rank) {
 #if defined(__CUDACC__)
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+    asm volatile(
+        "{\n.reg .b32 remote;\n"
+        "mapa.shared::cluster.u32 remote, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(barrier)), "r"(rank) : "memory");
 #else
-    emu::mbarrier_update(barrier, 1, 0);
+    emu::mbarrier_update(emu::in_block(barrier, rank), 1, 0);
 #endif
 }
 
@@ -95,6 +121,19 @@ inline int tensor_map(TensorMap* out, const bf16* data, uint64_t lines, uint64_t
 #endif
 }
 
+#if !defined(__CUDACC__)
+// What TMA does, for a block of the cluster.
+inline void emu_copy_tile(void* to, const TensorMap& from, uint64_t* barrier, uint64_t first_line, uint64_t first_k, unsigned rank) {
+    if (shared_address(to) % 1024) emu::fail("TMA: the destination is not on a multiple of 1,024 bytes");
+    std::vector<bf16> box(from.box_lines * kTileDepth, bf16{0});
+    for (uint64_t l = 0; l < from.box_lines; l++)
+        for (uint64_t k = 0; k < kTileDepth; k++)
+            if (first_line + l < from.lines && first_k + k < from.depth)
+                box[l * kTileDepth + ((k / 8) ^ (l % 8)) * 8 + k % 8] = from.data[(first_line + l) * from.depth + first_k + k];
+    emu::async_copy(emu::in_block(to, rank), box.data(), box.size() * sizeof(bf16), box.size() * sizeof(bf16), emu::in_block(barrier, rank));
+}
+#endif
+
 // Starts copying the lines from first_line on, elements first_k..: zeros beyond the matrix. In shared memory
 // 16 bytes number c of line l are at c ^ l % 8 of the line. What arrives is told to the barrier.
 __device__ __forceinline__ void copy_tile(void* to, const TensorMap& from, uint64_t* barrier, uint64_t first_line, uint64_t first_k) {
@@ -105,13 +144,22 @@ __device__ __forceinline__ void copy_tile(void* to, const TensorMap& from, uint6
         "l"(&from.map), "r"(shared_address(barrier)), "r"(int(first_k)), "r"(int(first_line))
         : "memory");
 #else
-    if (shared_address(to) % 1024) emu::fail("TMA: the destination is not on a multiple of 1,024 bytes");
-    std::vector<bf16> box(from.box_lines * kTileDepth, bf16{0});
-    for (uint64_t l = 0; l < from.box_lines; l++)
-        for (uint64_t k = 0; k < kTileDepth; k++)
-            if (first_line + l < from.lines && first_k + k < from.depth)
-                box[l * kTileDepth + ((k / 8) ^ (l % 8)) * 8 + k % 8] = from.data[(first_line + l) * from.depth + first_k + k];
-    emu::async_copy(to, box.data(), box.size() * sizeof(bf16), box.size() * sizeof(bf16), barrier);
+    emu_copy_tile(to, from, barrier, first_line, first_k, emu::self->current->block->rank);
+#endif
+}
+
+// The same to the first `ranks` blocks of the cluster, read once: in each to the same place, and told to the barrier
+// at the same place.
+__device__ __forceinline__ void copy_tile_to_all(void* to, const TensorMap& from, uint64_t* barrier, uint64_t first_line, uint64_t first_k,
+                                                 unsigned ranks) {
+#if defined(__CUDACC__)
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+        "l"(&from.map), "r"(shared_address(barrier)), "r"(int(first_k)), "r"(int(first_line)), "h"(uint16_t((1u << ranks) - 1))
+        : "memory");
+#else
+    for (unsigned rank = 0; rank < ranks; rank++) emu_copy_tile(to, from, barrier, first_line, first_k, rank);
 #endif
 }
 

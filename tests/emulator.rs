@@ -139,6 +139,15 @@ fn a_deadlock_is_reported_with_who_waits_where() {
 }
 
 #[test]
+fn blocks_of_a_cluster_arrive_at_one_another_and_one_that_has_left_is_named() {
+    for order in ORDERS {
+        assert_eq!(numbers("cluster", order)[..2], [0.0, 1.0]);
+    }
+    says("left_cluster", "emulator: a block of the cluster has left, and its shared memory with it");
+    says("half_a_cluster", "invalid cluster size");
+}
+
+#[test]
 fn memory_that_nobody_has_written_is_not_a_number() {
     for name in ["unwritten_shared", "shared_of_another_block", "unwritten_memory"] {
         for order in ORDERS {

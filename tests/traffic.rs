@@ -49,7 +49,9 @@ impl Counted {
         let tiles = rows.div_ceil(128) * columns.div_ceil(width);
         let blocks = launch.grid.iter().map(|&blocks| u64::from(blocks)).product::<u64>();
         assert_eq!(blocks, if width == 192 { tiles.min(MULTIPROCESSORS) } else { tiles }, "{launch:?}");
-        Counted { flops: 0, bf16_flops: 2 * tiles * 128 * width * depth, l2: 2 * tiles * (128 + width) * depth }
+        // Two blocks above one another share the lines of b.
+        let lines = if width == 192 && rows.div_ceil(128).is_multiple_of(2) { width / 2 } else { width };
+        Counted { flops: 0, bf16_flops: 2 * tiles * 128 * width * depth, l2: 2 * tiles * (128 + lines) * depth }
     }
 
     /// As many blocks have work as there are `part`s in all of them.

@@ -202,8 +202,8 @@ pub fn topk() -> Vec<TopkCase> {
     cases.into_iter().map(case).collect()
 }
 
-/// With bf16 operands, as [`topk`]; and around the tiles of 128 rows, 128 and 192 latents, 32 and 64 elements of
-/// D and the four steps in flight; D that is a multiple of 8, so that 16 bytes are loaded at a time, and not.
+/// With bf16 operands, as [`topk`]; and around the tiles of 128 rows, which Hopper takes in pairs where their number is
+/// even, 128 and 192 latents, 32 and 64 elements of D and the four steps in flight; D that is a multiple of 8, so that 16 bytes are loaded at a time, and not.
 pub fn topk_in_bf16() -> Vec<TopkCase> {
     let sizes = [
         [127, 32, 127],
@@ -216,6 +216,8 @@ pub fn topk_in_bf16() -> Vec<TopkCase> {
         [3, 256, 70],
         [3, 264, 70],
         [5, 400, 200],
+        [256, 328, 193],
+        [512, 72, 388],
     ];
     let sized = sizes.map(|[rows, d_in, d_sae]| TopkCase {
         shape: shape(rows, d_in, d_sae, Numbers::Integers, d_in % 16 == 0),

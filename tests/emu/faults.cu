@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "common.cuh"
+#include "hopper.cuh"
 
 namespace CUSAE_NS {
 
@@ -217,6 +218,25 @@ __global__ void matrix_from_odd_places(Memory m) {
 
 __global__ void nothing(Memory m) { m.out[threadIdx.x % kN] = 0; }
 
+// ---- Clusters ------------------------------------------------------------------------------------------
+
+struct ClusterShared { uint64_t barrier; };
+
+// Two blocks of one thread each: one arrives at the other's barrier, which waits for it and arrives at the one's; that
+// may have left.
+template <bool stays> __global__ void arrivals(Memory m) {
+    auto& s = shared<ClusterShared>();
+    const unsigned rank = cluster_rank();
+    mbarrier_init(&s.barrier, 1);
+    mbarrier_inits_are_visible();
+    cluster_sync();
+    if (rank == 0) mbarrier_wait(&s.barrier, 0);
+    mbarrier_arrive_at(&s.barrier, 1 - rank);
+    if (rank == 1 && stays) mbarrier_wait(&s.barrier, 0);
+    m.out[rank] = float(rank);
+    if (stays) cluster_sync();
+}
+
 // ---- The program ---------------------------------------------------------------------------------------
 
 struct Case {
@@ -224,6 +244,7 @@ struct Case {
     void (*kernel)(Memory);
     dim3 grid = 1, block = kN;
     size_t shared_bytes = sizeof(Shared);
+    unsigned cluster = 1;
 };
 
 const Case kCases[] = {
@@ -244,6 +265,8 @@ const Case kCases[] = {
     {"all_shared", nothing, 1, kN, 227 << 10}, {"too_much_shared", nothing, 1, kN, (227 << 10) + 1},
     {"high_grid", nothing, {1, 65535}, 1}, {"too_high_grid", nothing, {1, 65536}, 1}, {"too_deep_grid", nothing, {1, 1, 65536}, 1},
     {"too_deep_block", nothing, 1, {1, 1, 65}},
+    {"cluster", arrivals<true>, 2, 1, sizeof(ClusterShared), 2}, {"left_cluster", arrivals<false>, 2, 1, sizeof(ClusterShared), 2},
+    {"half_a_cluster", nothing, 3, 1, 0, 2},
 #undef CASE
 };
 
@@ -260,7 +283,7 @@ int run(const Case& it, int order, cusae_stream& stream) {
     cudaMalloc(&device_single, sizeof(float));
     m = {static_cast<float*>(device_in), static_cast<float*>(device_out), static_cast<float*>(device_single)};
     cudaMemcpyAsync(device_in, in, sizeof in, cudaMemcpyHostToDevice, stream.handle);
-    if (int error = launch(it.kernel, it.grid, it.block, it.shared_bytes, &stream, m)) return error;
+    if (int error = launch_clusters(it.cluster, it.kernel, it.grid, it.block, it.shared_bytes, &stream, m)) return error;
     cudaMemcpyAsync(out, device_out, sizeof out, cudaMemcpyDeviceToHost, stream.handle);
     if (int error = cudaStreamSynchronize(stream.handle)) return error;
     for (unsigned i = 0; i < kN; i++) std::printf(i ? " %g" : "%g", double(out[i]));

@@ -109,7 +109,8 @@ inline unsigned atomicMin(unsigned* at, unsigned value) {
 using cudaError_t = int;
 constexpr int cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2,
               cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700,
-              cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901;
+              cudaErrorLaunchFailure = 719, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureInvalidated = 901,
+              cudaErrorInvalidClusterSize = 912;
 
 namespace emu {
 
@@ -176,11 +177,16 @@ enum cudaDeviceAttr {
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
 struct cudaDeviceProp { char name[256]; size_t totalGlobalMem; };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct { struct { unsigned x, y, z; } clusterDim; } val;
+};
 struct cudaLaunchConfig_t {
     dim3 grid, block;  // CUDA's names for these two are macros here
     size_t dynamicSmemBytes;
     cudaStream_t stream;
-    void* attrs;
+    cudaLaunchAttribute* attrs;
     unsigned numAttrs;
 };
 
@@ -189,6 +195,7 @@ inline const char* cudaGetErrorString(cudaError_t error) {
         case cudaErrorInvalidValue: return "invalid argument";
         case cudaErrorMemoryAllocation: return "out of memory";
         case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+        case cudaErrorInvalidClusterSize: return "invalid cluster size";
         case cudaErrorInvalidDevice: return "invalid device ordinal";
         case cudaErrorIllegalAddress: return "memory was written outside an allocation";
         case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
@@ -389,6 +396,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     if (!threads || threads > 1024 || block.z > 64 || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
         return cudaErrorInvalidConfiguration;
     if (!emu::shared_allowed(reinterpret_cast<const void*>(kernel), shared_bytes)) return cudaErrorInvalidConfiguration;
+    const unsigned cluster = config->numAttrs ? config->attrs->val.clusterDim.x : 1;
+    if (!cluster || cluster > 8 || grid.x % cluster) return cudaErrorInvalidClusterSize;
     const uint64_t order = config->stream->order;
     emu::calls.launches++;
     if (emu::counting) {
@@ -402,7 +411,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
             const Call& call = *static_cast<Call*>(c);
             std::apply(call.kernel, *call.arguments);
         };
-        const std::string failure = emu::run({grid, block, shared_bytes, 1, apply, &call}, order);
+        const std::string failure = emu::run({grid, block, shared_bytes, cluster, apply, &call}, order);
         if (failure.empty()) return cudaSuccess;
         std::lock_guard<std::mutex> lock(emu::failure_mutex);
         emu::last_failure = "emulator: " + failure;

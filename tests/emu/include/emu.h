@@ -249,6 +249,14 @@ inline void mbarrier_update(uint64_t* barrier, int arrivals, int32_t bytes) {
     *barrier = phase << 63 | uint64_t(count) << 47 | uint64_t(pending & 0x7fff) << 32 | uint32_t(outstanding);
 }
 
+// Where another block of the cluster has what is here in this block's shared memory.
+template <class T> inline T* in_block(T* here, unsigned rank) {
+    if (rank >= self->blocks.size()) fail("the cluster has no block of this rank");
+    if (!self->blocks[rank].alive) fail("a block of the cluster has left, and its shared memory with it");
+    const ptrdiff_t offset = reinterpret_cast<unsigned char*>(here) - self->current->block->shared;
+    return reinterpret_cast<T*>(self->blocks[rank].shared + offset);
+}
+
 inline void async_copy(void* to, const void* from, size_t bytes, size_t valid, uint64_t* mbarrier) {
     Fiber* fiber = self->current;
     AsyncCopy copy{to, std::vector<unsigned char>(bytes, 0), mbarrier, fiber->copy_groups, fiber};
