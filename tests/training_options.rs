@@ -99,6 +99,19 @@ fn a_decoder_of_norm_one_follows_its_gradient_at_right_angles_to_its_rows() {
     assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, expected {expected:?}");
 }
 
+#[test]
+fn an_sae_whose_training_has_ended_keeps_its_weights_and_counts_but_nothing_for_another_step() {
+    let mut sae = standard(1.0);
+    sae.step(&uniform(ROWS * D_IN, 0), &SETTINGS).unwrap();
+    let (before, fired) = (sae.result().download(&Cpu, D_IN).unwrap(), sae.firing.fired_count.clone());
+    sae.end_training();
+    assert_eq!(sae.result().download(&Cpu, D_IN).unwrap(), before);
+    assert_eq!((sae.firing.fired_count.clone(), sae.count_dead().unwrap()), (fired, 0));
+    for left in [sae.gradients(), &sae.exp_avg, &sae.exp_avg_sq] {
+        assert_eq!(left.iter().count(), 0);
+    }
+}
+
 fn topk(aux_loss_coefficient: f64) -> ArchitectureConfig {
     let (rank, rescale_acts_by_decoder_norm) = (Rank::Value, false);
     ArchitectureConfig::TopK(TopKConfig { k: 4, rank, aux_loss_coefficient, rescale_acts_by_decoder_norm })
