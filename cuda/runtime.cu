@@ -1,6 +1,7 @@
 // runtime.cu: devices, streams, memory, events, graphs and the table. No kernels.
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 
 #include "common.cuh"
 
@@ -23,31 +24,35 @@ const char* error_text(int status) {
 
 int device_count(int* count) { return cudaGetDeviceCount(count); }
 
+struct Attribute {
+    cudaDeviceAttr which;
+    int* to;
+};
+
+int attributes(int ordinal, std::initializer_list<Attribute> wanted) {
+    for (const auto& [which, to] : wanted)
+        if (int error = cudaDeviceGetAttribute(to, which, ordinal)) return error;
+    return CUSAE_OK;
+}
+
 int device_properties(int ordinal, cusae_device* out) {
     cudaDeviceProp properties;
     if (int error = cudaSetDevice(ordinal)) return error;
     if (int error = cudaGetDeviceProperties(&properties, ordinal)) return error;
     std::memset(out, 0, sizeof *out);
     std::snprintf(out->name, sizeof out->name, "%s", properties.name);
-    int shared_bytes = 0;
-    const struct { cudaDeviceAttr attribute; int* to; } attributes[] = {
-        {cudaDevAttrComputeCapabilityMajor, &out->compute_major},
-        {cudaDevAttrComputeCapabilityMinor, &out->compute_minor},
-        {cudaDevAttrMultiProcessorCount, &out->multiprocessors},
-        {cudaDevAttrMemoryClockRate, &out->memory_clock_khz},
-        {cudaDevAttrGlobalMemoryBusWidth, &out->memory_bus_bits},
-        {cudaDevAttrL2CacheSize, &out->l2_bytes},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, &shared_bytes},
-    };
-    for (const auto& [attribute, to] : attributes)
-        if (int error = cudaDeviceGetAttribute(to, attribute, ordinal)) return error;
+    if (int error = attributes(ordinal, {
+            {cudaDevAttrComputeCapabilityMajor, &out->compute_major},
+            {cudaDevAttrComputeCapabilityMinor, &out->compute_minor},
+            {cudaDevAttrMultiProcessorCount, &out->multiprocessors},
+        }))
+        return error;
     if (int error = cudaDriverGetVersion(&out->driver_version)) return error;
     if (int error = cudaRuntimeGetVersion(&out->runtime_version)) return error;
     size_t free = 0, total = 0;
     if (int error = cudaMemGetInfo(&free, &total)) return error;
     out->memory_total_bytes = total;
     out->memory_free_bytes = free;
-    out->shared_bytes = uint64_t(shared_bytes);
     return CUSAE_OK;
 }
 
@@ -71,9 +76,12 @@ int stream_create(cusae_stream** out, int ordinal) {
     void *fault = nullptr, *device_fault = nullptr;
     int major = 0, minor = 0;
     int error = cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking);
-    if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
-    if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
-    if (!error) error = cudaDeviceGetAttribute(&stream->multiprocessors, cudaDevAttrMultiProcessorCount, ordinal);
+    if (!error)
+        error = attributes(ordinal, {
+            {cudaDevAttrComputeCapabilityMajor, &major},
+            {cudaDevAttrComputeCapabilityMinor, &minor},
+            {cudaDevAttrMultiProcessorCount, &stream->multiprocessors},
+        });
     stream->capability = 10 * major + minor;
     if (!error) error = cudaHostAlloc(&fault, sizeof(cusae_fault), cudaHostAllocMapped);
     if (!error) error = cudaHostGetDevicePointer(&device_fault, fault, 0);

@@ -64,8 +64,6 @@ pub struct DeviceProperties {
     pub memory_total: u64,
     /// Of it free, when it was asked for.
     pub memory_free: u64,
-    /// Memory bandwidth in bytes per second, as the clock and the width of the bus promise.
-    pub memory_bandwidth: f64,
     /// Newest CUDA that the driver knows, 13000 for 13.0.
     pub driver_version: u32,
     /// CUDA of the runtime in this binary, likewise.
@@ -206,8 +204,6 @@ fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperti
     check(table, unsafe { table.device_properties.expect(COMPLETE)(ordinal as c_int, &mut device) })?;
     // SAFETY: the name ends with a 0.
     let name = unsafe { CStr::from_ptr(device.name.as_ptr()) }.to_string_lossy().into_owned();
-    // Memory with double data rate: two transfers in a clock.
-    let bandwidth = 2.0 * f64::from(device.memory_clock_khz) * 1e3 * f64::from(device.memory_bus_bits) / 8.0;
     Ok(DeviceProperties {
         ordinal,
         name,
@@ -215,7 +211,6 @@ fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperti
         multiprocessors: device.multiprocessors as u32,
         memory_total: device.memory_total_bytes,
         memory_free: device.memory_free_bytes,
-        memory_bandwidth: bandwidth,
         driver_version: device.driver_version as u32,
         runtime_version: device.runtime_version as u32,
     })
