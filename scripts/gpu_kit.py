@@ -171,7 +171,7 @@ def needs_gpu(kit):
     info = kit.report.get("machine", {}).get("cusae")
     if info is None:
         raise Skipped("the program does not say what there is (part machine)")
-    if not info.get("gpus"):
+    if not info.get("cuda"):
         raise Skipped(info.get("why_no_cuda") or "the program finds no GPU")
 
 

@@ -28,7 +28,7 @@ import json, os, pathlib, sys
 words, gpu = sys.argv[1:], "STUB_GPU" in os.environ
 value = lambda flag: words[words.index(flag) + 1]
 if words[0] == "info":
-    print(json.dumps({"gpus": ["a GPU"] if gpu else [], "why_no_cuda": None if gpu else "there is no driver"}))
+    print(json.dumps({"cuda": gpu, "gpus": ["a GPU"], "why_no_cuda": None if gpu else "there is no driver"}))
 elif words[0] == "bench":
     print(json.dumps({"sizes": value("--sizes"), "rows": [{"operation": "adam", "size": "6 numbers", "seconds": 2.0}]}))
 else:

@@ -105,10 +105,9 @@ impl Native {
         }
     }
 
-    /// All GPUs. Error: why there is none.
-    pub fn cuda_devices() -> Result<Vec<DeviceProperties>, Unavailable> {
-        let table = cuda_table()?;
-        (0..count(table)?).map(|ordinal| properties(table, ordinal)).collect()
+    /// All GPUs, by number: what each is, or why it does not say so. Error: why there is none.
+    pub fn cuda_devices() -> Result<Vec<Result<DeviceProperties, Unavailable>>, Unavailable> {
+        devices(cuda_table()?)
     }
 
     /// The kernels on the CPU, with the threads of every block in order.
@@ -197,6 +196,10 @@ fn count(table: &ffi::cusae_table) -> Result<usize, Unavailable> {
     Ok(count as usize)
 }
 
+fn devices(table: &ffi::cusae_table) -> Result<Vec<Result<DeviceProperties, Unavailable>>, Unavailable> {
+    Ok((0..count(table)?).map(|ordinal| properties(table, ordinal)).collect())
+}
+
 fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperties, Unavailable> {
     // SAFETY: numbers and characters, for which zero is a value.
     let mut device: ffi::cusae_device = unsafe { std::mem::zeroed() };
@@ -214,4 +217,33 @@ fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperti
         driver_version: device.driver_version as u32,
         runtime_version: device.runtime_version as u32,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn emulator() -> ffi::cusae_table {
+        // SAFETY: the emulator's table is complete and constant.
+        unsafe { *cusae_emu::table().cast() }
+    }
+
+    /// The emulator's devices, of which number 1 is another process's alone.
+    unsafe extern "C" fn all_but_one(ordinal: c_int, out: *mut ffi::cusae_device) -> c_int {
+        const DEVICES_UNAVAILABLE: c_int = 46;
+        if ordinal == 1 {
+            return DEVICES_UNAVAILABLE;
+        }
+        // SAFETY: as the caller promises.
+        unsafe { emulator().device_properties.unwrap()(ordinal, out) }
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_leaves_the_others() {
+        let table = ffi::cusae_table { device_properties: Some(all_but_one), ..emulator() };
+        let mut found = devices(&table).unwrap();
+        assert!(matches!(found.remove(1), Err(Unavailable::Failed { code: 46, .. })));
+        let ordinals: Vec<usize> = found.into_iter().map(|device| device.unwrap().ordinal).collect();
+        assert_eq!(ordinals, [&[0][..], &(2..16).collect::<Vec<_>>()].concat());
+    }
 }
