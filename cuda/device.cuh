@@ -28,6 +28,7 @@ struct cusae_stream {
     int ordinal;
     int capability;       // of the device, 90 for 9.0
     int multiprocessors;  // likewise
+    int shared_bytes;     // likewise, that a block may ask for
     cudaStream_t handle;
     bool capturing;
     cusae_fault* fault;         // in the host's memory
@@ -60,8 +61,10 @@ int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cus
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;
     if (shared_bytes > (48 << 10)) {
+        if (shared_bytes > size_t(stream->shared_bytes)) return cudaErrorInvalidConfiguration;
+        // For all that there is: the limit is the kernel's, and other streams and graphs launch it with more.
         const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-        if (int error = cudaFuncSetAttribute(kernel, attribute, int(shared_bytes))) return error;
+        if (int error = cudaFuncSetAttribute(kernel, attribute, stream->shared_bytes)) return error;
     }
     const cudaLaunchConfig_t config{grid, block, shared_bytes, stream->handle, nullptr, 0};
     return cudaLaunchKernelEx(&config, kernel, P(arguments)...);

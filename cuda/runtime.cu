@@ -81,6 +81,7 @@ int stream_create(cusae_stream** out, int ordinal) {
             {cudaDevAttrComputeCapabilityMajor, &major},
             {cudaDevAttrComputeCapabilityMinor, &minor},
             {cudaDevAttrMultiProcessorCount, &stream->multiprocessors},
+            {cudaDevAttrMaxSharedMemoryPerBlockOptin, &stream->shared_bytes},
         });
     stream->capability = 10 * major + minor;
     if (!error) error = cudaHostAlloc(&fault, sizeof(cusae_fault), cudaHostAllocMapped);

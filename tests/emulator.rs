@@ -244,6 +244,11 @@ fn launches_that_a_gpu_would_refuse_are_refused() {
 }
 
 #[test]
+fn a_launch_asks_for_all_the_shared_memory_that_there_is() {
+    says("shared_asked_for", "launched");
+}
+
+#[test]
 fn work_is_done_when_somebody_waits_for_it() {
     says("read_too_early", "-1, then 0");
 }
