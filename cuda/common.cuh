@@ -20,6 +20,13 @@ template <class T> int scratch(cusae_stream* stream, uint64_t count, T** out) {
     return error;
 }
 
+// Refuses what no encoder takes, before anything is done for it.
+inline int refuse_encoder(const cusae_encoder& a) {
+    if (a.type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
+    if (a.d_sae > 65535 * 64) return refuse("an encoder has more than 4194240 latents");
+    return CUSAE_OK;
+}
+
 // ---- Where a thread stands ---------------------------------------------------------------------------
 
 __device__ __forceinline__ unsigned lane_index() { return threadIdx.x % 32; }

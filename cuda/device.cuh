@@ -55,6 +55,9 @@ int refuse(const char* sentence);
 // Scratch memory for one operation; what it holds is lost with the next operation of the stream.
 int scratch_bytes(cusae_stream* stream, uint64_t bytes, void** out);
 
+// Queues `byte` for all of some memory. No bytes are nothing to do, wherever they are.
+int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream);
+
 // Queues a kernel. An empty grid is nothing to do.
 template <class... P, class... A>
 int launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cusae_stream* stream, A... arguments) {

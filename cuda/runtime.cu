@@ -120,11 +120,6 @@ int memory_free(void* memory, cusae_stream* stream) {
     return unfinished ? unfinished : freed;
 }
 
-int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream) {
-    if (int error = cudaSetDevice(stream->ordinal)) return error;
-    return cudaMemsetAsync(to, byte, bytes, stream->handle);
-}
-
 int copy(void* to, const void* from, uint64_t bytes, cudaMemcpyKind kind, cusae_stream* stream) {
     if (bytes == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;
@@ -200,6 +195,12 @@ int graph_destroy(cusae_graph* graph) {
 int refuse(const char* sentence) {
     refused = sentence;
     return CUSAE_EINVAL;
+}
+
+int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream) {
+    if (bytes == 0) return CUSAE_OK;
+    if (int error = cudaSetDevice(stream->ordinal)) return error;
+    return cudaMemsetAsync(to, byte, bytes, stream->handle);
 }
 
 int scratch_bytes(cusae_stream* stream, uint64_t bytes, void** out) {
