@@ -29,6 +29,7 @@ struct cusae_stream {
     int capability;       // of the device, 90 for 9.0
     int multiprocessors;  // likewise
     int shared_bytes;     // likewise, that a block may ask for
+    bool reads_host;      // whether the device reads any of the host's memory by itself
     cudaStream_t handle;
     bool capturing;
     cusae_fault* fault;         // in the host's memory

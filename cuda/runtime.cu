@@ -74,7 +74,7 @@ int stream_create(cusae_stream** out, int ordinal) {
     cusae_stream* stream = new cusae_stream{};
     stream->ordinal = ordinal;
     void *fault = nullptr, *device_fault = nullptr;
-    int major = 0, minor = 0;
+    int major = 0, minor = 0, reads_host = 0;
     int error = cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking);
     if (!error)
         error = attributes(ordinal, {
@@ -82,8 +82,10 @@ int stream_create(cusae_stream** out, int ordinal) {
             {cudaDevAttrComputeCapabilityMinor, &minor},
             {cudaDevAttrMultiProcessorCount, &stream->multiprocessors},
             {cudaDevAttrMaxSharedMemoryPerBlockOptin, &stream->shared_bytes},
+            {cudaDevAttrPageableMemoryAccess, &reads_host},
         });
     stream->capability = 10 * major + minor;
+    stream->reads_host = reads_host != 0;
     if (!error) error = cudaHostAlloc(&fault, sizeof(cusae_fault), cudaHostAllocMapped);
     if (!error) error = cudaHostGetDevicePointer(&device_fault, fault, 0);
     stream->fault = static_cast<cusae_fault*>(fault);
@@ -126,8 +128,16 @@ int copy(void* to, const void* from, uint64_t bytes, cudaMemcpyKind kind, cusae_
     return cudaMemcpyAsync(to, from, bytes, kind, stream->handle);
 }
 
+// When it returns the source may be used again: what the device reads by itself, which is page-locked memory
+// and on some machines any of the host's, is only queued and must be waited for.
 int copy_to_device(void* to, const void* from, uint64_t bytes, cusae_stream* stream) {
-    return copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
+    if (bytes == 0) return CUSAE_OK;
+    if (stream->capturing) return cudaErrorStreamCaptureUnsupported;  // a graph would read the source when it is launched
+    if (int error = copy(to, from, bytes, cudaMemcpyHostToDevice, stream)) return error;
+    cudaPointerAttributes source;
+    if (int error = cudaPointerGetAttributes(&source, from)) return error;
+    if (source.type == cudaMemoryTypeUnregistered && !stream->reads_host) return CUSAE_OK;
+    return cudaStreamSynchronize(stream->handle);
 }
 
 int copy_to_host(void* to, const void* from, uint64_t bytes, cusae_stream* stream) {

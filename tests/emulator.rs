@@ -249,12 +249,21 @@ fn a_launch_asks_for_all_the_shared_memory_that_there_is() {
 }
 
 #[test]
+fn memory_that_is_not_the_devices_is_refused() {
+    let (ok, invalid_value) = (0.0, 1.0);
+    let expected = [vec![invalid_value; 5], vec![ok]].concat();
+    assert_eq!(numbers("memory_of_the_host", 0), expected);
+}
+
+#[test]
 fn work_is_done_when_somebody_waits_for_it() {
     says("read_too_early", "-1, then 0");
 }
 
 #[test]
-fn a_wait_while_work_is_recorded_takes_the_recording_down() {
-    says("wait_in_capture", "operation not permitted when stream is capturing; ");
-    says("wait_in_capture", "; operation failed due to a previous error during capture");
+fn what_cannot_be_recorded_takes_the_recording_down() {
+    for name in ["wait_in_capture", "allocation_in_capture", "copy_in_capture"] {
+        says(name, "operation not permitted when stream is capturing; ");
+        says(name, "; operation failed due to a previous error during capture");
+    }
 }

@@ -12,7 +12,7 @@ use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
 use cusae::sae::weights::HostTensor;
-use cusae_emu::{calls, Calls};
+use cusae_emu::{calls, Calls, PageLocked};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -208,6 +208,21 @@ fn what_cannot_be_recorded_is_an_error_and_the_device_goes_on() {
         backend.repeat(&mut recording, &mut || backend.fill(&mut buffer, 5.0)).unwrap();
     }
     assert_eq!(backend.download(&buffer).unwrap(), [5.0, 5.0]);
+}
+
+/// A graph would read the host's memory when it is launched, whatever is there by then.
+#[test]
+fn copies_from_the_host_cannot_be_recorded() {
+    let backend = emulator();
+    let page_locked = PageLocked::new([1.0f32, 2.0].into());
+    for numbers in [&[1.0f32, 2.0][..], &page_locked] {
+        let mut buffer = backend.zeros::<f32>(2).unwrap();
+        let mut recording = Default::default();
+        let mut writes = || backend.write(&mut buffer, 0, numbers);
+        backend.repeat(&mut recording, &mut writes).unwrap();
+        let error = backend.repeat(&mut recording, &mut writes).unwrap_err();
+        assert!(matches!(&error, Error::Kernel { what, .. } if what.contains("capturing")), "{error}");
+    }
 }
 
 /// Another thread's operation, started while this one records, is not part of the record.

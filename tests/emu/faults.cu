@@ -289,6 +289,21 @@ int run_after_asking(cusae_stream& stream) {
     return 0;
 }
 
+// Memory that is not the device's, by each function that takes some.
+int run_on_memory_of_the_host(cusae_stream& stream) {
+    float host[2] = {}, *const nowhere = nullptr;
+    void* memory;
+    cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
+    cudaMalloc(&memory, sizeof(float));
+    std::printf("%d", cudaMemsetAsync(host, 0, sizeof(float), stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyHostToDevice, stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyDeviceToHost, stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyDeviceToDevice, stream.handle));
+    std::printf(" %d", cudaMemsetAsync(memory, 0, 2 * sizeof(float), stream.handle));
+    std::printf(" %d\n", cudaMemsetAsync(nowhere, 0, 0, stream.handle));
+    return 0;
+}
+
 // The host looks at what it has asked for before it waits.
 int run_without_waiting(cusae_stream& stream) {
     float out = -1;
@@ -312,10 +327,27 @@ int run_wait_in_capture(cusae_stream& stream) {
     return cudaStreamEndCapture(stream.handle, &graph);
 }
 
+// What a runtime does not do while this thread records.
+int run_in_capture(cusae_stream& stream, bool allocates) {
+    float number = 0;
+    cudaGraph_t graph;
+    void *memory, *more;
+    cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
+    cudaMalloc(&memory, sizeof number);
+    cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeThreadLocal);
+    const int error = allocates ? cudaMalloc(&more, sizeof number)
+                                : cudaMemcpyAsync(memory, &number, sizeof number, cudaMemcpyHostToDevice, stream.handle);
+    std::printf("%s; ", cudaGetErrorString(error));
+    return cudaStreamEndCapture(stream.handle, &graph);
+}
+
 int run(const std::string& name, int order) {
     cusae_stream stream{};
     stream.shared_bytes = 227 << 10;
     if (name == "shared_asked_for") return run_after_asking(stream);
+    if (name == "memory_of_the_host") return run_on_memory_of_the_host(stream);
+    if (name == "allocation_in_capture") return run_in_capture(stream, true);
+    if (name == "copy_in_capture") return run_in_capture(stream, false);
     if (name == "shared_not_asked_for") return run_without_asking(stream);
     if (name == "read_too_early") return run_without_waiting(stream);
     if (name == "wait_in_capture") return run_wait_in_capture(stream);
