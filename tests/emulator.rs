@@ -87,6 +87,7 @@ fn kernels_without_faults_pass() {
     gives("copy", |i| (N - 1 - i) as f64);
     gives("copy_of_nothing", |i| if i / 4 % 2 == 0 { (i % 4) as f64 } else { 0.0 });
     gives("shuffle", |i| (i ^ 1) as f64);
+    gives("product", |_| 32.0);
 }
 
 #[test]
@@ -246,6 +247,13 @@ fn launches_that_a_gpu_would_refuse_are_refused() {
 #[test]
 fn a_launch_asks_for_all_the_shared_memory_that_there_is() {
     says("shared_asked_for", "launched");
+}
+
+#[test]
+fn tiles_of_other_layouts_are_reported() {
+    for name in ["product_of_another_swizzle", "product_from_a_base_offset", "product_along_lines"] {
+        says(name, "wgmma: a tile's lines are not swizzled by 128 bytes (block 0,0,0 thread ");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 // what the kernel wrote to `out`, or the sentence of the error.
 #include <cstdio>
 
-#include "common.cuh"
+#include "hopper.cuh"
 
 namespace CUSAE_NS {
 
@@ -215,6 +215,24 @@ __global__ void matrix_from_odd_places(Memory m) {
     m.out[threadIdx.x] = float(to[0]);
 }
 
+// ---- Products of a warpgroup -------------------------------------------------------------------------------
+
+struct alignas(1024) Tiles { bf16 a[64 * kTileDepth], b[192 * kTileDepth]; };
+
+// Twos times ones, of which kFlipped changes the first tile's descriptor.
+template <uint64_t kFlipped> __global__ void product(Memory m) {
+    auto& s = shared<Tiles>();
+    for (unsigned i = threadIdx.x; i < 64 * kTileDepth; i += 128) s.a[i] = __float2bfloat16_rn(2);
+    for (unsigned i = threadIdx.x; i < 192 * kTileDepth; i += 128) s.b[i] = __float2bfloat16_rn(1);
+    __syncthreads();
+    float d[3][32] = {};
+    wgmma_fence();
+    wgmma_m64n192k16(d, tile_descriptor(s.a, 0) ^ kFlipped, tile_descriptor(s.b, 0));
+    wgmma_commit();
+    wgmma_wait<0>();
+    if (threadIdx.x < kN) m.out[threadIdx.x] = d[2][31];
+}
+
 __global__ void nothing(Memory m) { m.out[threadIdx.x % kN] = 0; }
 
 // ---- The program ---------------------------------------------------------------------------------------
@@ -240,6 +258,9 @@ const Case kCases[] = {
     CASE(copy_from_odd_places),
     CASE(shuffle), CASE(shuffle_of_a_half), CASE(shuffle_from_outside_its_mask), CASE(lane_outside_its_mask),
     CASE(lanes_that_have_left), CASE(two_operations), CASE(missing_syncwarp), CASE(matrix_from_odd_places),
+    {"product", product<0>, 1, 128, sizeof(Tiles)}, {"product_of_another_swizzle", product<uint64_t(1) << 63>, 1, 128, sizeof(Tiles)},
+    {"product_from_a_base_offset", product<uint64_t(1) << 49>, 1, 128, sizeof(Tiles)},
+    {"product_along_lines", product<uint64_t(2) << 16>, 1, 128, sizeof(Tiles)},
     {"full_block", nothing, 1, 1024}, {"too_many_threads", nothing, 1, {1024, 2}}, {"no_threads", nothing, 1, {64, 0}},
     {"all_shared", nothing, 1, kN, 227 << 10}, {"too_much_shared", nothing, 1, kN, (227 << 10) + 1},
     {"high_grid", nothing, {1, 65535}, 1}, {"too_high_grid", nothing, {1, 65536}, 1}, {"too_deep_grid", nothing, {1, 1, 65536}, 1},
