@@ -189,6 +189,15 @@ class Parts(unittest.TestCase):
             self.assertEqual(kit.report["parts"]["mistaken"]["reason"], "IndexError: list index out of range")
             self.assertEqual(json.loads((Path(folder) / "out.json").read_text()), kit.report)
 
+    def test_peers_have_time_left_for_what_is_not_measured(self):
+        with tempfile.TemporaryDirectory() as folder:
+            kit = self.kit(folder, 60)
+            kit.report["machine"] = {"cusae": {"cuda": True}, "torch": {"torch": "2.9"}}
+            commands = []
+            kit.run = lambda command, seconds, check: commands.append(command) or (0, '{"sizes": "gpt2"}\n', "")
+            gpu_kit.peers(kit, 59.9)
+            self.assertEqual(commands[0][-2:], ["--seconds", "39"])
+
     def test_tests_are_counted_also_when_they_did_not_end(self):
         stdout = "test kernels::a ... ok\ntest kernels::b ... FAILED\n"
         self.assertEqual(gpu_kit.test_counts(stdout), {"passed": 1, "failed": ["kernels::b"]})
