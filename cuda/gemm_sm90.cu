@@ -92,6 +92,7 @@ __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_
 
 template <class Keep> int gemm_sm90(const Bf16Product& product, const Keep& keep, cusae_stream* stream) {
     if (product.rows == 0 || product.columns == 0) return CUSAE_OK;
+    if (int error = cudaSetDevice(stream->ordinal)) return error;  // the driver makes maps in the thread's context
     TensorMap a, b;
     if (int error = tensor_map(&a, product.a, product.rows, product.depth, kTileRows)) return error;
     if (int error = tensor_map(&b, product.b, product.columns, product.depth, kTileColumns)) return error;
