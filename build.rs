@@ -32,9 +32,10 @@ fn main() {
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
     });
     cc::Build::new().cpp(true).objects(objects).compile("cusae_cuda");
-    let root = nvcc.ancestors().nth(2).unwrap();
-    for folder in ["lib64", "lib", "targets/x86_64-linux/lib"] {
-        println!("cargo:rustc-link-search=native={}", root.join(folder).display());
+    if let Some(root) = nvcc.ancestors().nth(2) {
+        for folder in ["lib64", "lib", "targets/x86_64-linux/lib"] {
+            println!("cargo:rustc-link-search=native={}", root.join(folder).display());
+        }
     }
     for library in ["static=cudart_static", "dylib=dl", "dylib=rt", "dylib=pthread"] {
         println!("cargo:rustc-link-lib={library}");
@@ -60,6 +61,12 @@ fn find_nvcc() -> Option<PathBuf> {
     let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
     let usual = ["/usr/local/cuda", "/opt/cuda", "/usr"].map(PathBuf::from);
     let works = |nvcc: &PathBuf| Command::new(nvcc).arg("--version").output().is_ok_and(|out| out.status.success());
-    let named = env::var_os("NVCC").map(PathBuf::from);
+    let named = env::var_os("NVCC").map(|name| in_path(name.into()));
     named.into_iter().chain(roots.chain(usual).map(|root| root.join("bin/nvcc"))).find(works)
+}
+
+/// Where a program is: a bare name, as `nvcc`, in the folders of PATH.
+fn in_path(program: PathBuf) -> PathBuf {
+    let folders = env::var_os("PATH").filter(|_| program.components().count() == 1).unwrap_or_default();
+    env::split_paths(&folders).map(|folder| folder.join(&program)).find(|file| file.is_file()).unwrap_or(program)
 }

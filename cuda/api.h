@@ -71,12 +71,9 @@ typedef struct cusae_device {
     int32_t multiprocessors;     /**< Streaming multiprocessors. */
     int32_t driver_version;      /**< Newest CUDA that the driver knows, 13000 for 13.0. */
     int32_t runtime_version;     /**< CUDA of the runtime compiled in, likewise. */
-    int32_t memory_clock_khz;    /**< Memory clock. */
-    int32_t memory_bus_bits;     /**< Width of the memory bus. */
-    int32_t l2_bytes;            /**< L2 cache. */
+    int32_t unused;
     uint64_t memory_total_bytes; /**< Memory of the device. */
     uint64_t memory_free_bytes;  /**< Of it free now. */
-    uint64_t shared_bytes;       /**< Shared memory one block may have. */
 } cusae_device;
 
 /* ---- Operations of the language model ---------------------------------------------------------- */

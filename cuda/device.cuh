@@ -28,6 +28,8 @@ struct cusae_stream {
     int ordinal;
     int capability;       // of the device, 90 for 9.0
     int multiprocessors;  // likewise
+    int shared_bytes;     // likewise, that a block may ask for
+    bool reads_host;      // whether the device reads any of the host's memory by itself
     cudaStream_t handle;
     bool capturing;
     cusae_fault* fault;         // in the host's memory
@@ -54,6 +56,9 @@ int refuse(const char* sentence);
 // Scratch memory for one operation; what it holds is lost with the next operation of the stream.
 int scratch_bytes(cusae_stream* stream, uint64_t bytes, void** out);
 
+// Queues `byte` for all of some memory. No bytes are nothing to do, wherever they are.
+int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream);
+
 // Queues a kernel whose blocks come in clusters of so many, neighbours along x. An empty grid is nothing to do.
 template <class... P, class... A>
 int launch_clusters(unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cusae_stream* stream,
@@ -61,8 +66,10 @@ int launch_clusters(unsigned cluster, void (*kernel)(P...), dim3 grid, dim3 bloc
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;
     if (shared_bytes > (48 << 10)) {
+        if (shared_bytes > size_t(stream->shared_bytes)) return cudaErrorInvalidConfiguration;
+        // For all that there is: the limit is the kernel's, and other streams and graphs launch it with more.
         const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-        if (int error = cudaFuncSetAttribute(kernel, attribute, int(shared_bytes))) return error;
+        if (int error = cudaFuncSetAttribute(kernel, attribute, stream->shared_bytes)) return error;
     }
     cudaLaunchAttribute of_cluster{};
     of_cluster.id = cudaLaunchAttributeClusterDimension;

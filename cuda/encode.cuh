@@ -85,18 +85,24 @@ struct KeepRectified {
     }
 };
 
-// Of f32 operands. Refuses more than 65,535 groups, 4,194,240 latents.
+// Refuses operands of another type, and more than 65,535 groups.
+inline int refuse_encoder(uint32_t type, uint64_t n_latents) {
+    if (type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
+    return ceil_div(n_latents, kGroup) > 65535 ? refuse("an encoder has more than 4194240 latents") : CUSAE_OK;
+}
+
+// Of f32 operands.
 template <class Keep> int encode_f32(const EncoderRows& a, const Keep& keep, cusae_stream* stream) {
-    if (ceil_div(a.n_latents, kGroup) > 65535) return refuse("an encoder has more than 4194240 latents");
+    if (int error = refuse_encoder(a.type, a.n_latents)) return error;
     const dim3 grid(unsigned(ceil_div(a.rows, kGemmRows)), unsigned(ceil_div(a.n_latents, kGroup)));
     const size_t bytes = sizeof(GemmShared<Layout::OuterK, Layout::OuterK>);
     return launch(encode_kernel<Keep>, grid, kGemmThreads, bytes, stream, a, keep);
 }
 
-// Of operands of any type. Refuses as encode_f32.
+// Of operands of any type.
 template <class Keep> int encode(const EncoderRows& a, const Keep& keep, cusae_stream* stream) {
-    if (a.type > CUSAE_BF16) return refuse("the operands are neither f32 nor bf16");
-    if (a.type == CUSAE_F32 || ceil_div(a.n_latents, kGroup) > 65535) return encode_f32(a, keep, stream);
+    if (a.type != CUSAE_BF16) return encode_f32(a, keep, stream);
+    if (int error = refuse_encoder(a.type, a.n_latents)) return error;
     const auto of = [](const void* data) { return static_cast<const bf16*>(data); };
     return gemm_bf16({of(a.input), of(a.w_enc), a.b_enc, a.rows, a.n_latents, a.d_in, a.latents, a.chosen}, keep, stream);
 }

@@ -92,14 +92,16 @@ CUSAE_API(encode_dead_topk)(const cusae_encode_dead_topk* a, cusae_stream* strea
 
 CUSAE_API(encode_relu)(const cusae_encode_relu* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    if (int error = cudaMemsetAsync(a->longest, 0, sizeof(uint32_t), stream->handle)) return error;
+    if (int error = refuse_encoder(a->encoder.type, a->encoder.d_sae)) return error;
+    if (int error = memory_set(a->longest, 0, sizeof(uint32_t), stream)) return error;
     return encode_lists(rows_of(a->encoder), KeyOrder{nullptr, 0.0f, false}, a->lists, 0, a->longest, nullptr, stream);
 }
 
 CUSAE_API(encode_jumprelu)(const cusae_encode_jumprelu* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
     if (!(a->bandwidth >= 0.0f)) return refuse("the bandwidth is negative");
-    if (int error = cudaMemsetAsync(a->longest, 0, sizeof(uint32_t), stream->handle)) return error;
+    if (int error = refuse_encoder(a->encoder.type, a->encoder.d_sae)) return error;
+    if (int error = memory_set(a->longest, 0, sizeof(uint32_t), stream)) return error;
     return encode_lists(rows_of(a->encoder), JumpReluOrder{a->threshold, a->bandwidth}, a->lists, 0, a->longest,
                         a->pre_activations, stream);
 }

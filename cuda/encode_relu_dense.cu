@@ -12,7 +12,7 @@
 
 CUSAE_API(encode_relu_dense)(const cusae_encode_relu_dense* a, cusae_stream* stream) {
     using namespace CUSAE_NS;
-    const uint64_t bytes = a->encoder.rows * sizeof(uint32_t);
-    if (int error = cudaMemsetAsync(a->counts, 0, bytes, stream->handle)) return error;
+    if (int error = refuse_encoder(a->encoder.type, a->encoder.d_sae)) return error;
+    if (int error = memory_set(a->counts, 0, a->encoder.rows * sizeof(uint32_t), stream)) return error;
     return encode(rows_of(a->encoder), KeepRectified{a->features, a->counts}, stream);
 }

@@ -123,6 +123,7 @@ __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_
 
 template <class Keep> int gemm_sm90(const Bf16Product& product, const Keep& keep, cusae_stream* stream) {
     if (product.rows == 0 || product.columns == 0) return CUSAE_OK;
+    if (int error = cudaSetDevice(stream->ordinal)) return error;  // the driver makes maps in the thread's context
     const uint64_t row_tiles = ceil_div(product.rows, kTileRows);
     const unsigned ranks = row_tiles % kCluster == 0 ? kCluster : 1;
     TensorMap a, b;

@@ -69,6 +69,6 @@ CUSAE_API(pre_act_loss)(const cusae_pre_act_loss* a, cusae_stream* stream) {
     float* below = nullptr;
     if (int error = scratch(stream, a->encoder.rows * a->encoder.d_sae, &below)) return error;
     if (int error = encode_f32(encoder, KeepBelow{encoder, a->threshold, below}, stream)) return error;
-    if (int error = cudaMemsetAsync(a->loss, 0, a->encoder.d_sae * sizeof(float), stream->handle)) return error;
+    if (int error = memory_set(a->loss, 0, a->encoder.d_sae * sizeof(float), stream)) return error;
     return launch(pre_act_loss_kernel, dim3(unsigned(a->encoder.d_sae)), kThreads, sizeof(PreActShared), stream, *a, below);
 }

@@ -1,6 +1,7 @@
 // runtime.cu: devices, streams, memory, events, graphs and the table. No kernels.
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 
 #include "common.cuh"
 
@@ -23,31 +24,35 @@ const char* error_text(int status) {
 
 int device_count(int* count) { return cudaGetDeviceCount(count); }
 
+struct Attribute {
+    cudaDeviceAttr which;
+    int* to;
+};
+
+int attributes(int ordinal, std::initializer_list<Attribute> wanted) {
+    for (const auto& [which, to] : wanted)
+        if (int error = cudaDeviceGetAttribute(to, which, ordinal)) return error;
+    return CUSAE_OK;
+}
+
 int device_properties(int ordinal, cusae_device* out) {
     cudaDeviceProp properties;
     if (int error = cudaSetDevice(ordinal)) return error;
     if (int error = cudaGetDeviceProperties(&properties, ordinal)) return error;
     std::memset(out, 0, sizeof *out);
     std::snprintf(out->name, sizeof out->name, "%s", properties.name);
-    int shared_bytes = 0;
-    const struct { cudaDeviceAttr attribute; int* to; } attributes[] = {
-        {cudaDevAttrComputeCapabilityMajor, &out->compute_major},
-        {cudaDevAttrComputeCapabilityMinor, &out->compute_minor},
-        {cudaDevAttrMultiProcessorCount, &out->multiprocessors},
-        {cudaDevAttrMemoryClockRate, &out->memory_clock_khz},
-        {cudaDevAttrGlobalMemoryBusWidth, &out->memory_bus_bits},
-        {cudaDevAttrL2CacheSize, &out->l2_bytes},
-        {cudaDevAttrMaxSharedMemoryPerBlockOptin, &shared_bytes},
-    };
-    for (const auto& [attribute, to] : attributes)
-        if (int error = cudaDeviceGetAttribute(to, attribute, ordinal)) return error;
+    if (int error = attributes(ordinal, {
+            {cudaDevAttrComputeCapabilityMajor, &out->compute_major},
+            {cudaDevAttrComputeCapabilityMinor, &out->compute_minor},
+            {cudaDevAttrMultiProcessorCount, &out->multiprocessors},
+        }))
+        return error;
     if (int error = cudaDriverGetVersion(&out->driver_version)) return error;
     if (int error = cudaRuntimeGetVersion(&out->runtime_version)) return error;
     size_t free = 0, total = 0;
     if (int error = cudaMemGetInfo(&free, &total)) return error;
     out->memory_total_bytes = total;
     out->memory_free_bytes = free;
-    out->shared_bytes = uint64_t(shared_bytes);
     return CUSAE_OK;
 }
 
@@ -69,12 +74,18 @@ int stream_create(cusae_stream** out, int ordinal) {
     cusae_stream* stream = new cusae_stream{};
     stream->ordinal = ordinal;
     void *fault = nullptr, *device_fault = nullptr;
-    int major = 0, minor = 0;
+    int major = 0, minor = 0, reads_host = 0;
     int error = cudaStreamCreateWithFlags(&stream->handle, cudaStreamNonBlocking);
-    if (!error) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal);
-    if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal);
-    if (!error) error = cudaDeviceGetAttribute(&stream->multiprocessors, cudaDevAttrMultiProcessorCount, ordinal);
+    if (!error)
+        error = attributes(ordinal, {
+            {cudaDevAttrComputeCapabilityMajor, &major},
+            {cudaDevAttrComputeCapabilityMinor, &minor},
+            {cudaDevAttrMultiProcessorCount, &stream->multiprocessors},
+            {cudaDevAttrMaxSharedMemoryPerBlockOptin, &stream->shared_bytes},
+            {cudaDevAttrPageableMemoryAccess, &reads_host},
+        });
     stream->capability = 10 * major + minor;
+    stream->reads_host = reads_host != 0;
     if (!error) error = cudaHostAlloc(&fault, sizeof(cusae_fault), cudaHostAllocMapped);
     if (!error) error = cudaHostGetDevicePointer(&device_fault, fault, 0);
     stream->fault = static_cast<cusae_fault*>(fault);
@@ -111,19 +122,22 @@ int memory_free(void* memory, cusae_stream* stream) {
     return unfinished ? unfinished : freed;
 }
 
-int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream) {
-    if (int error = cudaSetDevice(stream->ordinal)) return error;
-    return cudaMemsetAsync(to, byte, bytes, stream->handle);
-}
-
 int copy(void* to, const void* from, uint64_t bytes, cudaMemcpyKind kind, cusae_stream* stream) {
     if (bytes == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;
     return cudaMemcpyAsync(to, from, bytes, kind, stream->handle);
 }
 
+// When it returns the source may be used again: what the device reads by itself, which is page-locked memory
+// and on some machines any of the host's, is only queued and must be waited for.
 int copy_to_device(void* to, const void* from, uint64_t bytes, cusae_stream* stream) {
-    return copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
+    if (bytes == 0) return CUSAE_OK;
+    if (stream->capturing) return cudaErrorStreamCaptureUnsupported;  // a graph would read the source when it is launched
+    if (int error = copy(to, from, bytes, cudaMemcpyHostToDevice, stream)) return error;
+    cudaPointerAttributes source;
+    if (int error = cudaPointerGetAttributes(&source, from)) return error;
+    if (source.type == cudaMemoryTypeUnregistered && !stream->reads_host) return CUSAE_OK;
+    return cudaStreamSynchronize(stream->handle);
 }
 
 int copy_to_host(void* to, const void* from, uint64_t bytes, cusae_stream* stream) {
@@ -191,6 +205,12 @@ int graph_destroy(cusae_graph* graph) {
 int refuse(const char* sentence) {
     refused = sentence;
     return CUSAE_EINVAL;
+}
+
+int memory_set(void* to, int byte, uint64_t bytes, cusae_stream* stream) {
+    if (bytes == 0) return CUSAE_OK;
+    if (int error = cudaSetDevice(stream->ordinal)) return error;
+    return cudaMemsetAsync(to, byte, bytes, stream->handle);
 }
 
 int scratch_bytes(cusae_stream* stream, uint64_t bytes, void** out) {

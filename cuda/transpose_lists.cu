@@ -104,7 +104,7 @@ CUSAE_API(transpose_lists)(const cusae_transpose_lists* a, cusae_stream* stream)
     if (int error = scratch(stream, a->d_sae + places, &counts)) return error;
     uint32_t* unsorted = counts + a->d_sae;
     const dim3 grid = grid_of_threads(places);
-    if (int error = cudaMemsetAsync(counts, 0, a->d_sae * sizeof(uint32_t), stream->handle)) return error;
+    if (int error = memory_set(counts, 0, a->d_sae * sizeof(uint32_t), stream)) return error;
     if (int error = launch(count_latents_kernel, grid, kThreads, 0, stream, *a, counts)) return error;
     if (int error = launch(scan_latents_kernel, 1, 1024, sizeof(ScanShared), stream, *a, counts)) return error;
     if (int error = launch(place_entries_kernel, grid, kThreads, 0, stream, *a, counts, unsorted)) return error;

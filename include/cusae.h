@@ -20,7 +20,7 @@
  * Threads. Any function may be called from any thread, and all handles may be used by several threads at once: calls
  * on one handle wait for each other. Only the *_destroy functions want that nobody else uses the handle. The last
  * error is each thread's own. The CPU device computes with all cores (RAYON_NUM_THREADS sets another number); its
- * results do not depend on how many.
+ * results do not depend on how many. On a GPU functions leave the engine's device as the calling thread's current one.
  *
  * Arrays are row-major, their last dimension contiguous, float is IEEE single precision. Dimensions in comments:
  *   rows: tokens of a batch   d_in: width of the activations   d_out: width of the reconstruction (d_in, but for

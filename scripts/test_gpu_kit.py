@@ -28,7 +28,7 @@ import json, os, pathlib, sys
 words, gpu = sys.argv[1:], "STUB_GPU" in os.environ
 value = lambda flag: words[words.index(flag) + 1]
 if words[0] == "info":
-    print(json.dumps({"gpus": ["a GPU"] if gpu else [], "why_no_cuda": None if gpu else "there is no driver"}))
+    print(json.dumps({"cuda": gpu, "gpus": ["a GPU"], "why_no_cuda": None if gpu else "there is no driver"}))
 elif words[0] == "bench":
     print(json.dumps({"sizes": value("--sizes"), "rows": [{"operation": "adam", "size": "6 numbers", "seconds": 2.0}]}))
 else:
@@ -188,6 +188,15 @@ class Parts(unittest.TestCase):
             kit.part("mistaken", 60, lambda kit, seconds: [][0])
             self.assertEqual(kit.report["parts"]["mistaken"]["reason"], "IndexError: list index out of range")
             self.assertEqual(json.loads((Path(folder) / "out.json").read_text()), kit.report)
+
+    def test_peers_have_time_left_for_what_is_not_measured(self):
+        with tempfile.TemporaryDirectory() as folder:
+            kit = self.kit(folder, 60)
+            kit.report["machine"] = {"cusae": {"cuda": True}, "torch": {"torch": "2.9"}}
+            commands = []
+            kit.run = lambda command, seconds, check: commands.append(command) or (0, '{"sizes": "gpt2"}\n', "")
+            gpu_kit.peers(kit, 59.9)
+            self.assertEqual(commands[0][-2:], ["--seconds", "39"])
 
     def test_tests_are_counted_also_when_they_did_not_end(self):
         stdout = "test kernels::a ... ok\ntest kernels::b ... FAILED\n"

@@ -87,6 +87,7 @@ fn kernels_without_faults_pass() {
     gives("copy", |i| (N - 1 - i) as f64);
     gives("copy_of_nothing", |i| if i / 4 % 2 == 0 { (i % 4) as f64 } else { 0.0 });
     gives("shuffle", |i| (i ^ 1) as f64);
+    gives("product", |_| 32.0);
 }
 
 #[test]
@@ -253,12 +254,33 @@ fn launches_that_a_gpu_would_refuse_are_refused() {
 }
 
 #[test]
+fn a_launch_asks_for_all_the_shared_memory_that_there_is() {
+    says("shared_asked_for", "launched");
+}
+
+#[test]
+fn tiles_of_other_layouts_are_reported() {
+    for name in ["product_of_another_swizzle", "product_from_a_base_offset", "product_along_lines"] {
+        says(name, "wgmma: a tile's lines are not swizzled by 128 bytes (block 0,0,0 thread ");
+    }
+}
+
+#[test]
+fn memory_that_is_not_the_devices_is_refused() {
+    let (ok, invalid_value) = (0.0, 1.0);
+    let expected = [vec![invalid_value; 5], vec![ok]].concat();
+    assert_eq!(numbers("memory_of_the_host", 0), expected);
+}
+
+#[test]
 fn work_is_done_when_somebody_waits_for_it() {
     says("read_too_early", "-1, then 0");
 }
 
 #[test]
-fn a_wait_while_work_is_recorded_takes_the_recording_down() {
-    says("wait_in_capture", "operation not permitted when stream is capturing; ");
-    says("wait_in_capture", "; operation failed due to a previous error during capture");
+fn what_cannot_be_recorded_takes_the_recording_down() {
+    for name in ["wait_in_capture", "allocation_in_capture", "copy_in_capture"] {
+        says(name, "operation not permitted when stream is capturing; ");
+        says(name, "; operation failed due to a previous error during capture");
+    }
 }

@@ -12,7 +12,7 @@ use cusae::sae::standard::StandardConfig;
 use cusae::sae::step::{StepSettings, TrainingConfig, TrainingSae};
 use cusae::sae::topk::TopKConfig;
 use cusae::sae::weights::HostTensor;
-use cusae_emu::{calls, Calls};
+use cusae_emu::{calls, Calls, PageLocked};
 use std::sync::mpsc::channel;
 use std::thread;
 
@@ -53,13 +53,21 @@ fn standard() -> ArchitectureConfig {
 
 /// An SAE whose latents are active for one token in twenty, about.
 fn sae(backend: &Native, architecture: ArchitectureConfig) -> TrainingSae<Native> {
+    sae_of(backend, architecture, NormalizeActivations::None)
+}
+
+fn sae_of(
+    backend: &Native,
+    architecture: ArchitectureConfig,
+    normalize_activations: NormalizeActivations,
+) -> TrainingSae<Native> {
     let config = TrainingConfig {
         architecture,
+        normalize_activations,
         d_in: D_IN,
         d_sae: D_SAE,
         train_batch_size_tokens: ROWS,
         apply_b_dec_to_input: true,
-        normalize_activations: NormalizeActivations::None,
         adam_beta1: 0.9,
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
@@ -104,12 +112,13 @@ fn a_steady_step_is_one_graph_for_which_the_host_waits_in_no_way() {
     assert_eq!(calls, expected);
 }
 
+fn downloaded(backend: &Native, named: &Named<Native>) -> Vec<Vec<f32>> {
+    named.iter().map(|(_, buffer)| backend.download(buffer).unwrap()).collect()
+}
+
 /// Everything that training has changed.
 fn state(backend: &Native, sae: &TrainingSae<Native>) -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
-    let of = |named: &Named<Native>| -> Vec<_> {
-        named.iter().map(|(_, buffer)| backend.download(buffer).unwrap()).collect()
-    };
-    let weights = [&sae.values, &sae.exp_avg, &sae.exp_avg_sq].map(of).concat();
+    let weights = [&sae.values, &sae.exp_avg, &sae.exp_avg_sq].map(|named| downloaded(backend, named)).concat();
     let firing = [&sae.firing.fired_count, &sae.firing.since_fired].map(|buffer| backend.download(buffer).unwrap());
     (weights, firing.to_vec())
 }
@@ -156,6 +165,62 @@ fn replayed_steps_of_standard_are_queued_ones_through_changes_of_form() {
     // Dense, lists, replayed twice; dense until the weights have settled, lists, replayed twice.
     let [x, o] = [true, false];
     assert_eq!(replayed, [o, o, x, x, o, o, o, o, o, x, x]);
+}
+
+/// Trains with a change of settings after three steps, the second time with a buffer given back before each, after
+/// which nothing that was recorded is used.
+fn holds_from_the_next_step_on(change: impl Fn(&mut TrainingSae<Native>)) {
+    let backend = emulator();
+    let batches: Vec<_> = (0..6).map(|step| backend.upload(&batch(step, 1.0)).unwrap()).collect();
+    let train = |gives_back: bool| {
+        let mut sae = sae(&backend, topk());
+        for (step, x) in batches.iter().enumerate() {
+            if step == 3 {
+                change(&mut sae);
+            }
+            if gives_back {
+                drop(backend.zeros::<f32>(1).unwrap());
+            }
+            sae.step(x, &settings(step)).unwrap();
+        }
+        let [gradients, result] = [sae.gradients(), sae.result()].map(|named| downloaded(&backend, named));
+        (state(&backend, &sae), gradients, result)
+    };
+    assert!(train(false) == train(true));
+}
+
+#[test]
+fn an_average_that_is_kept_from_now_on_is_updated_by_the_next_step() {
+    holds_from_the_next_step_on(|sae| sae.keep_average(0.5).unwrap());
+}
+
+#[test]
+fn rows_that_keep_norm_1_from_now_on_keep_it_in_the_next_step() {
+    holds_from_the_next_step_on(|sae| sae.keep_unit_norm().unwrap());
+}
+
+#[test]
+fn gradients_that_are_all_written_from_now_on_are_written_by_the_next_step() {
+    holds_from_the_next_step_on(|sae| sae.write_all_gradients(true));
+}
+
+/// What a transcoder decodes is not brought back to the size of its input, so that a step is other work.
+#[test]
+fn a_step_towards_something_else_is_not_replayed_as_one_without_it() {
+    let backend = emulator();
+    let batches: Vec<_> = (0..10).map(|step| backend.upload(&batch(step, 1.0)).unwrap()).collect();
+    let train = |gives_back: bool| {
+        let mut sae = sae_of(&backend, topk(), NormalizeActivations::LayerNorm);
+        for (step, x) in batches.iter().enumerate() {
+            if gives_back {
+                drop(backend.zeros::<f32>(1).unwrap());
+            }
+            let y = (3..6).contains(&step).then_some(&batches[9 - step]);
+            sae.step_towards(x, y, &settings(step)).unwrap();
+        }
+        state(&backend, &sae)
+    };
+    assert!(train(false) == train(true));
 }
 
 #[test]
@@ -208,6 +273,21 @@ fn what_cannot_be_recorded_is_an_error_and_the_device_goes_on() {
         backend.repeat(&mut recording, &mut || backend.fill(&mut buffer, 5.0)).unwrap();
     }
     assert_eq!(backend.download(&buffer).unwrap(), [5.0, 5.0]);
+}
+
+/// A graph would read the host's memory when it is launched, whatever is there by then.
+#[test]
+fn copies_from_the_host_cannot_be_recorded() {
+    let backend = emulator();
+    let page_locked = PageLocked::new([1.0f32, 2.0].into());
+    for numbers in [&[1.0f32, 2.0][..], &page_locked] {
+        let mut buffer = backend.zeros::<f32>(2).unwrap();
+        let mut recording = Default::default();
+        let mut writes = || backend.write(&mut buffer, 0, numbers);
+        backend.repeat(&mut recording, &mut writes).unwrap();
+        let error = backend.repeat(&mut recording, &mut writes).unwrap_err();
+        assert!(matches!(&error, Error::Kernel { what, .. } if what.contains("capturing")), "{error}");
+    }
 }
 
 /// Another thread's operation, started while this one records, is not part of the record.

@@ -128,6 +128,8 @@ fn more_rows_than_a_grid_has() {
 fn operands_of_no_known_type() {
     let sentence = "the operands are neither f32 nor bf16";
     refused(|table| table.linear, |a| a.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.encode_relu, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
+    refused(|table| table.encode_jumprelu, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.encode_relu_dense, |a| a.encoder.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.decode_dense, |a| a.type_ = CUSAE_BF16 + 1, sentence);
     refused(|table| table.gradient_dense, |a| a.type_ = CUSAE_BF16 + 1, sentence);
@@ -150,29 +152,15 @@ fn bf16_where_only_f32_is_possible() {
 #[test]
 fn more_latents_than_an_encoder_has_groups() {
     let sentence = "an encoder has more than 4194240 latents";
-    let mut number = 0u32;
-    let number = &raw mut number;
     let encoder = |a: &mut cusae_encoder| (a.rows, a.d_sae) = (1, TOO_MANY_COLUMNS);
     let topk = |a: &mut cusae_encode_topk| {
         encoder(&mut a.encoder);
         (a.k, a.lists.stride) = (1, 1);
     };
     refused(|table| table.encode_topk, topk, sentence);
-    let relu = |a: &mut cusae_encode_relu| {
-        encoder(&mut a.encoder);
-        a.longest = number;
-    };
-    refused(|table| table.encode_relu, relu, sentence);
-    let dense = |a: &mut cusae_encode_relu_dense| {
-        encoder(&mut a.encoder);
-        a.counts = number;
-    };
-    refused(|table| table.encode_relu_dense, dense, sentence);
-    let jumprelu = |a: &mut cusae_encode_jumprelu| {
-        encoder(&mut a.encoder);
-        a.longest = number;
-    };
-    refused(|table| table.encode_jumprelu, jumprelu, sentence);
+    refused(|table| table.encode_relu, |a: &mut cusae_encode_relu| encoder(&mut a.encoder), sentence);
+    refused(|table| table.encode_relu_dense, |a: &mut cusae_encode_relu_dense| encoder(&mut a.encoder), sentence);
+    refused(|table| table.encode_jumprelu, |a: &mut cusae_encode_jumprelu| encoder(&mut a.encoder), sentence);
     let dead = |a: &mut cusae_encode_dead_topk| {
         encoder(&mut a.encoder);
         (a.k, a.lists.stride) = (1, 1);

@@ -7,6 +7,7 @@ use cusae::formats::tensors::{self, Tensor};
 use cusae::random::{Random, Stream};
 use cusae::train::progress::{Reporter, StepMetrics};
 use cusae::train::{self, Options, Trainer};
+use cusae_emu::{calls, PageLocked};
 use std::fs;
 use std::path::Path;
 
@@ -98,6 +99,30 @@ fn batches_in_device_memory_give_the_same_bits() {
     // SAFETY: the emulator's table is complete and constant.
     let emulator = unsafe { Native::from_table(cusae_emu::table(), 0) }.unwrap();
     assert_eq!(trained(&emulator, true), trained(&emulator, false));
+}
+
+/// What is page-locked is read by the device itself, and by device 8 everything.
+#[test]
+fn numbers_that_were_written_may_change_at_once() {
+    for ordinal in [0, 8] {
+        // SAFETY: the emulator's table is complete and constant.
+        let emulator = unsafe { Native::from_table(cusae_emu::table(), ordinal) }.unwrap();
+        let (mut pageable, mut page_locked) = ([1.0f32, 2.0], PageLocked::new([1.0f32, 2.0].into()));
+        for numbers in [&mut pageable[..], &mut page_locked] {
+            let buffer = emulator.upload(numbers).unwrap();
+            numbers.fill(9.0);
+            assert_eq!(emulator.download(&buffer).unwrap(), [1.0, 2.0]);
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_copy_that_the_device_does_not_read_by_itself() {
+    // SAFETY: the emulator's table is complete and constant.
+    let emulator = unsafe { Native::from_table(cusae_emu::table(), 0) }.unwrap();
+    let waits = calls().waits;
+    let _buffer = emulator.upload(&[1.0f32, 2.0]).unwrap();
+    assert_eq!(calls().waits, waits);
 }
 
 #[test]

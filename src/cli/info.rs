@@ -1,6 +1,7 @@
 //! `cusae info`: what this build and this machine can do, and why not.
 
 use super::Common;
+use cusae::backend::native::{DeviceProperties, Unavailable};
 use cusae::backend::{Backend, Device, Native};
 use cusae::machine::Machine;
 use indicatif::BinaryBytes;
@@ -30,7 +31,7 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
     let gpus = Native::cuda_devices();
     let why_no_cuda = Native::cuda(0).err().map(|why| why.to_string());
     let mut devices = vec!["cpu".into()];
-    devices.extend(gpus.iter().flatten().map(|gpu| format!("cuda:{}", gpu.ordinal)));
+    devices.extend(gpus.iter().flatten().flatten().map(|gpu| format!("cuda:{}", gpu.ordinal)));
     devices.extend(cfg!(feature = "emulated").then(|| "emulated".into()));
     common.print(&Info {
         version: env!("CARGO_PKG_VERSION"),
@@ -42,10 +43,17 @@ pub fn run(_: Args, common: &Common) -> anyhow::Result<()> {
         },
         machine: Machine::here(),
         cuda: why_no_cuda.is_none(),
-        gpus: gpus.unwrap_or_default().iter().map(|gpu| format!("{gpu}, {}", gpu.path())).collect(),
+        gpus: gpus.iter().flatten().enumerate().map(described).collect(),
         kernels: Native::targets().to_vec(),
         why_no_cuda,
     })
+}
+
+fn described((ordinal, gpu): (usize, &Result<DeviceProperties, Unavailable>)) -> String {
+    match gpu {
+        Ok(gpu) => format!("{gpu}, {}", gpu.path()),
+        Err(why) => format!("number {ordinal} does not answer: {why}"),
+    }
 }
 
 impl fmt::Display for Info {

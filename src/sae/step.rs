@@ -174,6 +174,7 @@ impl<B: Backend> TrainingSae<B> {
     /// Keeps a moving average of the parameters from now on.
     pub fn keep_average(&mut self, decay: f64) -> Result<()> {
         self.average = Some(Average::new(&self.backend, decay, &self.values)?);
+        self.work_changes();
         Ok(())
     }
 
@@ -182,6 +183,7 @@ impl<B: Backend> TrainingSae<B> {
         let mut unit_norm = UnitNorm::new(&self.backend, [self.config.d_sae, self.config.d_in])?;
         unit_norm.normalize(&self.backend, self.values.get_mut("W_dec"))?;
         self.unit_norm = Some(unit_norm);
+        self.work_changes();
         self.refresh_decoder_norm()
     }
 
@@ -190,6 +192,7 @@ impl<B: Backend> TrainingSae<B> {
         self.architecture.keep_error_gradient(&self.backend)?;
         self.ghost = Some(Ghost::new(&self.backend, self.config.dims())?);
         self.measurements = Measurements::none(&self.backend, self.architecture.terms() + 1)?;
+        self.work_changes();
         Ok(())
     }
 
@@ -218,6 +221,12 @@ impl<B: Backend> TrainingSae<B> {
     /// summed where they are used. At first it is what the device is faster with ([`Backend::writes_gradients`]).
     pub fn write_all_gradients(&mut self, all: bool) {
         self.writes_gradients = all;
+        self.work_changes();
+    }
+
+    /// What was recorded is not a step's work any more.
+    fn work_changes(&mut self) {
+        self.recording = B::Recording::default();
     }
 
     /// The gradients of the last step, before clipping: all of them after [`TrainingSae::write_gradients`].
@@ -388,7 +397,10 @@ impl<B: Backend> TrainingSae<B> {
     }
 
     fn prepare(&mut self, x: &B::Buffer<f32>, y: Option<&B::Buffer<f32>>) -> Result<()> {
-        self.transcodes = y.is_some();
+        if self.transcodes != y.is_some() {
+            self.transcodes = y.is_some();
+            self.work_changes();
+        }
         self.backend.prepare_input(PrepareInput {
             x,
             scale: self.input_scale,

@@ -3,7 +3,6 @@
 // what the kernel wrote to `out`, or the sentence of the error.
 #include <cstdio>
 
-#include "common.cuh"
 #include "hopper.cuh"
 
 namespace CUSAE_NS {
@@ -216,6 +215,24 @@ __global__ void matrix_from_odd_places(Memory m) {
     m.out[threadIdx.x] = float(to[0]);
 }
 
+// ---- Products of a warpgroup -------------------------------------------------------------------------------
+
+struct alignas(1024) Tiles { bf16 a[64 * kTileDepth], b[192 * kTileDepth]; };
+
+// Twos times ones, of which kFlipped changes the first tile's descriptor.
+template <uint64_t kFlipped> __global__ void product(Memory m) {
+    auto& s = shared<Tiles>();
+    for (unsigned i = threadIdx.x; i < 64 * kTileDepth; i += 128) s.a[i] = __float2bfloat16_rn(2);
+    for (unsigned i = threadIdx.x; i < 192 * kTileDepth; i += 128) s.b[i] = __float2bfloat16_rn(1);
+    __syncthreads();
+    float d[3][32] = {};
+    wgmma_fence();
+    wgmma_m64n192k16(d, tile_descriptor(s.a, 0) ^ kFlipped, tile_descriptor(s.b, 0));
+    wgmma_commit();
+    wgmma_wait<0>(d);
+    if (threadIdx.x < kN) m.out[threadIdx.x] = d[2][31];
+}
+
 __global__ void nothing(Memory m) { m.out[threadIdx.x % kN] = 0; }
 
 // ---- Clusters ------------------------------------------------------------------------------------------
@@ -261,6 +278,9 @@ const Case kCases[] = {
     CASE(copy_from_odd_places),
     CASE(shuffle), CASE(shuffle_of_a_half), CASE(shuffle_from_outside_its_mask), CASE(lane_outside_its_mask),
     CASE(lanes_that_have_left), CASE(two_operations), CASE(missing_syncwarp), CASE(matrix_from_odd_places),
+    {"product", product<0>, 1, 128, sizeof(Tiles)}, {"product_of_another_swizzle", product<uint64_t(1) << 63>, 1, 128, sizeof(Tiles)},
+    {"product_from_a_base_offset", product<uint64_t(1) << 49>, 1, 128, sizeof(Tiles)},
+    {"product_along_lines", product<uint64_t(2) << 16>, 1, 128, sizeof(Tiles)},
     {"full_block", nothing, 1, 1024}, {"too_many_threads", nothing, 1, {1024, 2}}, {"no_threads", nothing, 1, {64, 0}},
     {"all_shared", nothing, 1, kN, 227 << 10}, {"too_much_shared", nothing, 1, kN, (227 << 10) + 1},
     {"high_grid", nothing, {1, 65535}, 1}, {"too_high_grid", nothing, {1, 65536}, 1}, {"too_deep_grid", nothing, {1, 1, 65536}, 1},
@@ -302,6 +322,31 @@ int run_without_asking(cusae_stream& stream) {
     return cudaLaunchKernelEx(&config, nothing, Memory{});
 }
 
+// More shared memory than the launch before, which has asked for all that there is.
+int run_after_asking(cusae_stream& stream) {
+    cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
+    if (int error = launch(shuffle, 1, kN, (48 << 10) + 1, &stream, Memory{})) return error;
+    const cudaLaunchConfig_t config{1, kN, 227 << 10, stream.handle, nullptr, 0};
+    if (int error = cudaLaunchKernelEx(&config, shuffle, Memory{})) return error;
+    std::puts("launched");
+    return 0;
+}
+
+// Memory that is not the device's, by each function that takes some.
+int run_on_memory_of_the_host(cusae_stream& stream) {
+    float host[2] = {}, *const nowhere = nullptr;
+    void* memory;
+    cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
+    cudaMalloc(&memory, sizeof(float));
+    std::printf("%d", cudaMemsetAsync(host, 0, sizeof(float), stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyHostToDevice, stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyDeviceToHost, stream.handle));
+    std::printf(" %d", cudaMemcpyAsync(host, host + 1, sizeof(float), cudaMemcpyDeviceToDevice, stream.handle));
+    std::printf(" %d", cudaMemsetAsync(memory, 0, 2 * sizeof(float), stream.handle));
+    std::printf(" %d\n", cudaMemsetAsync(nowhere, 0, 0, stream.handle));
+    return 0;
+}
+
 // The host looks at what it has asked for before it waits.
 int run_without_waiting(cusae_stream& stream) {
     float out = -1;
@@ -325,8 +370,27 @@ int run_wait_in_capture(cusae_stream& stream) {
     return cudaStreamEndCapture(stream.handle, &graph);
 }
 
+// What a runtime does not do while this thread records.
+int run_in_capture(cusae_stream& stream, bool allocates) {
+    float number = 0;
+    cudaGraph_t graph;
+    void *memory, *more;
+    cudaStreamCreateWithFlags(&stream.handle, cudaStreamNonBlocking);
+    cudaMalloc(&memory, sizeof number);
+    cudaStreamBeginCapture(stream.handle, cudaStreamCaptureModeThreadLocal);
+    const int error = allocates ? cudaMalloc(&more, sizeof number)
+                                : cudaMemcpyAsync(memory, &number, sizeof number, cudaMemcpyHostToDevice, stream.handle);
+    std::printf("%s; ", cudaGetErrorString(error));
+    return cudaStreamEndCapture(stream.handle, &graph);
+}
+
 int run(const std::string& name, int order) {
     cusae_stream stream{};
+    stream.shared_bytes = 227 << 10;
+    if (name == "shared_asked_for") return run_after_asking(stream);
+    if (name == "memory_of_the_host") return run_on_memory_of_the_host(stream);
+    if (name == "allocation_in_capture") return run_in_capture(stream, true);
+    if (name == "copy_in_capture") return run_in_capture(stream, false);
     if (name == "shared_not_asked_for") return run_without_asking(stream);
     if (name == "read_too_early") return run_without_waiting(stream);
     if (name == "wait_in_capture") return run_wait_in_capture(stream);

@@ -64,8 +64,6 @@ pub struct DeviceProperties {
     pub memory_total: u64,
     /// Of it free, when it was asked for.
     pub memory_free: u64,
-    /// Memory bandwidth in bytes per second, as the clock and the width of the bus promise.
-    pub memory_bandwidth: f64,
     /// Newest CUDA that the driver knows, 13000 for 13.0.
     pub driver_version: u32,
     /// CUDA of the runtime in this binary, likewise.
@@ -107,10 +105,9 @@ impl Native {
         }
     }
 
-    /// All GPUs. Error: why there is none.
-    pub fn cuda_devices() -> Result<Vec<DeviceProperties>, Unavailable> {
-        let table = cuda_table()?;
-        (0..count(table)?).map(|ordinal| properties(table, ordinal)).collect()
+    /// All GPUs, by number: what each is, or why it does not say so. Error: why there is none.
+    pub fn cuda_devices() -> Result<Vec<Result<DeviceProperties, Unavailable>>, Unavailable> {
+        devices(cuda_table()?)
     }
 
     /// The kernels on the CPU, with the threads of every block in order.
@@ -199,6 +196,10 @@ fn count(table: &ffi::cusae_table) -> Result<usize, Unavailable> {
     Ok(count as usize)
 }
 
+fn devices(table: &ffi::cusae_table) -> Result<Vec<Result<DeviceProperties, Unavailable>>, Unavailable> {
+    Ok((0..count(table)?).map(|ordinal| properties(table, ordinal)).collect())
+}
+
 fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperties, Unavailable> {
     // SAFETY: numbers and characters, for which zero is a value.
     let mut device: ffi::cusae_device = unsafe { std::mem::zeroed() };
@@ -206,8 +207,6 @@ fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperti
     check(table, unsafe { table.device_properties.expect(COMPLETE)(ordinal as c_int, &mut device) })?;
     // SAFETY: the name ends with a 0.
     let name = unsafe { CStr::from_ptr(device.name.as_ptr()) }.to_string_lossy().into_owned();
-    // Memory with double data rate: two transfers in a clock.
-    let bandwidth = 2.0 * f64::from(device.memory_clock_khz) * 1e3 * f64::from(device.memory_bus_bits) / 8.0;
     Ok(DeviceProperties {
         ordinal,
         name,
@@ -215,8 +214,36 @@ fn properties(table: &ffi::cusae_table, ordinal: usize) -> Result<DeviceProperti
         multiprocessors: device.multiprocessors as u32,
         memory_total: device.memory_total_bytes,
         memory_free: device.memory_free_bytes,
-        memory_bandwidth: bandwidth,
         driver_version: device.driver_version as u32,
         runtime_version: device.runtime_version as u32,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn emulator() -> ffi::cusae_table {
+        // SAFETY: the emulator's table is complete and constant.
+        unsafe { *cusae_emu::table().cast() }
+    }
+
+    /// The emulator's devices, of which number 1 is another process's alone.
+    unsafe extern "C" fn all_but_one(ordinal: c_int, out: *mut ffi::cusae_device) -> c_int {
+        const DEVICES_UNAVAILABLE: c_int = 46;
+        if ordinal == 1 {
+            return DEVICES_UNAVAILABLE;
+        }
+        // SAFETY: as the caller promises.
+        unsafe { emulator().device_properties.unwrap()(ordinal, out) }
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_leaves_the_others() {
+        let table = ffi::cusae_table { device_properties: Some(all_but_one), ..emulator() };
+        let mut found = devices(&table).unwrap();
+        assert!(matches!(found.remove(1), Err(Unavailable::Failed { code: 46, .. })));
+        let ordinals: Vec<usize> = found.into_iter().map(|device| device.unwrap().ordinal).collect();
+        assert_eq!(ordinals, [&[0][..], &(2..16).collect::<Vec<_>>()].concat());
+    }
 }

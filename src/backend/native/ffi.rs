@@ -53,16 +53,13 @@ pub struct cusae_device {
     pub multiprocessors: i32,
     pub driver_version: i32,
     pub runtime_version: i32,
-    pub memory_clock_khz: i32,
-    pub memory_bus_bits: i32,
-    pub l2_bytes: i32,
+    pub unused: i32,
     pub memory_total_bytes: u64,
     pub memory_free_bytes: u64,
-    pub shared_bytes: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of cusae_device"][::core::mem::size_of::<cusae_device>() - 312usize];
+    ["Size of cusae_device"][::core::mem::size_of::<cusae_device>() - 296usize];
     ["Alignment of cusae_device"][::core::mem::align_of::<cusae_device>() - 8usize];
     ["Offset of field: cusae_device::name"][::core::mem::offset_of!(cusae_device, name) - 0usize];
     ["Offset of field: cusae_device::compute_major"][::core::mem::offset_of!(cusae_device, compute_major) - 256usize];
@@ -72,16 +69,11 @@ const _: () = {
     ["Offset of field: cusae_device::driver_version"][::core::mem::offset_of!(cusae_device, driver_version) - 268usize];
     ["Offset of field: cusae_device::runtime_version"]
         [::core::mem::offset_of!(cusae_device, runtime_version) - 272usize];
-    ["Offset of field: cusae_device::memory_clock_khz"]
-        [::core::mem::offset_of!(cusae_device, memory_clock_khz) - 276usize];
-    ["Offset of field: cusae_device::memory_bus_bits"]
-        [::core::mem::offset_of!(cusae_device, memory_bus_bits) - 280usize];
-    ["Offset of field: cusae_device::l2_bytes"][::core::mem::offset_of!(cusae_device, l2_bytes) - 284usize];
+    ["Offset of field: cusae_device::unused"][::core::mem::offset_of!(cusae_device, unused) - 276usize];
     ["Offset of field: cusae_device::memory_total_bytes"]
-        [::core::mem::offset_of!(cusae_device, memory_total_bytes) - 288usize];
+        [::core::mem::offset_of!(cusae_device, memory_total_bytes) - 280usize];
     ["Offset of field: cusae_device::memory_free_bytes"]
-        [::core::mem::offset_of!(cusae_device, memory_free_bytes) - 296usize];
-    ["Offset of field: cusae_device::shared_bytes"][::core::mem::offset_of!(cusae_device, shared_bytes) - 304usize];
+        [::core::mem::offset_of!(cusae_device, memory_free_bytes) - 288usize];
 };
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

@@ -2,7 +2,8 @@
 //
 // A stream only queues; its work is done when somebody waits for it, so a host that reads too early
 // reads old memory. Device number n runs threads in the order of seed n % 8, 0 meaning in order; devices from 8
-// on have compute capability 8.0, those before them 9.0.
+// on have compute capability 8.0 and read all of the host's memory by themselves, those before them have 9.0 and
+// read of it what is page-locked.
 #pragma once
 #include <chrono>
 #include <cmath>
@@ -129,9 +130,10 @@ inline thread_local std::vector<Launched> launched;
 struct Stream {
     uint64_t order = 0;
     std::vector<std::function<int()>> queue;
-    bool capturing = false, capture_failed = false;
+    bool reads_host = false, capturing = false, capture_failed = false;
     int error = 0;  // sticky, as a CUDA context's
 };
+inline thread_local Stream* capturing = nullptr;  // this thread's, while it records
 struct Graph { std::vector<std::function<int()>> work; };
 struct Event {
     std::chrono::steady_clock::time_point time;
@@ -143,17 +145,34 @@ struct Allocation {
     size_t mapped_bytes, bytes, padded;  // padded to whole 16 bytes
 };
 inline std::mutex memory_mutex;
-inline std::map<void*, Allocation> memory;          // by its start
+inline std::map<const void*, Allocation> memory;    // by its start
+inline std::map<const void*, size_t> page_locked;   // bytes of the host's memory, by its start
 inline std::map<const void*, size_t> shared_asked;  // bytes of shared memory that cudaFuncSetAttribute allows a kernel
 inline thread_local int device = 0;
 inline std::mutex failure_mutex;
 inline std::string last_failure;
 
+inline size_t bytes_of(const Allocation& it) { return it.bytes; }
+inline size_t bytes_of(size_t bytes) { return bytes; }
+
+// Whether one of these pieces of memory has all the bytes from `at` on.
+template <class M> bool has(const M& pieces, const void* at, size_t bytes) {
+    std::lock_guard<std::mutex> lock(memory_mutex);
+    auto piece = pieces.upper_bound(at);
+    if (piece == pieces.begin()) return false;
+    --piece;
+    const size_t before = size_t(static_cast<const char*>(at) - static_cast<const char*>(piece->first));
+    return before + bytes <= bytes_of(piece->second);
+}
+
+// What cannot be recorded takes the recording down.
+inline int not_while_capturing(Stream& stream) {
+    stream.capture_failed = true;
+    return cudaErrorStreamCaptureUnsupported;
+}
+
 inline int run_queue(Stream& stream) {
-    if (stream.capturing) {
-        stream.capture_failed = true;
-        return cudaErrorStreamCaptureUnsupported;
-    }
+    if (stream.capturing) return not_while_capturing(stream);
     std::vector<std::function<int()>> work;
     work.swap(stream.queue);
     for (auto& step : work)
@@ -171,9 +190,10 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpy
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMajor, cudaDevAttrComputeCapabilityMinor, cudaDevAttrMultiProcessorCount,
-    cudaDevAttrMemoryClockRate, cudaDevAttrGlobalMemoryBusWidth, cudaDevAttrL2CacheSize,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrPageableMemoryAccess,
 };
+enum cudaMemoryType { cudaMemoryTypeUnregistered, cudaMemoryTypeHost, cudaMemoryTypeDevice };
+struct cudaPointerAttributes { cudaMemoryType type; };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2;
 struct cudaDeviceProp { char name[256]; size_t totalGlobalMem; };
@@ -219,7 +239,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int ordinal) {
     return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* out, cudaDeviceAttr attribute, int ordinal) {
-    const int values[] = {ordinal < emu::kOrders ? 9 : 8, 0, emu::counting ? 132 : 2, 1000000, 64, 1 << 20, 227 << 10};
+    const bool hopper = ordinal < emu::kOrders;
+    const int values[] = {hopper ? 9 : 8, 0, emu::counting ? 132 : 2, 227 << 10, !hopper};
     return *out = values[attribute], cudaSuccess;
 }
 inline cudaError_t cudaDriverGetVersion(int* out) { return *out = 13000, cudaSuccess; }
@@ -275,6 +296,7 @@ inline void explain_segmentation_faults() {
 }  // namespace emu
 
 inline cudaError_t cudaMalloc(void** out, size_t bytes) {
+    if (emu::capturing) return emu::not_while_capturing(*emu::capturing);
     emu::calls.allocations++;
     if (emu::counting) return *out = reinterpret_cast<void*>(uintptr_t(1) << 40), cudaSuccess;
 #if !defined(__SANITIZE_ADDRESS__)
@@ -298,14 +320,26 @@ inline cudaError_t cudaFree(void* at) {
     return cudaSuccess;
 }
 inline cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) {
-    return (*out = std::calloc(1, bytes)) ? cudaSuccess : cudaErrorMemoryAllocation;
+    if (!(*out = std::calloc(1, bytes))) return cudaErrorMemoryAllocation;
+    std::lock_guard<std::mutex> lock(emu::memory_mutex);
+    return emu::page_locked[*out] = bytes, cudaSuccess;
 }
 inline cudaError_t cudaHostGetDevicePointer(void** out, void* host, unsigned) { return *out = host, cudaSuccess; }
-inline cudaError_t cudaFreeHost(void* host) { return std::free(host), cudaSuccess; }
+inline cudaError_t cudaFreeHost(void* host) {
+    std::lock_guard<std::mutex> lock(emu::memory_mutex);
+    return emu::page_locked.erase(host), std::free(host), cudaSuccess;
+}
+inline cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* out, const void* at) {
+    out->type = emu::has(emu::page_locked, at, 1) ? cudaMemoryTypeHost
+                : emu::has(emu::memory, at, 1)    ? cudaMemoryTypeDevice
+                                                  : cudaMemoryTypeUnregistered;
+    return cudaSuccess;
+}
 
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
     *out = new emu::Stream;
     (*out)->order = uint64_t(emu::device % emu::kOrders);
+    (*out)->reads_host = emu::device >= emu::kOrders;
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return emu::calls.waits++, emu::run_queue(*stream); }
@@ -317,14 +351,22 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 // CUDA takes a null pointer where there are no bytes; memset and memcpy do not.
 inline cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t stream) {
     if (bytes == 0 || emu::counting) return cudaSuccess;
+    if (!emu::has(emu::memory, to, bytes)) return cudaErrorInvalidValue;
     stream->queue.push_back([=] { return std::memset(to, byte, bytes), cudaSuccess; });
     return cudaSuccess;
 }
+// Between two places of the device one may be the host's: callers of the C interface have no other for an emulated one.
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     if (bytes == 0 || emu::counting) return cudaSuccess;
+    const bool to_device = emu::has(emu::memory, to, bytes), from_device = emu::has(emu::memory, from, bytes);
+    if (!(kind == cudaMemcpyHostToDevice ? to_device : kind == cudaMemcpyDeviceToHost ? from_device : to_device || from_device))
+        return cudaErrorInvalidValue;
+    const void* const host = kind == cudaMemcpyDeviceToHost ? to : from;
+    const bool pageable = kind != cudaMemcpyDeviceToDevice && !emu::has(emu::page_locked, host, bytes);
+    if (pageable && stream->capturing) return emu::not_while_capturing(*stream);
     emu::calls.copies_from_host += kind == cudaMemcpyHostToDevice;
     emu::calls.copies_to_host += kind == cudaMemcpyDeviceToHost;
-    if (kind == cudaMemcpyHostToDevice) {  // the source may change as soon as this returns
+    if (kind == cudaMemcpyHostToDevice && pageable && !stream->reads_host) {  // the source may change as soon as this returns
         const auto* begin = static_cast<const unsigned char*>(from);
         std::vector<unsigned char> copy(begin, begin + bytes);
         stream->queue.push_back([to, copy] { return std::memcpy(to, copy.data(), copy.size()), cudaSuccess; });
@@ -353,12 +395,14 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCapture
     const int error = emu::run_queue(*stream);
     stream->capturing = true;
     stream->capture_failed = false;
+    emu::capturing = stream;
     return error;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
     std::vector<std::function<int()>> work;
     work.swap(stream->queue);
     stream->capturing = false;
+    emu::capturing = nullptr;
     if (stream->capture_failed) return cudaErrorStreamCaptureInvalidated;
     *out = new emu::Graph{work};
     return cudaSuccess;

@@ -580,7 +580,15 @@ inline uint32_t ballot(uint32_t mask, bool predicate) {
 //
 // They are done as late as may be: when their lanes wait for them.
 
+// Ends the launch where a descriptor does not say of a tile what tile_element takes for granted.
+inline void check_descriptor(uint64_t descriptor) {
+    const uint64_t along_lines = descriptor >> 16 & 0x3fff, base_offset = descriptor >> 49 & 7, swizzle = descriptor >> 62;
+    if (along_lines != 1 || base_offset != 0 || swizzle != 1) fail("wgmma: a tile's lines are not swizzled by 128 bytes");
+}
+
 inline void start_product(float* d, int columns, uint64_t a, uint64_t b) {
+    check_descriptor(a);
+    check_descriptor(b);
     Fiber& fiber = *self->current;
     fiber.products.push_back({d, columns, a, b, fiber.product_groups});
 }

@@ -10,6 +10,7 @@ unsafe extern "C" {
     fn cusae_emu_calls() -> Calls;
     fn cusae_emu_count_only(counting: bool);
     fn cusae_emu_launched(out: *mut Launched) -> usize;
+    fn cusae_emu_lock_pages(at: *const c_void, bytes: usize);
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
 }
@@ -108,5 +109,38 @@ impl Drop for CountOnly {
     fn drop(&mut self) {
         // SAFETY: as above.
         unsafe { cusae_emu_count_only(false) };
+    }
+}
+
+/// Numbers in memory that is page-locked, as by cudaHostAlloc: devices read it by themselves, when they come to it.
+pub struct PageLocked<T>(Box<[T]>);
+
+impl<T> PageLocked<T> {
+    /// Locks what lies there.
+    pub fn new(numbers: Box<[T]>) -> PageLocked<T> {
+        // SAFETY: the memory stays where it is until it is unlocked.
+        unsafe { cusae_emu_lock_pages(numbers.as_ptr().cast(), size_of_val(&*numbers)) };
+        PageLocked(numbers)
+    }
+}
+
+impl<T> std::ops::Deref for PageLocked<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> std::ops::DerefMut for PageLocked<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+impl<T> Drop for PageLocked<T> {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { cusae_emu_lock_pages(self.0.as_ptr().cast(), 0) };
     }
 }
