@@ -20,7 +20,7 @@ namespace CUSAE_NS {
 
 constexpr unsigned kTileRows = 128, kTileColumns = 192, kTileStages = 4, kWarpgroups = 2;
 constexpr unsigned kConsumers = kWarpgroups * 128, kHopperThreads = kConsumers + 32;
-constexpr unsigned kCluster = 2;  // blocks that share the lines of b; 1: each for itself
+constexpr unsigned kCluster = 2;  // blocks that share the lines of b
 
 struct alignas(1024) HopperShared {
     bf16 a[kTileStages][kTileRows * kTileDepth], b[kTileStages][kTileColumns * kTileDepth];
@@ -37,36 +37,38 @@ struct Stage {
     }
 };
 
-// The tiles of a block, one after the other: of its cluster's tiles, `ranks` of them above one another, the rank-th.
+// The tiles, of clusters: `ranks` tiles above one another, 1 or 2. The host counts them: of what a kernel divides the
+// compiler does not see that it is the same for all, and makes each product wait for the one before.
 struct Walk {
-    uint64_t row_tiles, tiles;
-    unsigned ranks, rank;
-    __device__ __forceinline__ Walk(const Bf16Product& product, unsigned ranks)
-        : row_tiles(ceil_div(product.rows, kTileRows) / ranks),
-          tiles(row_tiles * ceil_div(product.columns, kTileColumns)),
-          ranks(ranks),
-          rank(cluster_rank()) {}
-    __device__ __forceinline__ uint64_t first_row(uint64_t tile) const { return (tile % row_tiles * ranks + rank) * kTileRows; }
-    __device__ __forceinline__ uint64_t first_column(uint64_t tile) const { return tile / row_tiles * kTileColumns; }
-    // visit(tile) for each.
+    uint64_t rows, tiles;  // clusters' tiles above one another; in all
+    unsigned ranks;
+    // visit(first_row, first_column) for each tile of this block, one after the other.
     template <class F> __device__ __forceinline__ void for_each(F visit) const {
-        for (uint64_t tile = blockIdx.x / ranks; tile < tiles; tile += gridDim.x / ranks) visit(tile);
+        const unsigned shift = ranks - 1;
+        for (uint64_t tile = blockIdx.x >> shift; tile < tiles; tile += gridDim.x >> shift)
+            visit((tile % rows * ranks + cluster_rank()) * kTileRows, tile / rows * kTileColumns);
     }
 };
 
 // Keeps the ring full, one thread.
 __device__ __forceinline__ void produce(HopperShared& s, const TensorMap& a, const TensorMap& b, const Walk& walk, unsigned steps) {
-    const unsigned part = kTileColumns / walk.ranks * walk.rank;  // of the lines of b, from this one on
+    const unsigned part = walk.ranks > 1 ? kTileColumns / kCluster * cluster_rank() : 0;  // of the lines of b, from this one on
     Stage stage;
-    walk.for_each([&](uint64_t tile) {
+    walk.for_each([&](uint64_t first_row, uint64_t first_column) {
         for (unsigned step = 0; step < steps; step++, stage.advance()) {
             const uint64_t k = uint64_t(step) * kTileDepth;
             mbarrier_wait(&s.empty[stage.at], stage.parity ^ 1);  // the first round's stages are empty
             mbarrier_arrive_and_expect(&s.full[stage.at], (kTileRows + kTileColumns) * kTileDepth * sizeof(bf16));
-            copy_tile(s.a[stage.at], a, &s.full[stage.at], walk.first_row(tile), k);
-            copy_tile_to_all(s.b[stage.at] + part * kTileDepth, b, &s.full[stage.at], walk.first_column(tile) + part, k, walk.ranks);
+            copy_tile(s.a[stage.at], a, &s.full[stage.at], first_row, k);
+            if (walk.ranks > 1) {
+                copy_tile_to_all<kCluster>(s.b[stage.at] + part * kTileDepth, b, &s.full[stage.at], first_column + part, k);
+            } else {
+                copy_tile(s.b[stage.at], b, &s.full[stage.at], first_column, k);
+            }
         }
     });
+    // Nobody leaves to whom arrivals may still come.
+    for (unsigned i = 0; i < kTileStages; i++, stage.advance()) mbarrier_wait(&s.empty[stage.at], stage.parity ^ 1);
 }
 
 // Multiplies what is in the ring, and keeps it: eight warps.
@@ -75,7 +77,7 @@ __device__ __forceinline__ void consume(HopperShared& s, const Bf16Product& prod
                                         unsigned warp) {
     const unsigned warpgroup = warp / 4;
     Stage stage;
-    walk.for_each([&](uint64_t tile) {
+    walk.for_each([&](uint64_t first_row, uint64_t first_column) {
         float strips[3][32];
 #pragma unroll
         for (unsigned i = 0; i < 96; i++) strips[i / 32][i % 32] = 0;
@@ -92,20 +94,19 @@ __device__ __forceinline__ void consume(HopperShared& s, const Bf16Product& prod
         }
 #pragma unroll
         for (unsigned i = 0; i < 3; i++)
-            keep_strip(strips[i], product, keep, product.columns, walk.first_row(tile) + warp * 16, walk.first_column(tile) + i * kGroup);
+            keep_strip(strips[i], product, keep, product.columns, first_row + warp * 16, first_column + i * kGroup);
     });
 }
 
 template <class Keep>
 __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-                                                                  Bf16Product product, unsigned ranks, Keep keep) {
+                                                                  Bf16Product product, Walk walk, Keep keep) {
     auto& s = shared<HopperShared>();
-    const Walk walk(product, ranks);
     const unsigned steps = unsigned(ceil_div(product.depth, kTileDepth));
     if (threadIdx.x == 0) {
         for (unsigned i = 0; i < kTileStages; i++) {
             mbarrier_init(&s.full[i], 1);
-            mbarrier_init(&s.empty[i], ranks * kConsumers / 32);
+            mbarrier_init(&s.empty[i], walk.ranks * kConsumers / 32);
         }
         mbarrier_inits_are_visible();
     }
@@ -114,24 +115,22 @@ __global__ void __launch_bounds__(kHopperThreads) gemm_sm90_kernel(const __grid_
     const unsigned warp = __shfl_sync(kAllLanes, warp_index(), 0);
     if (warp == kConsumers / 32) {
         if (lane_index() == 0) produce(s, a, b, walk, steps);
-        __syncwarp();
-    } else {
-        consume(s, product, keep, walk, steps, warp);
+        return;
     }
-    cluster_sync();  // nobody leaves to whom another one's copies or arrivals may still come
+    consume(s, product, keep, walk, steps, warp);
 }
 
 template <class Keep> int gemm_sm90(const Bf16Product& product, const Keep& keep, cusae_stream* stream) {
     if (product.rows == 0 || product.columns == 0) return CUSAE_OK;
     if (int error = cudaSetDevice(stream->ordinal)) return error;  // the driver makes maps in the thread's context
     const uint64_t row_tiles = ceil_div(product.rows, kTileRows);
-    const unsigned ranks = row_tiles % kCluster == 0 ? kCluster : 1;
+    const unsigned ranks = row_tiles % kCluster == 0 && stream->multiprocessors >= int(kCluster) ? kCluster : 1;
+    const Walk walk{row_tiles / ranks, row_tiles / ranks * ceil_div(product.columns, kTileColumns), ranks};
     TensorMap a, b;
     if (int error = tensor_map(&a, product.a, product.rows, product.depth, kTileRows)) return error;
     if (int error = tensor_map(&b, product.b, product.columns, product.depth, kTileColumns / ranks)) return error;
-    const uint64_t tiles = row_tiles * ceil_div(product.columns, kTileColumns), at_once = stream->multiprocessors / ranks * ranks;
-    const dim3 grid(unsigned(min(tiles, at_once)));
-    return launch_clusters(ranks, gemm_sm90_kernel<Keep>, grid, kHopperThreads, sizeof(HopperShared), stream, a, b, product, ranks, keep);
+    const dim3 grid(unsigned(min(walk.tiles, uint64_t(stream->multiprocessors) / ranks)) * ranks);
+    return launch_clusters(ranks, gemm_sm90_kernel<Keep>, grid, kHopperThreads, sizeof(HopperShared), stream, a, b, product, walk, keep);
 }
 
 template int gemm_sm90(const Bf16Product&, const KeepGroupMaxima<KeyOrder>&, cusae_stream*);

@@ -148,10 +148,10 @@ __device__ __forceinline__ void copy_tile(void* to, const TensorMap& from, uint6
 #endif
 }
 
-// The same to the first `ranks` blocks of the cluster, read once: in each to the same place, and told to the barrier
-// at the same place.
-__device__ __forceinline__ void copy_tile_to_all(void* to, const TensorMap& from, uint64_t* barrier, uint64_t first_line, uint64_t first_k,
-                                                 unsigned ranks) {
+// The same to all blocks of a cluster of `ranks`, read once: in each to the same place, and told to the barrier at the
+// same place.
+template <unsigned ranks>
+__device__ __forceinline__ void copy_tile_to_all(void* to, const TensorMap& from, uint64_t* barrier, uint64_t first_line, uint64_t first_k) {
 #if defined(__CUDACC__)
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
@@ -189,7 +189,7 @@ __device__ __forceinline__ void wgmma_commit() {
 }
 
 // Waits until at most N of the groups are still under way. Nothing that reads d may move before it.
-template <int N> __device__ __forceinline__ void wgmma_wait(float (&d)[3][32]) {
+template <int N> __device__ __forceinline__ void wgmma_wait([[maybe_unused]] float (&d)[3][32]) {
 #if defined(__CUDACC__)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 #pragma unroll

@@ -20,7 +20,7 @@ from kernel_resources import FLAGS, ROOT, demangle, nvcc
 # File, card, kernel, and how many of each instruction it has at least: of loads and stores as many as its text names
 # for one column of packs.
 NEEDED = [
-    ("gemm_sm90.cu", "sm_90a", "gemm_sm90_kernel", {"HGMMA": 1, "UTMALDG": 1, "SYNCS": 1, "STG.E.128": 1}),
+    ("gemm_sm90.cu", "sm_90a", "gemm_sm90_kernel", {"HGMMA": 1, "UTMALDG.2D": 2, "UTMALDG.2D.MULTICAST": 1, "SYNCS": 1, "STG.E.128": 1}),
     ("encode_relu_dense.cu", "sm_80", "gemm_bf16_kernel", {"HMMA.16816.F32.BF16": 1, "LDGSTS.E.BYPASS.128": 1, "LDSM.16.M88.4": 1, "STG.E.128": 1}),
     # The decoder's gather: w_dec twice and b_dec and the target; rows that wait in shared memory.
     ("decode_sparse.cu", "sm_80", "decode_sparse_kernel<float, 4>", {"LDG.E.128": 4, "STS.128": 1, "STG.E.128": 2}),
