@@ -2,7 +2,7 @@
 //! `h = input · w_encᵀ + b_enc` say which pre-activations may be kept, those are computed, and what the
 //! activation function keeps of them is listed. Nothing dense is written to memory.
 
-use super::estimate::{may_exceed, ones, Estimates, Estimator, CHUNK_ROWS, SLACK};
+use super::estimate::{may_exceed, ones, Estimates, Estimator, SLACK};
 use super::gemm::{product_with, Operand};
 use super::matrix::F32Encoder;
 use super::simd::{prefetch, vectorised};
@@ -123,15 +123,15 @@ fn select(
     above: f32,
     lists: &mut FeatureLists<Cpu>,
 ) {
-    let (encoder, stride) = (&estimator.encoder, lists.stride);
+    let (encoder, stride, chunk_rows) = (&estimator.encoder, lists.stride, estimator.chunk_rows());
     let rows = encoder.rows;
     let outputs = (
-        lists.counts[..rows].par_chunks_mut(CHUNK_ROWS),
-        lists.indices[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
-        lists.values[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
+        lists.counts[..rows].par_chunks_mut(chunk_rows),
+        lists.indices[..rows * stride].par_chunks_mut(chunk_rows * stride),
+        lists.values[..rows * stride].par_chunks_mut(chunk_rows * stride),
     );
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values))| {
-        let first_row = chunk * CHUNK_ROWS;
+        let first_row = chunk * chunk_rows;
         let keys = Keys { encoder, decoder_norm, rank };
         let rows = first_row..first_row + counts.len();
         let mut selections: Vec<_> = rows.clone().map(|row| Selection::new(keys, row, k, above)).collect();
@@ -179,13 +179,14 @@ pub(super) fn dead_topk(op: EncodeDeadTopk<'_, Cpu>) -> Result<()> {
 pub(super) fn relu(op: EncodeRelu<'_, Cpu>) -> Result<()> {
     let EncodeRelu { encoder, lists, longest } = op;
     let (rows, stride, estimator) = (encoder.rows, lists.stride, Estimator::new(&encoder));
+    let chunk_rows = estimator.chunk_rows();
     let outputs = (
-        lists.counts[..rows].par_chunks_mut(CHUNK_ROWS),
-        lists.indices[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
-        lists.values[..rows * stride].par_chunks_mut(CHUNK_ROWS * stride),
+        lists.counts[..rows].par_chunks_mut(chunk_rows),
+        lists.indices[..rows * stride].par_chunks_mut(chunk_rows * stride),
+        lists.values[..rows * stride].par_chunks_mut(chunk_rows * stride),
     );
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values))| {
-        let first_row = chunk * CHUNK_ROWS;
+        let first_row = chunk * chunk_rows;
         counts.fill(0);
         let positive = |_: usize, estimates: &Estimates<'_>| may_exceed(estimates, None, false, 0.0);
         estimator.for_each_that_may_matter(first_row..first_row + counts.len(), positive, |row, latent, h| {

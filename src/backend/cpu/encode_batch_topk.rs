@@ -3,7 +3,7 @@
 //! is computed. No `[B, F]` matrix exists.
 
 use super::encode::longest_row;
-use super::estimate::{may_exceed, ones, Estimator, CHUNK_ROWS, SLACK};
+use super::estimate::{may_exceed, ones, Estimator, SLACK};
 use super::matrix::F32Encoder;
 use super::simd::prefetch;
 use super::*;
@@ -124,9 +124,10 @@ fn entries(
 
 pub(super) fn run(op: EncodeBatchTopk<'_, Cpu>) -> Result<()> {
     let (rows, bound, estimator) = (op.encoder.rows, Bound::new(op.n), Estimator::new(&op.encoder));
-    let chunks = (0..rows.div_ceil(CHUNK_ROWS)).into_par_iter();
+    let chunk_rows = estimator.chunk_rows();
+    let chunks = (0..rows.div_ceil(chunk_rows)).into_par_iter();
     let of_chunk =
-        |chunk: usize| candidates(&op, &estimator, chunk * CHUNK_ROWS..((chunk + 1) * CHUNK_ROWS).min(rows), &bound);
+        |chunk: usize| candidates(&op, &estimator, chunk * chunk_rows..((chunk + 1) * chunk_rows).min(rows), &bound);
     let of_chunks: Vec<Vec<Candidate>> = chunks.map(of_chunk).collect();
     let least = bound.least();
     let of_chunks = of_chunks.into_par_iter().map(|chunk| entries(&op, &estimator.encoder, chunk, least));

@@ -2,17 +2,20 @@
 //! than f32 ones, or at least faster. Who wants some of them computes those with [`F32Encoder::pre_activation`],
 //! the one definition of `h` on all machines: how it was estimated leaves no trace in any result.
 
-use super::fixed::{self, norm_of, Packed, Packer, Unit};
+use super::fixed::{self, norm_of, Kept, Packer, Unit};
 use super::gemm::{product_here, Operand};
 use super::matrix::F32Encoder;
 use super::simd::{dot, multiply_add, prefetch, vectorised};
 use super::*;
+#[cfg(target_arch = "x86_64")]
+use super::{amx::Tiles, fixed::Lines};
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Rows of a task: with a panel of latents they fill the second-level cache.
-pub(super) const CHUNK_ROWS: usize = 192;
+/// Rows of a task; those of AMX's tiles, which wait for weights sooner, at most.
+const LEAST_ROWS: usize = 192;
+const TILED_ROWS: usize = 512;
 /// Neighbouring latents whose estimates are handed out together, at most.
 pub(super) const PANEL: usize = fixed::COLUMNS;
 /// Latents of a product in f32, which is better with more of them.
@@ -31,10 +34,12 @@ pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
 pub(super) struct Estimates<'a> {
     /// The first latent.
     pub first: usize,
+    /// Latents that there are; the numbers of others mean nothing.
+    latents: usize,
     /// `input · w_enc`, about.
-    products: &'a [f32],
-    bias: &'a [f32],
-    of_latents: [&'a [f32]; 2],
+    products: &'a [f32; PANEL],
+    bias: &'a [f32; PANEL],
+    of_latents: [&'a [f32; PANEL]; 2],
     of_row: [f32; 2],
 }
 
@@ -55,19 +60,19 @@ vectorised! {
     pub(super) fn may_exceed(estimates: &Estimates<'_>, weight: Option<&[f32]>, magnitude: bool, bound: f32) -> u64 {
         let mut upper = upper_bounds::<FUSED>(estimates, magnitude);
         if let Some(weight) = weight {
-            for (upper, &weight) in upper.iter_mut().zip(weight) {
+            for (upper, weight) in upper.iter_mut().zip(panel_of(weight)) {
                 *upper *= weight;
             }
         }
         // The few roundings on the way here.
         let bound = bound - bound.abs() * SLACK;
-        bits_above(&upper[..estimates.products.len()], |_| bound)
+        bits_above(&upper, &[bound; PANEL], estimates.latents)
     }
 
     /// The same of `h`, each latent with a bound of its own.
     pub(super) fn may_exceed_each(estimates: &Estimates<'_>, bounds: &[f32]) -> u64 {
         let upper = upper_bounds::<FUSED>(estimates, false);
-        bits_above(&upper[..estimates.products.len()], |i| bounds[i] - bounds[i].abs() * SLACK)
+        bits_above(&upper, &panel_of(bounds).map(|bound| bound - bound.abs() * SLACK), estimates.latents)
     }
 
     /// `h = x · w + b` of one latent.
@@ -83,38 +88,44 @@ const TINY: f32 = 1e-33;
 
 #[inline(always)]
 fn upper_bounds<const FUSED: bool>(e: &Estimates<'_>, magnitude: bool) -> [f32; PANEL] {
-    let mut upper = [0.0; PANEL];
-    let latents = e.products.iter().zip(e.bias).zip(e.of_latents[0].iter().zip(e.of_latents[1]));
-    for (upper, ((&product, &bias), (&norm, &rounding))) in upper.iter_mut().zip(latents) {
-        let about = product + bias;
+    std::array::from_fn(|i| {
+        let about = e.products[i] + e.bias[i];
         let about = if magnitude { about.abs() } else { about };
-        let margin = multiply_add::<FUSED>(e.of_row[0], norm, multiply_add::<FUSED>(e.of_row[1], rounding, TINY));
-        *upper = about + margin;
-    }
-    upper
+        let rounding = multiply_add::<FUSED>(e.of_row[1], e.of_latents[1][i], TINY);
+        about + multiply_add::<FUSED>(e.of_row[0], e.of_latents[0][i], rounding)
+    })
+}
+
+/// The first numbers, and zeros where there are fewer.
+#[inline(always)]
+fn panel_of(values: &[f32]) -> [f32; PANEL] {
+    values.first_chunk().copied().unwrap_or_else(|| std::array::from_fn(|i| values.get(i).copied().unwrap_or(0.0)))
 }
 
 #[inline(always)]
-fn bits_above(upper: &[f32], bound: impl Fn(usize) -> f32) -> u64 {
+fn bits_above(upper: &[f32; PANEL], bounds: &[f32; PANEL], latents: usize) -> u64 {
     #[allow(clippy::neg_cmp_op_on_partial_ord)] // not a number is not at most the bound
-    let above = |i: usize, upper: f32| !(upper <= bound(i));
-    if !upper.iter().enumerate().fold(false, |any, (i, &upper)| any | above(i, upper)) {
+    let above = |i: usize| !(upper[i] <= bounds[i]);
+    if !(0..PANEL).fold(false, |any, i| any | above(i)) {
         return 0;
     }
-    upper.iter().enumerate().fold(0, |bits, (i, &upper)| bits | u64::from(above(i, upper)) << i)
+    let bits = (0..PANEL).fold(0, |bits, i| bits | u64::from(above(i)) << i);
+    bits & (u64::MAX >> (PANEL - latents))
 }
 
 /// An encoder, and how far its estimates can be off.
 ///
 /// With `x = x' + dx` and `w = w' + dw` rounded, `|x·w - x'·w'| <= |dx| |w| + |x'| |dw|` (Cauchy and Schwarz);
 /// adding products rounds each sum once at most, by a part of `|x| |w|`. `h` is 64 sums of `D / 64` products at
-/// the same time, which are then added; the estimate in f32, `D` one after the other; integers are exact.
+/// the same time, which are then added; the estimate of f32 or bf16, `D` one after the other; integers are exact.
 pub(super) struct Estimator<'a> {
     pub encoder: F32Encoder<'a>,
     /// w_enc rounded, panel by panel, and what multiplies it; none on a machine that is not faster with it.
-    rounded: Option<(Unit, Packed)>,
+    rounded: Option<(Unit, Kept)>,
     /// `|w|` and `|dw|` of every latent, and zeros to the end of the last panel.
     of_latents: [Vec<f32>; 2],
+    /// `b_enc`, and zeros to the same end.
+    bias: Vec<f32>,
 }
 
 impl F32Encoder<'_> {
@@ -142,7 +153,7 @@ impl<'a> Estimator<'a> {
     /// With products of every kind that this machine has.
     #[cfg(test)]
     pub fn of_every_kind(encoder: &Encoder<'a, Cpu>) -> Vec<Self> {
-        let units = [Unit::Avx2, Unit::Avx512Vnni].into_iter().filter(|unit| unit.is_available());
+        let units = Unit::ALL.into_iter().filter(|unit| unit.is_available());
         units.map(Some).chain([None]).map(|unit| Self::with(encoder, unit)).collect()
     }
 
@@ -154,9 +165,9 @@ impl<'a> Estimator<'a> {
         let weights = encoder.w_enc[..encoder.d_sae * encoder.d_in].par_chunks((PANEL * encoder.d_in).max(1));
         let each = (weights, norms, roundings).into_par_iter();
         let rounded = if let Some(unit) = unit {
-            let of_panel = PANEL * fixed::pairs(encoder.d_in);
-            let mut rounded = Packed::room(n_panels * of_panel);
-            each.zip(rounded.pairs_mut().par_chunks_mut(of_panel)).for_each_init(
+            let of_panel = PANEL * unit.words(encoder.d_in);
+            let mut rounded = Kept::room(n_panels * of_panel);
+            each.zip(rounded.words_mut().par_chunks_mut(of_panel)).for_each_init(
                 || Packer::of_columns(encoder.d_in, unit),
                 |packer, ((weights, norms, roundings), panel)| {
                     packer.pack(weights, panel, |i, of_latent| [norms[i], roundings[i]] = of_latent);
@@ -171,10 +182,19 @@ impl<'a> Estimator<'a> {
             });
             None
         };
-        Estimator { encoder, rounded, of_latents }
+        let mut bias = encoder.b_enc[..encoder.d_sae].to_vec();
+        bias.resize(n_panels * PANEL, 0.0);
+        Estimator { encoder, rounded, of_latents, bias }
     }
 
-    /// Estimates for `rows`, [`CHUNK_ROWS`] at most, and all latents: calls `keep(row in the chunk, estimates)`,
+    /// Rows of a task: while every thread has some, as many as fill the second-level cache with a panel of latents.
+    pub fn chunk_rows(&self) -> usize {
+        let most = if matches!(self.rounded, Some((Unit::Amx, _))) { TILED_ROWS } else { LEAST_ROWS };
+        let of_thread = self.encoder.rows.div_ceil(rayon::current_num_threads());
+        of_thread.next_multiple_of(fixed::ROWS).clamp(LEAST_ROWS, most)
+    }
+
+    /// Estimates for `rows`, a chunk at most, and all latents: calls `keep(row in the chunk, estimates)`,
     /// the latents of a row ascending.
     pub fn for_each(&self, rows: Range<usize>, mut keep: impl FnMut(usize, &Estimates<'_>)) {
         let (n, d_in, inputs) = (rows.len(), self.encoder.d_in, self.encoder.inputs(rows));
@@ -218,14 +238,15 @@ impl<'a> Estimator<'a> {
         waiting.into_iter().for_each(keep);
     }
 
-    fn estimates<'e>(&'e self, of_row: [f32; 2], first: usize, products: &'e [f32]) -> Estimates<'e> {
-        let latents = first..first + products.len();
-        let of_latents = self.of_latents.each_ref().map(|of| &of[latents.clone()]);
-        Estimates { first, products, bias: &self.encoder.b_enc[latents], of_latents, of_row }
+    fn estimates<'e>(&'e self, of_row: [f32; 2], first: usize, products: &'e [f32; PANEL]) -> Estimates<'e> {
+        let panel = first / PANEL;
+        let of_latents = self.of_latents.each_ref().map(|of| &of.as_chunks().0[panel]);
+        let (latents, bias) = (PANEL.min(self.encoder.d_sae - first), &self.bias.as_chunks().0[panel]);
+        Estimates { first, latents, products, bias, of_latents, of_row }
     }
 
     /// Calls `keep(row in the chunk, first latent, products of a panel)`.
-    fn f32_products(&self, n: usize, inputs: &[f32], mut keep: impl FnMut(usize, usize, &[f32])) {
+    fn f32_products(&self, n: usize, inputs: &[f32], mut keep: impl FnMut(usize, usize, &[f32; PANEL])) {
         let &F32Encoder { ref w_enc, d_in, d_sae, .. } = &self.encoder;
         let input = Operand::rows(inputs, d_in);
         let mut tile = vec![0.0; n * F32_LATENTS.min(d_sae)];
@@ -235,7 +256,7 @@ impl<'a> Estimator<'a> {
             product_here([n, latents, d_in], &mut tile, input, weights, false);
             for (row, products) in tile.chunks_exact(latents).take(n).enumerate() {
                 for (panel, products) in products.chunks(PANEL).enumerate() {
-                    keep(row, first + panel * PANEL, products);
+                    keep(row, first + panel * PANEL, &panel_of(products));
                 }
             }
         }
@@ -245,25 +266,37 @@ impl<'a> Estimator<'a> {
     fn rounded_products(
         &self,
         unit: Unit,
-        rounded: &Packed,
+        rounded: &Kept,
         n: usize,
         inputs: &[f32],
         mut keep: impl FnMut(usize, &Estimates<'_>),
     ) {
         let &F32Encoder { d_in, d_sae, .. } = &self.encoder;
-        let groups = pack_groups(inputs, d_in);
-        let mut block = [[0.0; PANEL]; fixed::ROWS];
-        let panels = rounded.pairs().chunks_exact(PANEL * fixed::pairs(d_in)).zip(self.of_latents[0].as_chunks().0);
+        let groups = pack_groups(inputs, d_in, unit);
+        // Kept from the first product to the last.
+        let _tiles = (unit == Unit::Amx).then(Tiles::new);
+        // A block is handed out after the next one's products, so that nobody waits for their ends.
+        let mut blocks = [[[0.0; PANEL]; fixed::ROWS]; 2];
+        let mut hand_out = |block: &fixed::Block, (first, i): (usize, usize)| {
+            let first_row = i * unit.rows();
+            for (row, (products, of_row)) in (first_row..n).zip(block.iter().zip(groups[i].margins)).take(unit.rows()) {
+                keep(row, &self.estimates(of_row, first, products));
+            }
+        };
+        let (mut now, mut waiting) = (0, None);
+        let panels = rounded.words().chunks_exact(PANEL * unit.words(d_in)).zip(self.of_latents[0].as_chunks().0);
         for (first, (panel, norms)) in (0..d_sae).step_by(PANEL).zip(panels) {
-            let latents = PANEL.min(d_sae - first);
             for (i, group) in groups.iter().enumerate() {
                 // SAFETY: the machine has the instructions, or there were no rounded weights.
-                unsafe { fixed::products(unit, &group.packed, panel, (&group.norms, norms), &mut block) };
-                let first_row = i * fixed::ROWS;
-                for (row, (products, of_row)) in (first_row..n).zip(block.iter().zip(group.margins)) {
-                    keep(row, &self.estimates(of_row, first, &products[..latents]));
+                unsafe { fixed::products(unit, group.packed.words(), panel, (&group.norms, norms), &mut blocks[now]) };
+                now = 1 - now;
+                if let Some(of_block) = waiting.replace((first, i)) {
+                    hand_out(&blocks[now], of_block);
                 }
             }
+        }
+        if let Some(of_block) = waiting {
+            hand_out(&blocks[1 - now], of_block);
         }
     }
 }
@@ -271,26 +304,27 @@ impl<'a> Estimator<'a> {
 /// Rows of a product's block.
 #[cfg(target_arch = "x86_64")]
 struct Group {
-    packed: Vec<u32>,
+    packed: Lines,
     norms: [f32; fixed::ROWS],
     /// Factors of each row's margins: on `|w|` and on `|dw|`.
     margins: [[f32; 2]; fixed::ROWS],
 }
 
 #[cfg(target_arch = "x86_64")]
-fn pack_groups(inputs: &[f32], d_in: usize) -> Vec<Group> {
-    let mut packer = Packer::of_rows(d_in);
+fn pack_groups(inputs: &[f32], d_in: usize, unit: Unit) -> Vec<Group> {
+    let mut packer = Packer::of_rows(d_in, unit);
+    let additions = if unit == Unit::Amx { 2 * d_in } else { d_in / 64 };
     let pack = |rows: &[f32]| {
-        let packed = vec![0; fixed::ROWS * fixed::pairs(d_in)];
+        let packed = Lines::new(unit.rows() * unit.words(d_in));
         let mut group = Group { packed, norms: [0.0; fixed::ROWS], margins: [[0.0; 2]; fixed::ROWS] };
-        packer.pack(rows, &mut group.packed, |i, [norm, rounding]| {
+        packer.pack(rows, group.packed.words_mut(), |i, [norm, rounding]| {
             group.norms[i] = norm;
             // |x'| <= |x| + |dx|.
-            group.margins[i] = [rounding + of_sums(d_in / 64, norm), norm + rounding];
+            group.margins[i] = [rounding + of_sums(additions, norm), norm + rounding];
         });
         group
     };
-    inputs.chunks((fixed::ROWS * d_in).max(1)).map(pack).collect()
+    inputs.chunks((unit.rows() * d_in).max(1)).map(pack).collect()
 }
 
 /// What roundings of sums with so many additions one after the other may come to, as a factor of `|w|`.
@@ -326,9 +360,10 @@ mod tests {
                 Encoder { input: Matrix::F32(&input), w_enc: Matrix::F32(&w_enc), b_enc: &b_enc, rows, d_in, d_sae };
             for estimator in Estimator::of_every_kind(&encoder) {
                 let mut seen = 0;
-                for first in (0..rows).step_by(CHUNK_ROWS) {
-                    estimator.for_each(first..rows.min(first + CHUNK_ROWS), |row, estimates| {
-                        for i in 0..estimates.products.len() {
+                let chunk = estimator.chunk_rows();
+                for first in (0..rows).step_by(chunk) {
+                    estimator.for_each(first..rows.min(first + chunk), |row, estimates| {
+                        for i in 0..estimates.latents {
                             let latent = estimates.first + i;
                             let h = estimator.encoder.pre_activation(first + row, latent);
                             let [least, most] = estimates.bounds(i, 1.0, false);

@@ -1,7 +1,7 @@
 //! `encode_jumprelu`, `jumprelu_gradient`, `pre_act_loss`.
 
 use super::encode::longest_row;
-use super::estimate::{may_exceed_each, Estimates, Estimator, CHUNK_ROWS};
+use super::estimate::{may_exceed_each, Estimates, Estimator};
 use super::gradient::add_norm_term;
 use super::matrix::F32Encoder;
 use super::simd::{add_scaled, dot, vectorised};
@@ -38,16 +38,17 @@ pub(super) fn encode(op: EncodeJumpRelu<'_, Cpu>) -> Result<()> {
     let bounds: Vec<f32> = threshold[..encoder.d_sae].iter().map(bound).collect();
     let mut unwanted = Vec::new();
     let pre_activations = pre_activations.unwrap_or(&mut unwanted);
-    let mut wanted = pre_activations.chunks_mut(CHUNK_ROWS * stride);
+    let chunk_rows = estimator.chunk_rows();
+    let mut wanted = pre_activations.chunks_mut(chunk_rows * stride);
     let outputs: Vec<_> = lists.counts[..rows]
-        .chunks_mut(CHUNK_ROWS)
-        .zip(lists.indices.chunks_mut(CHUNK_ROWS * stride))
-        .zip(lists.values.chunks_mut(CHUNK_ROWS * stride))
+        .chunks_mut(chunk_rows)
+        .zip(lists.indices.chunks_mut(chunk_rows * stride))
+        .zip(lists.values.chunks_mut(chunk_rows * stride))
         .map(|((counts, indices), values)| (counts, indices, values, wanted.next().unwrap_or_default()))
         .collect();
     outputs.into_par_iter().enumerate().for_each(|(chunk, (counts, indices, values, pre_activations))| {
         counts.fill(0);
-        let first_row = chunk * CHUNK_ROWS;
+        let first_row = chunk * chunk_rows;
         let near = |_: usize, estimates: &Estimates<'_>| may_exceed_each(estimates, &bounds[estimates.first..]);
         estimator.for_each_that_may_matter(first_row..first_row + counts.len(), near, |row, latent, h| {
             let Some(value) = value(h, threshold[latent], bandwidth) else { return };

@@ -54,7 +54,7 @@ pub(super) fn operand(values: &[f32], len: usize, bf16: bool) -> Cow<'_, [f32]> 
 
 /// Rounded to bf16.
 #[inline(always)]
-fn nearest(x: f32) -> bf16 {
+pub(super) fn nearest(x: f32) -> bf16 {
     let bits = x.to_bits();
     // Half of the last place that stays, less one where that place is even: ties go to the even one.
     let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;

@@ -3,6 +3,8 @@
 //! depend on the number of threads, so that the same inputs give the same bits on any machine size.
 
 mod adam;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod clip;
 mod decode;
