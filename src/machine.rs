@@ -97,6 +97,9 @@ pub fn cpu_features() -> Vec<&'static str> {
             };
         }
         detect!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni");
+        if crate::backend::cpu::has_amx() {
+            features.push("amx");
+        }
     }
     #[cfg(target_arch = "aarch64")]
     features.push("neon");

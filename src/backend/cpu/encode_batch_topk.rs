@@ -36,18 +36,12 @@ impl Bound {
     const LOWER_BITS: u32 = 16;
 
     fn new(n: usize) -> Self {
-        let counts = (0..1 << (31 - Self::LOWER_BITS)).map(|_| AtomicU32::new(0)).collect();
+        let counts = (0..Self::bins()).map(|_| AtomicU32::new(0)).collect();
         Bound { n, counts, largest: AtomicUsize::new(0) }
     }
 
-    /// Counts a key that is at least this; it says nothing unless that is positive.
-    fn count(&self, least: f32) {
-        if least.is_nan() || least <= 0.0 {
-            return;
-        }
-        let bin = (least.to_bits() >> Self::LOWER_BITS) as usize;
-        self.counts[bin].fetch_add(1, Ordering::Relaxed);
-        self.largest.fetch_max(bin, Ordering::Relaxed);
+    fn bins() -> usize {
+        1 << (31 - Self::LOWER_BITS)
     }
 
     /// 0 as long as there are fewer keys.
@@ -60,6 +54,42 @@ impl Bound {
             }
         }
         0.0
+    }
+}
+
+/// What a chunk has counted and not told the others: every key told by itself would have threads wait for one another.
+struct Counted<'a> {
+    bound: &'a Bound,
+    counts: Vec<u32>,
+    /// Where there are any.
+    bins: std::ops::Range<usize>,
+}
+
+impl<'a> Counted<'a> {
+    fn new(bound: &'a Bound) -> Self {
+        Counted { bound, counts: vec![0; Bound::bins()], bins: usize::MAX..0 }
+    }
+
+    /// Counts a key that is at least this; it says nothing unless that is positive.
+    fn count(&mut self, least: f32) {
+        if least.is_nan() || least <= 0.0 {
+            return;
+        }
+        let bin = (least.to_bits() >> Bound::LOWER_BITS) as usize;
+        self.counts[bin] += 1;
+        self.bins = self.bins.start.min(bin)..self.bins.end.max(bin + 1);
+    }
+
+    /// Tells the others; the bound that all know then.
+    fn tell(&mut self) -> f32 {
+        let bins = std::mem::replace(&mut self.bins, usize::MAX..0);
+        self.bound.largest.fetch_max(bins.end.saturating_sub(1), Ordering::Relaxed);
+        for (count, bin) in self.counts.iter_mut().zip(&self.bound.counts).take(bins.end).skip(bins.start) {
+            if *count > 0 {
+                bin.fetch_add(std::mem::take(count), Ordering::Relaxed);
+            }
+        }
+        self.bound.least()
     }
 }
 
@@ -77,22 +107,22 @@ fn candidates(
     rows: std::ops::Range<usize>,
     bound: &Bound,
 ) -> Vec<Candidate> {
-    let mut candidates = Vec::new();
+    let (mut candidates, mut counted) = (Vec::new(), Counted::new(bound));
     let (first_row, mut panel, mut enough) = (rows.start, usize::MAX, 0.0);
     estimator.for_each(rows, |row, estimates| {
         if estimates.first != panel {
             panel = estimates.first;
-            enough = bound.least();
+            enough = counted.tell();
         }
         let norm = op.decoder_norm.map(|norm| &norm[panel..]);
         for i in ones(may_exceed(estimates, norm, false, enough)) {
             let [least, most] = estimates.bounds(i, norm.map_or(1.0, |norm| norm[i]), false);
-            bound.count(least - least.abs() * SLACK);
+            counted.count(least - least.abs() * SLACK);
             let (row, latent) = ((first_row + row) as u32, (panel + i) as u32);
             candidates.push(Candidate { row, latent, most });
         }
     });
-    let enough = bound.least();
+    let enough = counted.tell();
     candidates.retain(|candidate| candidate.may_reach(enough));
     candidates
 }

@@ -39,6 +39,15 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::time::Instant;
 
+/// Whether this machine has AMX, and lets this process use it.
+pub(crate) fn has_amx() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let available = amx::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    let available = false;
+    available
+}
+
 /// The CPU of this machine. All threads of rayon's pool are used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cpu;
