@@ -61,13 +61,16 @@ impl Bound {
 struct Counted<'a> {
     bound: &'a Bound,
     counts: Vec<u32>,
-    /// Where there are any.
-    bins: std::ops::Range<usize>,
+    /// The first of those that are not 0, and the one behind the last.
+    bins: [usize; 2],
 }
+
+/// Bins that are all 0.
+const NONE: [usize; 2] = [usize::MAX, 0];
 
 impl<'a> Counted<'a> {
     fn new(bound: &'a Bound) -> Self {
-        Counted { bound, counts: vec![0; Bound::bins()], bins: usize::MAX..0 }
+        Counted { bound, counts: vec![0; Bound::bins()], bins: NONE }
     }
 
     /// Counts a key that is at least this; it says nothing unless that is positive.
@@ -77,14 +80,14 @@ impl<'a> Counted<'a> {
         }
         let bin = (least.to_bits() >> Bound::LOWER_BITS) as usize;
         self.counts[bin] += 1;
-        self.bins = self.bins.start.min(bin)..self.bins.end.max(bin + 1);
+        self.bins = [self.bins[0].min(bin), self.bins[1].max(bin + 1)];
     }
 
     /// Tells the others; the bound that all know then.
     fn tell(&mut self) -> f32 {
-        let bins = std::mem::replace(&mut self.bins, usize::MAX..0);
-        self.bound.largest.fetch_max(bins.end.saturating_sub(1), Ordering::Relaxed);
-        for (count, bin) in self.counts.iter_mut().zip(&self.bound.counts).take(bins.end).skip(bins.start) {
+        let [first, end] = std::mem::replace(&mut self.bins, NONE);
+        self.bound.largest.fetch_max(end.saturating_sub(1), Ordering::Relaxed);
+        for (count, bin) in self.counts.iter_mut().zip(&self.bound.counts).take(end).skip(first) {
             if *count > 0 {
                 bin.fetch_add(std::mem::take(count), Ordering::Relaxed);
             }
