@@ -56,6 +56,7 @@ __device__ __forceinline__ void mbarrier_arrive_at(uint64_t* barrier, unsigned r
         "mapa.shared::cluster.u32 remote, %0, %1;\n"
         "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(shared_address(barrier)), "r"(rank) : "memory");
 #else
+    emu::mbarrier_is_there(emu::in_block(barrier, rank));
     emu::mbarrier_update(emu::in_block(barrier, rank), 1, 0);
 #endif
 }

@@ -97,7 +97,7 @@ pub fn cpu_features() -> Vec<&'static str> {
             };
         }
         detect!("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vnni");
-        if crate::backend::cpu::has_amx() {
+        if crate::backend::cpu::amx::is_available() {
             features.push("amx");
         }
     }

@@ -146,6 +146,7 @@ fn blocks_of_a_cluster_arrive_at_one_another_and_one_that_has_left_is_named() {
     }
     says("left_cluster", "emulator: a block of the cluster has left, and its shared memory with it");
     says("half_a_cluster", "invalid cluster size");
+    says("arrival_at_no_barrier", "emulator: nobody has initialised this mbarrier yet");
 }
 
 #[test]

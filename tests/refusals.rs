@@ -158,6 +158,11 @@ fn more_latents_than_an_encoder_has_groups() {
         (a.k, a.lists.stride) = (1, 1);
     };
     refused(|table| table.encode_topk, topk, sentence);
+    let of_bf16 = |a: &mut cusae_encode_topk| {
+        topk(a);
+        a.encoder.type_ = CUSAE_BF16;
+    };
+    refused(|table| table.encode_topk, of_bf16, sentence);
     refused(|table| table.encode_relu, |a: &mut cusae_encode_relu| encoder(&mut a.encoder), sentence);
     refused(|table| table.encode_relu_dense, |a: &mut cusae_encode_relu_dense| encoder(&mut a.encoder), sentence);
     refused(|table| table.encode_jumprelu, |a: &mut cusae_encode_jumprelu| encoder(&mut a.encoder), sentence);

@@ -203,7 +203,8 @@ pub fn topk() -> Vec<TopkCase> {
 }
 
 /// With bf16 operands, as [`topk`]; and around the tiles of 128 rows, which Hopper takes in pairs where their number is
-/// even, 128 and 192 latents, 32 and 64 elements of D and the four steps in flight; D that is a multiple of 8, so that 16 bytes are loaded at a time, and not.
+/// even, 128 and 192 latents, 32 and 64 elements of D and the four steps in flight; D that is a multiple of 8, so that 16
+/// bytes are loaded at a time, and not.
 pub fn topk_in_bf16() -> Vec<TopkCase> {
     let sizes = [
         [127, 32, 127],
@@ -250,6 +251,8 @@ pub fn dead_topk() -> Vec<TopkCase> {
         (shape(3, 4, 200, Integers, true), 100, 1),
         (shape(2, 4, 4000, Integers, true), 20, 2),
         (shape(3, 31, 1000, Real, true), 5, 3),
+        // As many dead ones as fill a group, at whose elements a product may look by packs.
+        (shape(33, 3, 200, Integers, true), 30, 2),
     ];
     cases.extend([1, 2, 3, 65].map(|k| (shape(4, 130, 130, Extremes, k % 2 == 0), k, 2)));
     cases.into_iter().map(case).collect()

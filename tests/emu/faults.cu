@@ -254,6 +254,14 @@ template <bool stays> __global__ void arrivals(Memory m) {
     if (stays) cluster_sync();
 }
 
+// Of a block that has not made it.
+__global__ void arrival_at_no_barrier(Memory m) {
+    auto& s = shared<ClusterShared>();
+    if (cluster_rank() == 0) mbarrier_arrive_at(&s.barrier, 1);
+    cluster_sync();
+    m.out[cluster_rank()] = 0;
+}
+
 // ---- The program ---------------------------------------------------------------------------------------
 
 struct Case {
@@ -286,7 +294,7 @@ const Case kCases[] = {
     {"high_grid", nothing, {1, 65535}, 1}, {"too_high_grid", nothing, {1, 65536}, 1}, {"too_deep_grid", nothing, {1, 1, 65536}, 1},
     {"too_deep_block", nothing, 1, {1, 1, 65}},
     {"cluster", arrivals<true>, 2, 1, sizeof(ClusterShared), 2}, {"left_cluster", arrivals<false>, 2, 1, sizeof(ClusterShared), 2},
-    {"half_a_cluster", nothing, 3, 1, 0, 2},
+    {"half_a_cluster", nothing, 3, 1, 0, 2}, {"arrival_at_no_barrier", arrival_at_no_barrier, 2, 1, sizeof(ClusterShared), 2},
 #undef CASE
 };
 

@@ -12,22 +12,18 @@ pub(super) const TILE: usize = 16;
 pub(super) const ROW_BYTES: usize = 64;
 
 /// Whether this machine multiplies tiles, and the operating system lets this process do it.
-pub(super) fn is_available() -> bool {
+pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| machine_has_tiles() && is_permitted())
 }
 
-/// Tiles, products of bytes and of bf16, and AVX-512 for what comes before and after them.
+/// Tiles, and products of bf16.
 fn machine_has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
-    const AMX_INT8: u32 = 1 << 25;
-    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
-    let avx512 = std::arch::is_x86_feature_detected!("avx512f")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512bf16");
-    avx512 && __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL
+    const BOTH: u32 = AMX_BF16 | AMX_TILE;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BOTH == BOTH
 }
 
 /// Linux keeps the tiles' state only of processes that ask for it (Documentation/arch/x86/xstate.rst).

@@ -13,8 +13,9 @@ use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Rows of a task; those of AMX's tiles, which wait for weights sooner, at most.
-const LEAST_ROWS: usize = 192;
+/// Rows of a task: with a panel of latents they fill the second-level cache.
+const CHUNK_ROWS: usize = 192;
+/// The same where tiles multiply, so fast that they wait for the weights, which come to the cache once a task.
 const TILED_ROWS: usize = 512;
 /// Neighbouring latents whose estimates are handed out together, at most.
 pub(super) const PANEL: usize = fixed::COLUMNS;
@@ -167,7 +168,7 @@ impl<'a> Estimator<'a> {
         let rounded = if let Some(unit) = unit {
             let of_panel = PANEL * unit.words(encoder.d_in);
             let mut rounded = Kept::room(n_panels * of_panel);
-            each.zip(rounded.words_mut().par_chunks_mut(of_panel)).for_each_init(
+            each.zip(rounded.0.words_mut().par_chunks_mut(of_panel)).for_each_init(
                 || Packer::of_columns(encoder.d_in, unit),
                 |packer, ((weights, norms, roundings), panel)| {
                     packer.pack(weights, panel, |i, of_latent| [norms[i], roundings[i]] = of_latent);
@@ -187,11 +188,11 @@ impl<'a> Estimator<'a> {
         Estimator { encoder, rounded, of_latents, bias }
     }
 
-    /// Rows of a task: while every thread has some, as many as fill the second-level cache with a panel of latents.
+    /// Rows of a task: more than the least while every thread has some.
     pub fn chunk_rows(&self) -> usize {
-        let most = if matches!(self.rounded, Some((Unit::Amx, _))) { TILED_ROWS } else { LEAST_ROWS };
+        let most = if matches!(self.rounded, Some((Unit::Amx, _))) { TILED_ROWS } else { CHUNK_ROWS };
         let of_thread = self.encoder.rows.div_ceil(rayon::current_num_threads());
-        of_thread.next_multiple_of(fixed::ROWS).clamp(LEAST_ROWS, most)
+        of_thread.next_multiple_of(fixed::ROWS).clamp(CHUNK_ROWS, most)
     }
 
     /// Estimates for `rows`, a chunk at most, and all latents: calls `keep(row in the chunk, estimates)`,
@@ -284,7 +285,7 @@ impl<'a> Estimator<'a> {
             }
         };
         let (mut now, mut waiting) = (0, None);
-        let panels = rounded.words().chunks_exact(PANEL * unit.words(d_in)).zip(self.of_latents[0].as_chunks().0);
+        let panels = rounded.0.words().chunks_exact(PANEL * unit.words(d_in)).zip(self.of_latents[0].as_chunks().0);
         for (first, (panel, norms)) in (0..d_sae).step_by(PANEL).zip(panels) {
             for (i, group) in groups.iter().enumerate() {
                 // SAFETY: the machine has the instructions, or there were no rounded weights.

@@ -14,7 +14,6 @@ use super::pages;
 use super::simd::{multiply_add, sum_of_squares, vectorised, Widen};
 use bytemuck::{Pod, Zeroable};
 use half::bf16;
-use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
 /// Rows of the left matrix in a product's block, at most.
@@ -152,6 +151,13 @@ vectorised! {
         }
         lost.iter().sum()
     }
+
+    /// Two numbers in each word, the first in its lower half.
+    fn join_pairs(row: &[i16], to: &mut [u32]) {
+        for (&[first, second], to) in row.as_chunks::<2>().0.iter().zip(to) {
+            *to = u32::from(first as u16) | u32::from(second as u16) << 16;
+        }
+    }
 }
 
 /// How packed rows lie: the first words of each of those that lie together, the next words of each, and so on.
@@ -189,8 +195,9 @@ impl Packer {
         Packer { d_in, unit, layout, rounded: vec![0; 2 * words], words: vec![0; rows * words] }
     }
 
-    /// Rounds rows of `d_in` numbers and lays them out. Rows that are not there, and numbers after a row's end, are 0. `to` takes
-    /// [`Unit::words`] of every row that may be there. Calls `keep(row, |row|, |what rounding takes from it|)`.
+    /// Rounds rows of `d_in` numbers and lays them out. Rows that are not there, and numbers after a row's end, are 0.
+    /// `to` takes [`Unit::words`] of every row that may be there. Calls `keep(row, |row|, |what rounding takes from
+    /// it|)`.
     pub fn pack(&mut self, rows: &[f32], to: &mut [u32], mut keep: impl FnMut(usize, [f32; 2])) {
         let (d_in, width) = (self.d_in, self.unit.words(self.d_in));
         let n = rows.len() / d_in.max(1);
@@ -208,15 +215,6 @@ impl Packer {
         let part = self.layout.together * width;
         for (words, to) in self.words.chunks_exact(part).zip(to.chunks_exact_mut(part)) {
             lay_out(words, self.layout, to);
-        }
-    }
-}
-
-vectorised! {
-    /// Two numbers in each word, the first in its lower half.
-    fn join_pairs(row: &[i16], to: &mut [u32]) {
-        for (&[first, second], to) in row.as_chunks::<2>().0.iter().zip(to) {
-            *to = u32::from(first as u16) | u32::from(second as u16) << 16;
         }
     }
 }
@@ -409,7 +407,7 @@ impl Lines {
 }
 
 /// Lines whose memory is kept for the next.
-pub(super) struct Kept(Lines);
+pub(super) struct Kept(pub Lines);
 
 static KEPT: Mutex<Vec<Line>> = Mutex::new(Vec::new());
 
@@ -423,20 +421,6 @@ impl Kept {
         }
         kept.resize(lines, Line::zeroed());
         Kept(Lines { lines: kept, len })
-    }
-}
-
-impl Deref for Kept {
-    type Target = Lines;
-
-    fn deref(&self) -> &Lines {
-        &self.0
-    }
-}
-
-impl DerefMut for Kept {
-    fn deref_mut(&mut self) -> &mut Lines {
-        &mut self.0
     }
 }
 

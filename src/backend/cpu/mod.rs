@@ -1,10 +1,11 @@
 //! The CPU backend: what users without a GPU run, and the oracle that every kernel is tested
 //! against. One file per operation; rayon over rows or latents in chunks whose borders do not
-//! depend on the number of threads, so that the same inputs give the same bits on any machine size.
+//! depend on the number of threads, or leave no trace (encoders'), so that the same inputs give the same bits on any
+//! machine size.
 
 mod adam;
 #[cfg(target_arch = "x86_64")]
-mod amx;
+pub(crate) mod amx;
 mod attention;
 mod clip;
 mod decode;
@@ -38,15 +39,6 @@ use crate::machine;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::time::Instant;
-
-/// Whether this machine has AMX, and lets this process use it.
-pub(crate) fn has_amx() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let available = amx::is_available();
-    #[cfg(not(target_arch = "x86_64"))]
-    let available = false;
-    available
-}
 
 /// The CPU of this machine. All threads of rayon's pool are used.
 #[derive(Clone, Copy, Debug, Default)]

@@ -237,6 +237,11 @@ inline void fiber_main() {
 // ---- mbarriers and asynchronous copies -------------------------------------------------------------
 
 // An mbarrier's word: bits 0..31 outstanding bytes, 32..46 pending arrivals, 47..61 count, 63 phase.
+// As shared memory starts, all bits are set.
+inline void mbarrier_is_there(const uint64_t* barrier) {
+    if (*barrier == ~uint64_t(0)) fail("nobody has initialised this mbarrier yet");
+}
+
 inline void mbarrier_update(uint64_t* barrier, int arrivals, int32_t bytes) {
     const int count = *barrier >> 47 & 0x7fff;
     const int32_t outstanding = int32_t(uint32_t(*barrier)) + bytes;
@@ -261,6 +266,7 @@ inline void async_copy(void* to, const void* from, size_t bytes, size_t valid, u
     Fiber* fiber = self->current;
     AsyncCopy copy{to, std::vector<unsigned char>(bytes, 0), mbarrier, fiber->copy_groups, fiber};
     if (valid) std::memcpy(copy.bytes.data(), from, valid);
+    if (mbarrier) mbarrier_is_there(mbarrier);
     std::memset(to, 0xff, bytes);
     fiber->block->copies.push_back(std::move(copy));
 }
