@@ -476,6 +476,8 @@ pub fn jumprelu() -> Vec<JumpReluCase> {
         (shape(2, 4, 200, Equal(1.0), false), 200, Some(0.5)),
         (shape(2, 4, 200, Equal(1.0), false), 100, Some(100.0)),
         (shape(2, 4, 200, Equal(-1.0), false), 200, None),
+        // A whole strip, of few that are listed: some group has none among every fourth latent.
+        (shape(16, 4, 704, Equal(-1.5), false), 704, Some(0.5)),
         (shape(4, 130, 130, Extremes, false), 130, None),
         (shape(4, 130, 130, Extremes, false), 130, Some(1e-3)),
     ]
