@@ -3,7 +3,7 @@
 //! the one definition of `h` on all machines: how it was estimated leaves no trace in any result.
 
 use super::fixed::{self, norm_of, Kept, Packer, Unit};
-use super::gemm::{product_here, Operand};
+use super::gemm::{product_in_f32, Operand};
 use super::matrix::F32Encoder;
 use super::simd::{dot, multiply_add, prefetch, vectorised};
 use super::*;
@@ -254,7 +254,7 @@ impl<'a> Estimator<'a> {
         for first in (0..d_sae).step_by(F32_LATENTS) {
             let latents = F32_LATENTS.min(d_sae - first);
             let weights = Operand::transposed(&w_enc[first * d_in..(first + latents) * d_in], d_in);
-            product_here([n, latents, d_in], &mut tile, input, weights, false);
+            product_in_f32([n, latents, d_in], &mut tile, input, weights);
             for (row, products) in tile.chunks_exact(latents).take(n).enumerate() {
                 for (panel, products) in products.chunks(PANEL).enumerate() {
                     keep(row, first + panel * PANEL, &panel_of(products));

@@ -1,6 +1,8 @@
-//! Dense f32 matrix products through the kernels of the `gemm` crate, cut into blocks that do not depend on the
-//! number of threads: every output element is one block's, so its bits are too.
+//! Dense f32 matrix products through the kernels of the `gemm` crate, or tiles where a machine has them, cut into blocks
+//! that do not depend on the number of threads: every output element is one block's, so its bits are too.
 
+#[cfg(target_arch = "x86_64")]
+use super::gemm_amx;
 use rayon::prelude::*;
 
 /// Rows of an output block. Large enough that packing a block of the right matrix is paid back.
@@ -11,9 +13,9 @@ const BLOCK_COLUMNS: usize = 1024;
 /// A matrix operand: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Operand<'a> {
-    data: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
 }
 
 impl<'a> Operand<'a> {
@@ -28,7 +30,7 @@ impl<'a> Operand<'a> {
     }
 
     /// The operand from element `(row, column)` on.
-    fn from(self, row: usize, column: usize) -> Self {
+    pub(super) fn from(self, row: usize, column: usize) -> Self {
         Operand { data: &self.data[row * self.row_stride + column * self.column_stride..], ..self }
     }
 
@@ -110,8 +112,28 @@ pub(crate) fn product_here([m, n, k]: [usize; 3], out: &mut [f32], a: Operand, b
     unsafe { block_product([m, n, k], out.as_mut_ptr(), n, a, b, accumulate) };
 }
 
+/// As [`product_here`], in f32 alone: its rounding is that of sums of f32 at any magnitude.
+pub(crate) fn product_in_f32([m, n, k]: [usize; 3], out: &mut [f32], a: Operand, b: Operand) {
+    assert!(m * n <= out.len(), "the output is too small");
+    // SAFETY: the output holds m * n elements.
+    unsafe { block_product_in_f32([m, n, k], out.as_mut_ptr(), n, a, b, false) };
+}
+
+/// By whatever is faster on this machine.
+///
 /// SAFETY: `out` must point at `m` rows of `n` elements, `out_stride` apart, that nobody else uses.
-unsafe fn block_product(
+unsafe fn block_product(dims: [usize; 3], out: *mut f32, out_stride: usize, a: Operand, b: Operand, accumulate: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if gemm_amx::is_faster(dims) {
+        // SAFETY: the output is the caller's promise.
+        return unsafe { gemm_amx::product(dims, out, out_stride, a, b, accumulate) };
+    }
+    // SAFETY: as above.
+    unsafe { block_product_in_f32(dims, out, out_stride, a, b, accumulate) };
+}
+
+/// SAFETY: as [`block_product`].
+unsafe fn block_product_in_f32(
     [m, n, k]: [usize; 3],
     out: *mut f32,
     out_stride: usize,

@@ -18,6 +18,8 @@ mod fixed;
 mod functions;
 mod gated;
 pub(crate) mod gemm;
+#[cfg(target_arch = "x86_64")]
+mod gemm_amx;
 mod ghost;
 mod gradient;
 mod jumprelu;
