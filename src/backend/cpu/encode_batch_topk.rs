@@ -221,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_is_what_n_of_all_keys_reach_that_were_told() {
+        let bound = Bound::new(3);
+        let [mut one, mut other] = [Counted::new(&bound), Counted::new(&bound)];
+        [1.0, 4.0, f32::NAN, -1.0, 0.0, 2.0].into_iter().for_each(|key| one.count(key));
+        assert_eq!(other.tell(), 0.0, "before one has told");
+        assert_eq!(one.tell(), 1.0);
+        [8.0, 8.0].into_iter().for_each(|key| other.count(key));
+        assert_eq!(other.tell(), 4.0);
+        assert_eq!(one.tell(), 4.0, "nothing is told twice");
+    }
+
+    #[test]
     fn the_largest_of_the_batch_are_taken_ties_to_the_smaller_row() {
         let input = [3.0, -9.0, 1.0, 2.0, 2.0, 2.0, 0.0, 5.0, -1.0];
         assert_eq!(select(&input, 3, None, 4, 3), (vec![vec![0], vec![0, 1], vec![1]], 0.75 + 0.25 * 2.0));

@@ -50,15 +50,20 @@ thread_local! {
     static KEPT: Cell<Buffers> = Cell::default();
 }
 
-/// Whether this machine has tiles, and multiplies matrices of this size faster with them.
+/// Whether this machine multiplies matrices of this size faster so.
 pub(super) fn is_faster([m, n, k]: [usize; 3]) -> bool {
-    m.min(n).min(k) >= LEAST && amx::is_available() && std::arch::is_x86_feature_detected!("avx512f")
+    m.min(n).min(k) >= LEAST && is_available()
+}
+
+/// Tiles, and vectors to pack them with.
+fn is_available() -> bool {
+    amx::is_available() && std::arch::is_x86_feature_detected!("avx512f")
 }
 
 /// `out = a · b`, or `out += a · b`; `a [m, k]`, `b [k, n]`.
 ///
 /// # Safety
-/// [`is_faster`] said so; `out` points at `m` rows of `n` numbers, `stride` apart, that nobody else uses.
+/// The machine [`is_available`]; `out` points at `m` rows of `n` numbers, `stride` apart, that nobody else uses.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn product(
     [m, n, k]: [usize; 3],
@@ -147,19 +152,16 @@ fn pack(lines: &Lines, across: bool, to: &mut Vec<Step>) {
     assert!(last < lines.data.len() && lines.line_stride.min(lines.k_stride) == 1, "the operand is too small");
     let (sides, steps) = (lines.lines.div_ceil(SIDE), lines.depth.div_ceil(DEPTH));
     to.resize(sides * steps, Step([[[_mm512_setzero_si512(); TILE]; 2]; PARTS]));
-    for n in 0..sides * steps {
+    for n in 0..2 * sides * steps {
         // In the order of memory.
-        let (side, step) = if lines.k_stride == 1 { (n / steps, n % steps) } else { (n % sides, n / sides) };
-        let Step(parts) = &mut to[side * steps + step];
-        for half in 0..2 {
-            let line = side * SIDE + half * TILE;
-            let first = lines.square(line, step * DEPTH, across);
-            let second = lines.square(line, step * DEPTH + TILE, across);
-            for i in 0..TILE {
-                let words = split(first[i], second[i]);
-                for (part, words) in parts.iter_mut().zip(words) {
-                    part[half][i] = words;
-                }
+        let (tile, step) =
+            if lines.k_stride == 1 { (n / steps, n % steps) } else { (n % (2 * sides), n / (2 * sides)) };
+        let first = lines.square(tile * TILE, step * DEPTH, across);
+        let second = lines.square(tile * TILE, step * DEPTH + TILE, across);
+        let Step(parts) = &mut to[tile / 2 * steps + step];
+        for i in 0..TILE {
+            for (part, words) in parts.iter_mut().zip(split(first[i], second[i])) {
+                part[tile % 2][i] = words;
             }
         }
     }
@@ -361,10 +363,13 @@ mod tests {
 
     /// None on a machine without tiles.
     fn product_of([m, n, k]: [usize; 3], a: &Matrix, b: &Matrix, before: Option<f32>) -> Option<Vec<f32>> {
+        const BEYOND: f32 = 7.0;
         let mut out = vec![before.unwrap_or(f32::NAN); m * n];
-        // SAFETY: the output has so many numbers.
-        is_faster([m, n, k]).then(|| unsafe {
-            product([m, n, k], out.as_mut_ptr(), n, a.operand(), b.operand(), before.is_some());
+        out.resize(m * n + SIDE, BEYOND);
+        is_available().then(|| {
+            // SAFETY: the output has so many numbers, and more.
+            unsafe { product([m, n, k], out.as_mut_ptr(), n, a.operand(), b.operand(), before.is_some()) };
+            assert!(out.drain(m * n..).all(|x| x == BEYOND), "{m} x {n} x {k}: written beyond the output");
             out
         })
     }
@@ -376,7 +381,7 @@ mod tests {
             n @ 0..6 => [257.0, -261.0, 299.0, 1.0, -2.0, -275.0][n],
             _ => 0.0,
         };
-        for dims in [[64, 64, 64], [300, 1100, 70], [65, 130, 801], [257, 79, 65]] {
+        for dims in [[1, 1, 1], [64, 64, 64], [300, 1100, 70], [65, 146, 801], [257, 79, 65]] {
             let [m, n, k] = dims;
             let expected: Vec<f32> = (0..m * n)
                 .map(|at| {
@@ -396,6 +401,31 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_the_sum_of_parts_each_the_nearest_to_what_is_left() {
+        if !is_available() {
+            return;
+        }
+        let mut random = Random::new(3, Stream::Weights, 0);
+        for _ in 0..1000 {
+            let numbers = [(); 2].map(|()| random.uniform() - 0.5);
+            // SAFETY: the machine has the vectors; they are as large as the arrays.
+            let parts: [[u32; TILE]; PARTS] = unsafe {
+                let words = split(_mm512_set1_ps(numbers[0]), _mm512_set1_ps(numbers[1]));
+                std::mem::transmute::<[__m512i; PARTS], [[u32; TILE]; PARTS]>(words)
+            };
+            for (x, shift) in numbers.into_iter().zip([16, 0]) {
+                let mut left = x;
+                for part in parts {
+                    let part = f32::from_bits(part[9] << shift & 0xffff_0000);
+                    assert!((left - part).abs() <= left.abs() / 256.0, "{part} of {left} of {x}");
+                    left -= part;
+                }
+                assert_eq!(left, 0.0, "of {x}");
+            }
+        }
+    }
+
+    #[test]
     fn numbers_times_one_are_themselves_in_all_their_bits() {
         let mut random = Random::new(1, Stream::Weights, 0);
         let numbers: Vec<f32> = (0..64 * 64).map(|i| (random.uniform() - 0.5) * 2f32.powi(i % 60 - 30)).collect();
@@ -407,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_as_near_as_those_of_f32() {
+    fn sums_are_nearer_than_those_of_f32() {
         let dims @ [m, n, k] = [64, 64, 1000];
         let mut random = Random::new(2, Stream::Weights, 0);
         let mut numbers = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect::<Vec<_>>();
@@ -424,7 +454,7 @@ mod tests {
             found.iter().enumerate().map(|(at, &x)| (f64::from(x) - exact(at)).powi(2)).sum::<f64>().sqrt()
         };
         let (found, in_f32) = (error(&found), error(&in_f32));
-        assert!(found < in_f32, "{found:e}, in f32 {in_f32:e}");
+        assert!(found < 0.75 * in_f32, "{found:e}, in f32 {in_f32:e}");
     }
 
     #[test]
