@@ -37,8 +37,7 @@ struct Stage {
     }
 };
 
-// The tiles, of clusters: `ranks` tiles above one another, 1 or 2. The host counts them: of what a kernel divides the
-// compiler does not see that it is the same for all, and makes each product wait for the one before.
+// The tiles, of clusters: `ranks` tiles above one another, 1 or 2. The host has counted them.
 struct Walk {
     uint64_t rows, tiles;  // clusters' tiles above one another; in all
     unsigned ranks;

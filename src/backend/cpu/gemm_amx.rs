@@ -1,4 +1,4 @@
-//! Dense f32 matrix products on tiles of bf16 (AMX), over half as fast again as f32's own instructions.
+//! Dense f32 matrix products on tiles of bf16 (AMX), about 1.4 times as fast as f32's own instructions.
 //!
 //! A number is the sum of three of bf16, `x = x₁ + x₂ + x₃`, each the nearest to what the ones before leave; 8 bits each are
 //! the 24 of f32. Of the nine products of two such sums six are added, in f32: all but `a₂b₃`, `a₃b₂` and `a₃b₃`, which
@@ -81,10 +81,10 @@ pub(super) unsafe fn product(
         for first in (0..k).step_by(STEPS * DEPTH) {
             let depth = (STEPS * DEPTH).min(k - first);
             let steps = depth.div_ceil(DEPTH);
-            pack(&Lines::columns_of(b.from(first, column), columns, depth), true, right);
+            let right = pack(&Lines::columns_of(b.from(first, column), columns, depth), true, right);
             for row in (0..m).step_by(ROWS) {
                 let rows = ROWS.min(m - row);
-                pack(&Lines::rows_of(a.from(row, first), rows, depth), false, left);
+                let left = pack(&Lines::rows_of(a.from(row, first), rows, depth), false, left);
                 for panel in (0..columns).step_by(PANEL) {
                     let columns = PANEL.min(columns - panel);
                     sums.clear();
@@ -145,26 +145,30 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Packs lines: `[side][step]`.
+/// Packs lines: `[side][step]`, in memory that only grows.
 #[target_feature(enable = "avx512f")]
-fn pack(lines: &Lines, across: bool, to: &mut Vec<Step>) {
+fn pack<'a>(lines: &Lines, across: bool, room: &'a mut Vec<Step>) -> &'a [Step] {
     let last = (lines.lines - 1) * lines.line_stride + (lines.depth - 1) * lines.k_stride;
     assert!(last < lines.data.len() && lines.line_stride.min(lines.k_stride) == 1, "the operand is too small");
     let (sides, steps) = (lines.lines.div_ceil(SIDE), lines.depth.div_ceil(DEPTH));
-    to.resize(sides * steps, Step([[[_mm512_setzero_si512(); TILE]; 2]; PARTS]));
+    if room.len() < sides * steps {
+        room.resize(sides * steps, Step([[[_mm512_setzero_si512(); TILE]; 2]; PARTS]));
+    }
+    let packed = &mut room[..sides * steps];
     for n in 0..2 * sides * steps {
         // In the order of memory.
         let (tile, step) =
             if lines.k_stride == 1 { (n / steps, n % steps) } else { (n % (2 * sides), n / (2 * sides)) };
         let first = lines.square(tile * TILE, step * DEPTH, across);
         let second = lines.square(tile * TILE, step * DEPTH + TILE, across);
-        let Step(parts) = &mut to[tile / 2 * steps + step];
+        let Step(parts) = &mut packed[tile / 2 * steps + step];
         for i in 0..TILE {
             for (part, words) in parts.iter_mut().zip(split(first[i], second[i])) {
                 part[tile % 2][i] = words;
             }
         }
     }
+    packed
 }
 
 /// A mask of the first lanes of 16.
