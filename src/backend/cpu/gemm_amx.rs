@@ -25,8 +25,9 @@ const STEPS: usize = 24;
 const COLUMNS: usize = 1024;
 /// Columns of the output that are written at a time, so that it is much of a row.
 const PANEL: usize = 128;
-/// Below this a dimension does not pay for packing the other two.
-const LEAST: usize = 128;
+/// Below this a dimension hardly pays for packing the other two; and small models, as the embedded one, give the same bits
+/// on CPUs with tiles and without.
+const LEAST: usize = 256;
 
 /// [`DEPTH`] numbers of [`SIDE`] lines (rows of the left matrix, columns of the right one): tiles `[part][half of the
 /// lines]`. A word holds numbers `i` and `i + 16` of a line. Of the left matrix a tile's row is a line; of the right one it
