@@ -24,7 +24,7 @@ pub(super) fn run(op: Attention<'_, Cpu>) -> Result<()> {
             let q = &q[start + first * width..];
             pattern_tile(q, &k[key_start..], scale, past + first, [width, d_head], keys, &mut scores);
             let values = Operand::rows(&v[key_start..], width);
-            product_here([queries, d_head, keys], &mut mixed, Operand::rows(&scores, keys), values, false);
+            product_here([queries, d_head, keys], &mut mixed, Operand::rows(&*scores, keys), values);
             place(&mixed, z, head, dims);
         }
     });
@@ -57,7 +57,7 @@ pub(super) fn mix(op: AttentionMix<'_, Cpu>) -> Result<()> {
         for head in 0..n_heads {
             let pattern = &pattern[((sequence * n_heads + head) * context + first) * keys..];
             let values = Operand::rows(&v[sequence * room * width + head * d_head..], width);
-            product_here([queries, d_head, keys], &mut mixed, Operand::rows(pattern, keys), values, false);
+            product_here([queries, d_head, keys], &mut mixed, Operand::rows(pattern, keys), values);
             place(&mixed, z, head, dims);
         }
     });
@@ -86,7 +86,7 @@ fn pattern_tile(
 ) {
     let queries = pattern.len() / keys;
     let (q, k) = (Operand::rows(q, width), Operand::transposed(k, width));
-    product_here([queries, keys, d_head], pattern, q, k, false);
+    product_here([queries, keys, d_head], pattern, q, k);
     for (i, row) in pattern.chunks_exact_mut(keys).enumerate() {
         let (seen, later) = row.split_at_mut(first + i + 1);
         let sum = exponentiate(seen, scale);

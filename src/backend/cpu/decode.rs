@@ -1,7 +1,7 @@
 //! `decode_sparse` and `decode_dense`: reconstruction, its error, and the features' gradients.
 
 use super::gemm::{product, product_with, Operand};
-use super::matrix::operand;
+use super::matrix::Numbers;
 use super::simd::{add_rows, dot, prefetch, vectorised, Widen};
 use super::*;
 use rayon::prelude::*;
@@ -170,15 +170,14 @@ pub(super) fn dense(op: DecodeDense<'_, Cpu>) -> Result<()> {
     let (rows, d_in, d_sae) = (decoder.rows, decoder.d_in, decoder.d_sae);
     let Matrix::F32(w_dec) = decoder.w_dec else { unreachable!("checked: w_dec is f32") };
     decoder.gradient[..rows * d_in].chunks_mut(d_in).for_each(|y| start(decoder.b_dec, y));
-    let w_dec = operand(w_dec, d_sae * d_in, bf16);
-    let of_features = operand(features, rows * d_sae, bf16);
-    let f = Operand::rows(&of_features, d_sae);
-    product([rows, d_in, d_sae], decoder.gradient, f, Operand::rows(&w_dec, d_in), true);
+    let w_dec = Numbers::new(w_dec, bf16);
+    let f = Operand::rows(Numbers::new(features, bf16), d_sae);
+    product([rows, d_in, d_sae], decoder.gradient, f, Operand::rows(w_dec, d_in), true);
     for_each_row(&mut decoder, &mut [], 0, |_, about, out| {
         *out.squared_error = finish_row(about, out.gradient, out.reconstruction);
     });
-    let gradient = operand(decoder.gradient, rows * d_in, bf16);
-    let (g, w) = (Operand::rows(&gradient, d_in), Operand::transposed(&w_dec, d_in));
+    let gradient = Numbers::new(decoder.gradient, bf16);
+    let (g, w) = (Operand::rows(gradient, d_in), Operand::transposed(w_dec, d_in));
     product_with([rows, d_sae, d_in], feature_gradient, g, w, false, |mut block| {
         let column = block.column;
         for (row, gradient) in block.rows() {

@@ -211,9 +211,9 @@ pub(super) fn longest_row(lists: &FeatureLists<Cpu>, rows: usize) -> u32 {
 
 pub(super) fn relu_dense(op: EncodeReluDense<'_, Cpu>) -> Result<()> {
     let EncodeReluDense { encoder, features, counts } = op;
-    let F32Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = F32Encoder::from(&encoder);
+    let Encoder { input, w_enc, b_enc, rows, d_in, d_sae } = encoder;
     let positive: Vec<AtomicU32> = (0..rows).map(|_| AtomicU32::new(0)).collect();
-    let (input, weights) = (Operand::rows(&input, d_in), Operand::transposed(&w_enc, d_in));
+    let (input, weights) = (Operand::rows(input, d_in), Operand::transposed(w_enc, d_in));
     product_with([rows, d_sae, d_in], features, input, weights, false, |mut block| {
         let column = block.column;
         for (row, h) in block.rows() {

@@ -2,7 +2,7 @@
 //! latent.
 
 use super::gemm::{product, Operand};
-use super::matrix::operand;
+use super::matrix::Numbers;
 use super::simd::{add, add_rows, add_scaled, prefetch, sum_of_squares, vectorised, Widen};
 use super::*;
 use rayon::prelude::*;
@@ -206,8 +206,8 @@ pub(super) fn dense(op: GradientDense<'_, Cpu>) -> Result<()> {
     let WeightGradients { w_enc, b_enc, w_dec, accumulate, .. } = out;
     let dims = [d_sae, d_in, rows];
     for (of_latents, of_rows, out) in [(features, gradient, &mut *w_dec), (pre_gradient, input, w_enc)] {
-        let (a, b) = (operand(of_latents, rows * d_sae, bf16), operand(of_rows, rows * d_in, bf16));
-        product(dims, out, Operand::transposed(&a, d_sae), Operand::rows(&b, d_in), accumulate);
+        let (of_latents, of_rows) = (Numbers::new(of_latents, bf16), Numbers::new(of_rows, bf16));
+        product(dims, out, Operand::transposed(of_latents, d_sae), Operand::rows(of_rows, d_in), accumulate);
     }
     if !accumulate {
         b_enc[..d_sae].fill(0.0);

@@ -10,9 +10,8 @@ const ELEMENTS: usize = 1 << 14;
 
 pub(super) fn run(op: Linear<'_, Cpu>) -> Result<()> {
     let Linear { x, w, w_is_transposed, bias, function, residual, rows, d_input, d_output, out } = op;
-    let (x, w) = (x.all(rows * d_input), w.all(d_input * d_output));
-    let weights = if w_is_transposed { Operand::transposed(&w, d_input) } else { Operand::rows(&w, d_output) };
-    product_with([rows, d_output, d_input], out, Operand::rows(&x, d_input), weights, false, |mut block| {
+    let weights = if w_is_transposed { Operand::transposed(w, d_input) } else { Operand::rows(w, d_output) };
+    product_with([rows, d_output, d_input], out, Operand::rows(x, d_input), weights, false, |mut block| {
         let column = block.column;
         for (row, out) in block.rows() {
             if let Some(bias) = bias {

@@ -29,27 +29,74 @@ impl<'a> Matrix<'a, Cpu> {
 
     /// The first `len` elements as f32.
     pub(super) fn all(self, len: usize) -> Cow<'a, [f32]> {
+        Numbers::from(self).in_f32(len)
+    }
+}
+
+/// Numbers as a product takes them.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    /// To bf16.
+    Rounded(&'a [f32]),
+}
+
+impl<'a> Numbers<'a> {
+    /// Of a product that takes bf16, or f32: rounded, or as they are.
+    pub fn new(values: &'a [f32], bf16: bool) -> Self {
+        if bf16 {
+            Numbers::Rounded(values)
+        } else {
+            Numbers::F32(values)
+        }
+    }
+
+    /// Whether they are those of bf16.
+    pub fn are_bf16(self) -> bool {
+        !matches!(self, Numbers::F32(_))
+    }
+
+    /// Without the first ones.
+    pub fn skip(self, first: usize) -> Self {
         match self {
-            Matrix::F32(values) => Cow::Borrowed(&values[..len]),
-            Matrix::Bf16(values) => {
-                let mut wide = vec![0.0; len];
-                let parts = wide.par_chunks_mut(ELEMENTS).zip(values[..len].par_chunks(ELEMENTS));
-                parts.for_each(|(wide, values)| widen(values, wide));
-                Cow::Owned(wide)
-            }
+            Numbers::F32(values) => Numbers::F32(&values[first..]),
+            Numbers::Bf16(values) => Numbers::Bf16(&values[first..]),
+            Numbers::Rounded(values) => Numbers::Rounded(&values[first..]),
+        }
+    }
+
+    /// The first `len` as f32.
+    pub fn in_f32(self, len: usize) -> Cow<'a, [f32]> {
+        match self {
+            Numbers::F32(values) => Cow::Borrowed(&values[..len]),
+            Numbers::Bf16(values) => made(&values[..len], widen),
+            Numbers::Rounded(values) => made(&values[..len], round_and_widen),
         }
     }
 }
 
-/// The first `len` values as an operand of a product that takes bf16, or f32: rounded or as they are.
-pub(super) fn operand(values: &[f32], len: usize, bf16: bool) -> Cow<'_, [f32]> {
-    if !bf16 {
-        return Cow::Borrowed(&values[..len]);
+/// On all threads.
+fn made<'a, T: Sync>(values: &[T], make: impl Fn(&[T], &mut [f32]) + Sync) -> Cow<'a, [f32]> {
+    let mut wide = vec![0.0; values.len()];
+    let parts = wide.par_chunks_mut(ELEMENTS).zip(values.par_chunks(ELEMENTS));
+    parts.for_each(|(to, from)| make(from, to));
+    Cow::Owned(wide)
+}
+
+impl<'a> From<&'a [f32]> for Numbers<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        Numbers::F32(values)
     }
-    let mut rounded = vec![0.0; len];
-    let parts = rounded.par_chunks_mut(ELEMENTS).zip(values[..len].par_chunks(ELEMENTS));
-    parts.for_each(|(to, from)| round_and_widen(from, to));
-    Cow::Owned(rounded)
+}
+
+impl<'a> From<Matrix<'a, Cpu>> for Numbers<'a> {
+    fn from(matrix: Matrix<'a, Cpu>) -> Self {
+        match matrix {
+            Matrix::F32(values) => Numbers::F32(values),
+            Matrix::Bf16(values) => Numbers::Bf16(values),
+        }
+    }
 }
 
 /// Rounded to bf16.

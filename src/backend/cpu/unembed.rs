@@ -49,7 +49,7 @@ impl Unembedding<'_> {
     fn logits(&self, x: &[f32], first: usize, tokens: usize, tile: &mut [f32]) {
         let weights = Operand::transposed(&self.w_u[first * self.d_model..], self.d_model);
         let rows = x.len() / self.d_model;
-        product_here([rows, tokens, self.d_model], tile, Operand::rows(x, self.d_model), weights, false);
+        product_here([rows, tokens, self.d_model], tile, Operand::rows(x, self.d_model), weights);
         if let Some(b_u) = self.b_u {
             for logits in tile[..rows * tokens].chunks_exact_mut(tokens) {
                 simd::add(logits, &b_u[first..]);
