@@ -1,15 +1,15 @@
-//! Dense f32 matrix products through the kernels of the `gemm` crate, or tiles where a machine has them, cut into blocks
-//! that do not depend on the number of threads: every output element is one block's, so its bits are too.
+//! Dense f32 matrix products through the kernels of the `gemm` crate, or tiles where a machine has them, cut into blocks.
+//! An element's sum is taken in an order that depends on `k` alone, however the output is cut.
 
 #[cfg(target_arch = "x86_64")]
 use super::gemm_amx;
 use super::matrix::Numbers;
 use rayon::prelude::*;
 
-/// Rows of an output block. Large enough that packing a block of the right matrix is paid back.
-const BLOCK_ROWS: usize = 1024;
-/// Columns of an output block.
-const BLOCK_COLUMNS: usize = 1024;
+/// Rows and columns of an output block: enough to pay for packing its operands, unless threads would be idle.
+const BLOCK: usize = 1024;
+/// The same at least. One that is narrower than 64 both ways, or has one row or column, would be summed otherwise.
+const LEAST_BLOCK: usize = 256;
 
 /// A matrix operand: element `(i, j)` is number `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy)]
@@ -103,20 +103,38 @@ pub(crate) fn product_with(
     #[cfg(target_arch = "x86_64")]
     if gemm_amx::is_faster(dims) {
         // SAFETY: the machine has tiles, or they were not faster; the output was just checked.
-        return unsafe { gemm_amx::product(dims, out, a, b, accumulate, 2 * rayon::current_num_threads(), epilogue) };
+        return unsafe { gemm_amx::product(dims, out, a, b, accumulate, tasks_wanted(), epilogue) };
     }
     let (a_wide, b_wide) = (a.numbers.in_f32(a.len(m, k)), b.numbers.in_f32(b.len(k, n)));
     let (a, b) = (Operand { numbers: (&*a_wide).into(), ..a }, Operand { numbers: (&*b_wide).into(), ..b });
-    let (row_blocks, column_blocks) = (m.div_ceil(BLOCK_ROWS), n.div_ceil(BLOCK_COLUMNS));
+    let [row_blocks, column_blocks] = blocks([m, n], tasks_wanted());
     (0..row_blocks * column_blocks).into_par_iter().for_each(|block| {
         // Neighbouring tasks share the block of b, the larger operand, while it is in the cache.
-        let (row, column) = ((block % row_blocks) * BLOCK_ROWS, (block / row_blocks) * BLOCK_COLUMNS);
-        let (rows, columns) = (BLOCK_ROWS.min(m - row), BLOCK_COLUMNS.min(n - column));
-        let out = out.from(row, column);
+        let [row, end_row] = [0, 1].map(|i| (block % row_blocks + i) * m / row_blocks);
+        let [column, end_column] = [0, 1].map(|i| (block / row_blocks + i) * n / column_blocks);
+        let (rows, columns, out) = (end_row - row, end_column - column, out.from(row, column));
         // SAFETY: the block lies inside the output and is this task's alone.
         unsafe { block_product_in_f32([rows, columns, k], out, a.from(row, 0), b.from(0, column), accumulate) };
         epilogue(Block { row, column, rows, columns, out });
     });
+}
+
+/// Tasks that keep all threads busy.
+fn tasks_wanted() -> usize {
+    match rayon::current_num_threads() {
+        1 => 1,
+        threads => 2 * threads,
+    }
+}
+
+/// Into how many blocks the rows and columns of an output are cut: columns first, which is cheaper.
+fn blocks([m, n]: [usize; 2], tasks: usize) -> [usize; 2] {
+    let cut = |length: usize, others: usize| {
+        let least = length.div_ceil(BLOCK);
+        tasks.div_ceil(others.max(1)).min(length / LEAST_BLOCK).max(least)
+    };
+    let columns = cut(n, m.div_ceil(BLOCK));
+    [cut(m, columns), columns]
 }
 
 /// `out = a · b` of numbers in f32, on this thread alone.
@@ -201,15 +219,32 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
         let mut random = Random::new(2, Stream::Weights, 0);
-        let (m, n, k) = (600, 1500, 96);
-        let a: Vec<f32> = (0..m * k).map(|_| random.uniform() - 0.5).collect();
-        let b: Vec<f32> = (0..n * k).map(|_| random.uniform() - 0.5).collect();
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let mut out = vec![0.0; m * n];
-            pool.install(|| product([m, n, k], &mut out, Operand::rows(&*a, k), Operand::transposed(&*b, k), false));
-            out
-        };
-        assert_eq!(run(1), run(5));
+        for (m, n, k) in [(600, 1500, 96), (1025, 257, 1030), (130, 2049, 700), (513, 70, 1500)] {
+            let a: Vec<f32> = (0..m * k).map(|_| random.uniform() - 0.5).collect();
+            let b: Vec<f32> = (0..n * k).map(|_| random.uniform() - 0.5).collect();
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut out = vec![0.0; m * n];
+                pool.install(|| {
+                    product([m, n, k], &mut out, Operand::rows(&*a, k), Operand::transposed(&*b, k), false);
+                });
+                out
+            };
+            let alone = run(1);
+            for threads in [2, 5, 16] {
+                assert!(run(threads) == alone, "{m} x {n} x {k}, {threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn outputs_are_cut_for_all_threads_but_not_into_slivers() {
+        assert_eq!(blocks([4096, 768], 1), [4, 1]);
+        assert_eq!(blocks([4096, 768], 4), [4, 1]);
+        assert_eq!(blocks([4096, 768], 32), [11, 3]);
+        assert_eq!(blocks([512, 3072], 4), [1, 4]);
+        assert_eq!(blocks([128, 128], 32), [1, 1]);
+        assert_eq!(blocks([100_000, 128], 4), [98, 1]);
+        assert_eq!(blocks([0, 5], 4), [0, 1]);
     }
 }

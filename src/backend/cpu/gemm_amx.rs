@@ -35,8 +35,8 @@ const COLUMNS: usize = 4096;
 const RIGHT_PAIRS: usize = 12 << 10;
 /// Columns that are packed by one task, and that are written at a time: much of a row of either matrix.
 const PANEL: usize = 128;
-/// Below this a dimension hardly pays for packing the other two; and small models, as the embedded one, give the same bits
-/// on CPUs with tiles and without.
+/// Below this a dimension hardly pays for packing the other two (rows do with half, where those are large); and small
+/// models, as the embedded one, give the same bits on CPUs with tiles and without.
 const LEAST: usize = 256;
 
 /// A part of [`DEPTH`] numbers of [`SIDE`] lines (rows of the left matrix, columns of the right one): `[half of the
@@ -71,7 +71,8 @@ thread_local! {
 
 /// Whether this machine multiplies matrices of this size faster so.
 pub(super) fn is_faster([m, n, k]: [usize; 3]) -> bool {
-    m.min(n).min(k) >= LEAST && is_available()
+    let least_rows = if n.min(k) >= 2 * LEAST { LEAST / 2 } else { LEAST };
+    m >= least_rows && n.min(k) >= LEAST && is_available()
 }
 
 /// Tiles, and vectors to pack them with.
