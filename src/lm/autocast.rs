@@ -5,6 +5,7 @@ use super::model::LanguageModel;
 use super::weights::{Block, Map};
 use crate::backend::*;
 use crate::error::Result;
+use rayon::prelude::*;
 
 /// A linear map of a block.
 #[derive(Clone, Copy)]
@@ -72,9 +73,20 @@ impl<B: Backend> LanguageModel<B> {
     }
 }
 
+/// Outputs that a task rounds, from neighbours in memory.
+const OUTPUTS: usize = 32;
+
 /// Weights `[in, out]` as bf16 `[out, in]`.
 fn rounded<B: Backend>(backend: &B, map: &Map<B::Buffer<f32>>) -> Result<B::Buffer<bf16>> {
-    let (w, d_output) = (backend.download(&map.w)?, map.b.len());
-    let of_output = |column: usize| w[column..].iter().step_by(d_output).map(|&x| bf16::from_f32(x));
-    backend.upload(&(0..d_output).flat_map(of_output).collect::<Vec<_>>())
+    let (w, d_output) = (backend.on_host(&map.w)?, map.b.len());
+    let d_input = w.len() / d_output;
+    let mut rounded = vec![bf16::ZERO; w.len()];
+    rounded.par_chunks_mut(OUTPUTS * d_input).enumerate().for_each(|(task, rounded)| {
+        for (input, row) in w.chunks_exact(d_output).enumerate() {
+            for (rounded, &x) in rounded.iter_mut().skip(input).step_by(d_input).zip(&row[task * OUTPUTS..]) {
+                *rounded = bf16::from_f32(x);
+            }
+        }
+    });
+    backend.upload(&rounded)
 }
