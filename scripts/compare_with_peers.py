@@ -29,6 +29,7 @@ from measure import busy_seconds, cpu_seconds, summary  # noqa: E402
 
 PACKAGES = ("sae-lens", "eai-sparsify", "transformer-lens", "transformers")
 FLOAT32, AUTOCAST = "SAELens", "SAELens, bf16 autocast"
+NO_BF16 = "PyTorch takes minutes for a step in bf16 without AVX-512"
 # glibc gives large blocks back to the system, and PyTorch asks for them again; so set, it keeps them.
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(1 << 34), "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
 KEPT = ", malloc keeping"
@@ -104,7 +105,7 @@ class Comparison:
             autocast = ["--autocast"] if peer == AUTOCAST else []
             environment = KEEPING if peer.endswith(KEPT) else None
             if autocast and not self.has_avx512:
-                measured = {"skipped": "PyTorch takes minutes for a step in bf16 without AVX-512"}
+                measured = {"skipped": NO_BF16}
             else:
                 measured = self.peer("sae_steps.py", package, what, *words, *autocast, environment=environment)
             self.add(name, size, peer, measured, target)
@@ -133,17 +134,27 @@ class Comparison:
             self.add("GPT-2 forward", size, "cusae", own[context])
 
     def pipeline(self, model, layer, d_sae, training_tokens):
-        """Whole runs: SAELens' run(), and ours from the first batch to the last checkpoint. Ours has the CPU time of its
-        whole process, with loading and an evaluation."""
+        """Whole runs, in f32 and with bf16 autocast of model and SAE: SAELens' run(), and ours from the first batch to the
+        last file. Neither saves a checkpoint beside the SAE. Ours has the CPU time of its whole process, with loading and
+        an evaluation."""
         size = f"GPT-2 to layer {layer}, TopK with {d_sae:,} latents, {training_tokens:,} tokens"
         words = [model, f"--layer={layer}", f"--d-sae={d_sae}", f"--training-tokens={training_tokens}"]
-        self.add("whole run", size, FLOAT32, self.peer("gpt2.py", "train", *words, f"--repeats={self.repeats}"), 7)
         flags = {
             "model-name": model, "dataset-path": model / "tokens.npy", "hook-name": f"blocks.{layer}.hook_resid_pre",
             "d-sae": d_sae, "training-tokens": training_tokens, "train-batch-size-tokens": 4096, "buffer-tokens": 8192,
             "n-eval-batches": 1, "eval-batch-size-prompts": 1, "eval-every-n-steps": "none",
+            "save-final-checkpoint": "false",
         }
-        self.add("whole run", size, "cusae", self.own_runs(flags, training_tokens))
+        for peer, autocast, target in ((FLOAT32, False, 7), (AUTOCAST, True, None)):
+            what = "whole run" + ", bf16 autocast" * autocast
+            if autocast and not self.has_avx512:
+                measured = {"skipped": NO_BF16}
+            else:
+                peers_words = [*words, f"--repeats={self.repeats}", *["--autocast"] * autocast]
+                measured = self.peer("gpt2.py", "train", *peers_words)
+            self.add(what, size, peer, measured, target)
+            in_bf16 = {"autocast": "true", "autocast-lm": "true"} if autocast else {}
+            self.add(what, size, "cusae", self.own_runs(flags | in_bf16, training_tokens))
 
     def start(self):
         """From the start of the program to its first step in metrics.jsonl; a run of one step writes it at once."""

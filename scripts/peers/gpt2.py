@@ -117,6 +117,7 @@ def train(arguments):
                 context_size=128, training_tokens=arguments.training_tokens, train_batch_size_tokens=4096,
                 store_batch_size_prompts=32, n_batches_in_buffer=64, lr=3e-4, device="cpu", checkpoint_path=None,
                 output_path=out, logger=LoggingConfig(log_to_wandb=False), verbose=False,
+                autocast=arguments.autocast, autocast_lm=arguments.autocast,
             )
             runner = LanguageModelSAETrainingRunner(config, override_model=model, override_dataset=dataset)
             busy, cpu, start = busy_seconds(), cpu_seconds(), time.perf_counter()
@@ -147,6 +148,7 @@ def main():
         if function is train:
             command.add_argument("--d-sae", type=int, required=True)
             command.add_argument("--training-tokens", type=int, required=True)
+            command.add_argument("--autocast", action="store_true")
     arguments = parser.parse_args()
     arguments.function(arguments)
 

@@ -90,3 +90,20 @@ fn rounded<B: Backend>(backend: &B, map: &Map<B::Buffer<f32>>) -> Result<B::Buff
     });
     backend.upload(&rounded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::Cpu;
+
+    #[test]
+    fn weights_are_turned_and_rounded_over_the_borders_of_tasks() {
+        for (d_input, d_output) in [(3, 2 * OUTPUTS + 5), (40, 7)] {
+            let w: Vec<f32> = (0..d_input * d_output).map(|i| 1.0 + i as f32 / 1000.0).collect();
+            let turned = rounded(&Cpu, &Map { w: w.clone(), b: vec![0.0; d_output] }).unwrap();
+            for (i, x) in w.into_iter().enumerate() {
+                assert_eq!(turned[i % d_output * d_input + i / d_output], bf16::from_f32(x), "{d_output}, number {i}");
+            }
+        }
+    }
+}

@@ -7,8 +7,15 @@ use super::gemm::{product_here, Operand};
 use super::*;
 use rayon::prelude::*;
 
-/// Queries of a tile: its scores stay in the second-level cache up to a context of 4096.
-const QUERIES: usize = 64;
+/// Queries of a tile. For each the keys are packed again; its scores stay in the second-level cache, and a short context
+/// leaves tiles for all threads.
+fn queries_of_tile(context: usize) -> usize {
+    match context {
+        ..512 => 64,
+        512..4096 => 128,
+        _ => 64,
+    }
+}
 
 pub(super) fn run(op: Attention<'_, Cpu>) -> Result<()> {
     let Attention { q, k, v, scale, dims, z } = op;
@@ -38,8 +45,9 @@ pub(super) fn pattern(op: AttentionPattern<'_, Cpu>) -> Result<()> {
     pattern[..dims.pattern()].par_chunks_mut(context * keys).enumerate().for_each(|(i, pattern)| {
         let (sequence, of_head) = (i / n_heads, (i % n_heads) * d_head);
         let k = &k[sequence * room * width + of_head..];
-        for (tile, pattern) in pattern.chunks_mut(QUERIES * keys).enumerate() {
-            let first = tile * QUERIES;
+        let queries = queries_of_tile(context);
+        for (tile, pattern) in pattern.chunks_mut(queries * keys).enumerate() {
+            let first = tile * queries;
             let q = &q[(sequence * context + first) * width + of_head..];
             pattern_tile(q, k, scale, past + first, [width, d_head], keys, pattern);
         }
@@ -66,9 +74,9 @@ pub(super) fn mix(op: AttentionMix<'_, Cpu>) -> Result<()> {
 
 /// Calls `fill(sequence, first query, z of the tile's queries, all heads)` for every tile.
 fn for_each_tile(z: &mut [f32], dims: AttentionDims, fill: impl Fn(usize, usize, &mut [f32]) + Sync) {
-    let width = dims.n_heads * dims.d_head;
+    let (width, queries) = (dims.n_heads * dims.d_head, queries_of_tile(dims.context));
     z[..dims.values()].par_chunks_mut(dims.context * width).enumerate().for_each(|(sequence, z)| {
-        z.par_chunks_mut(QUERIES * width).enumerate().for_each(|(tile, z)| fill(sequence, tile * QUERIES, z));
+        z.par_chunks_mut(queries * width).enumerate().for_each(|(tile, z)| fill(sequence, tile * queries, z));
     });
 }
 

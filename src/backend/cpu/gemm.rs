@@ -198,6 +198,7 @@ unsafe fn block_product_in_f32([m, n, k]: [usize; 3], out: Output, a: Operand, b
 
 #[cfg(test)]
 mod tests {
+    use super::super::matrix::nearest;
     use super::*;
     use crate::random::{Random, Stream};
 
@@ -207,11 +208,20 @@ mod tests {
         let mut matrix = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect::<Vec<f32>>();
         for (m, n, k) in [(1, 1, 1), (257, 1030, 5), (3, 2, 300), (257, 1030, 260)] {
             let (a, b) = (matrix(m * k), matrix(n * k));
-            let mut out = vec![1.0; m * n];
-            product([m, n, k], &mut out, Operand::rows(&*a, k), Operand::transposed(&*b, k), true);
-            for (i, j) in [(0, 0), (m - 1, n - 1), (m / 2, n / 2)] {
-                let expected: f32 = 1.0 + (0..k).map(|l| a[i * k + l] * b[j * k + l]).sum::<f32>();
-                assert!((out[i * n + j] - expected).abs() < 1e-5, "{m} {n} {k} at {i} {j}");
+            let [a_bf16, b_bf16] = [&a, &b].map(|x| x.iter().map(|&x| nearest(x)).collect::<Vec<_>>());
+            let kinds: [[Numbers; 2]; 3] = [
+                [(&*a).into(), (&*b).into()],
+                [Numbers::Bf16(&a_bf16), Numbers::Bf16(&b_bf16)],
+                [Numbers::new(&a, true), Numbers::new(&b, true)],
+            ];
+            for (kind, [of_a, of_b]) in kinds.into_iter().enumerate() {
+                let mut out = vec![1.0; m * n];
+                product([m, n, k], &mut out, Operand::rows(of_a, k), Operand::transposed(of_b, k), true);
+                let number = |x: f32| if kind == 0 { x } else { nearest(x).to_f32() };
+                for (i, j) in [(0, 0), (m - 1, n - 1), (m / 2, n / 2)] {
+                    let expected: f32 = 1.0 + (0..k).map(|l| number(a[i * k + l]) * number(b[j * k + l])).sum::<f32>();
+                    assert!((out[i * n + j] - expected).abs() < 1e-5, "{m} {n} {k}, kind {kind}, at {i} {j}");
+                }
             }
         }
     }
