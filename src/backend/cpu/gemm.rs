@@ -1,5 +1,5 @@
 //! Dense f32 matrix products through the kernels of the `gemm` crate, or tiles where a machine has them, cut into blocks.
-//! An element's sum is taken in an order that depends on `k` alone, however the output is cut.
+//! How an output is cut changes no element's sum: the same numbers are added in the same order.
 
 #[cfg(target_arch = "x86_64")]
 use super::gemm_amx;

@@ -14,6 +14,7 @@
 use super::amx::{self, load, multiply, store, zero, Tiles, ROW_BYTES, TILE};
 use super::gemm::{Block, Operand, Output};
 use super::matrix::Numbers;
+use super::pieces;
 use half::bf16;
 use rayon::prelude::*;
 use std::arch::x86_64::*;
@@ -42,26 +43,14 @@ const LEAST: usize = 256;
 /// A part of [`DEPTH`] numbers of [`SIDE`] lines (rows of the left matrix, columns of the right one): `[half of the
 /// lines]`. A word holds numbers `i` and `i + 16` of a line. Of the left matrix a tile's row is a line; of the right one it
 /// is word `i` of all lines. Packed lines are `[side][step][part]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Pair([[[u32; TILE]; TILE]; 2]);
 
-impl Default for Pair {
-    fn default() -> Self {
-        Pair([[[0; TILE]; TILE]; 2])
-    }
-}
-
 /// Sums of [`SIDE`] rows by as many columns: `[half of the rows * 2 + half of the columns][row]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Sums([[[f32; TILE]; TILE]; 4]);
-
-impl Default for Sums {
-    fn default() -> Self {
-        Sums([[[0.0; TILE]; TILE]; 4])
-    }
-}
 
 // Packed matrices and sums are kept for the thread's next product.
 thread_local! {
@@ -119,7 +108,6 @@ struct Product<'a, E> {
 }
 
 /// What of the right matrix is packed at a time.
-#[derive(Clone)]
 struct Part {
     columns: Range<usize>,
     steps: Range<usize>,
@@ -139,10 +127,11 @@ impl<E: Fn(Block) + Sync> Product<'_, E> {
             for steps in pieces(0..k.div_ceil(DEPTH), most_steps) {
                 let part = Part { columns: columns.clone(), steps };
                 let right = grown(&mut room, columns.len().div_ceil(SIDE) * part.steps.len() * P);
-                // SAFETY: the machine has what is wanted.
-                unsafe { self.pack_right::<P>(&part, right) };
-                // SAFETY: the output is the caller's promise.
-                unsafe { self.multiply::<P>(&part, right) };
+                // SAFETY: the caller's promise.
+                unsafe {
+                    self.pack_right::<P>(&part, right);
+                    self.multiply::<P>(&part, right);
+                }
             }
         }
         RIGHT.set(room);
@@ -244,11 +233,6 @@ impl<E: Fn(Block) + Sync> Product<'_, E> {
     fn numbers_of(&self, steps: &Range<usize>) -> Range<usize> {
         steps.start * DEPTH..self.dims[2].min(steps.end * DEPTH)
     }
-}
-
-/// A range in order, so much at a time.
-fn pieces(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
-    range.clone().step_by(most).map(move |first| first..range.end.min(first + most))
 }
 
 /// Room for so many, in memory that only grows.

@@ -1,4 +1,4 @@
-//! Operands of products: bf16 is widened to f32 where it is used, so that the f32 product of two such
+//! Operands of products: where nothing multiplies bf16 it is widened to f32, so that the f32 product of two such
 //! operands is the one that the contract asks for.
 
 use super::simd::{vectorised, Widen};

@@ -40,6 +40,7 @@ use super::*;
 use crate::machine;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::time::Instant;
 
 /// The CPU of this machine. All threads of rayon's pool are used.
@@ -215,4 +216,9 @@ impl Backend for Cpu {
         exponential: Exponential => ghost::exponential,
         ghost_error: GhostError => ghost::error,
     }
+}
+
+/// A range in order, so much at a time.
+fn pieces(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(most).map(move |first| first..range.end.min(first + most))
 }

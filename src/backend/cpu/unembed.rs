@@ -60,10 +60,10 @@ struct Unembedding<'a> {
 }
 
 impl Unembedding<'_> {
-    /// Logits of tokens `first..first + tokens` for all rows of `x`, into `tile [rows, tokens]`.
-    fn logits(&self, x: &[f32], first: usize, tokens: usize, tile: &mut [f32]) {
-        let weights = Operand::transposed(&self.w_u[first * self.d_model..], self.d_model);
-        let rows = x.len() / self.d_model;
+    /// Logits of tokens for all rows of `x`, into `tile [rows, tokens]`.
+    fn logits(&self, x: &[f32], tokens: &Range<usize>, tile: &mut [f32]) {
+        let weights = Operand::transposed(&self.w_u[tokens.start * self.d_model..], self.d_model);
+        let (rows, tokens, first) = (x.len() / self.d_model, tokens.len(), tokens.start);
         product_here([rows, tokens, self.d_model], tile, Operand::rows(x, self.d_model), weights);
         if let Some(b_u) = self.b_u {
             for logits in tile[..rows * tokens].chunks_exact_mut(tokens) {
@@ -74,14 +74,8 @@ impl Unembedding<'_> {
 
     /// Parts of the vocabulary.
     fn parts(&self) -> impl IndexedParallelIterator<Item = Range<usize>> {
-        let d_vocab = self.d_vocab;
-        (0..d_vocab.div_ceil(PART)).into_par_iter().map(move |part| part * PART..d_vocab.min((part + 1) * PART))
+        pieces(0..self.d_vocab, PART).collect::<Vec<_>>().into_par_iter()
     }
-}
-
-/// First token and number of tokens of every tile of a part.
-fn tiles(part: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-    part.clone().step_by(TOKENS).map(move |first| (first, TOKENS.min(part.end - first)))
 }
 
 /// What is known of a row's cross-entropy.
@@ -96,11 +90,11 @@ impl Unembedding<'_> {
     fn losses(&self, x: &[f32], targets: &[u32], part: Range<usize>) -> Vec<RowLoss> {
         let mut losses = vec![RowLoss { logits: LogSumExp::EMPTY, target_logit: 0.0 }; targets.len()];
         let mut tile = vec![0.0; targets.len() * TOKENS.min(part.len())];
-        for (first, tokens) in tiles(part) {
-            self.logits(x, first, tokens, &mut tile);
-            for ((loss, &target), logits) in losses.iter_mut().zip(targets).zip(tile.chunks_exact(tokens)) {
+        for tokens in pieces(part, TOKENS) {
+            self.logits(x, &tokens, &mut tile);
+            for ((loss, &target), logits) in losses.iter_mut().zip(targets).zip(tile.chunks_exact(tokens.len())) {
                 loss.logits.add(logits);
-                if let Some(&logit) = (target as usize).checked_sub(first).and_then(|i| logits.get(i)) {
+                if let Some(&logit) = (target as usize).checked_sub(tokens.start).and_then(|i| logits.get(i)) {
                     loss.target_logit = logit;
                 }
             }
@@ -169,10 +163,10 @@ impl Unembedding<'_> {
         let rows = x.len() / self.d_model;
         let mut divergences = vec![RowDivergence::EMPTY; rows];
         let [mut x_tile, mut y_tile] = [(); 2].map(|()| vec![0.0; rows * TOKENS.min(part.len())]);
-        for (first, tokens) in tiles(part) {
-            self.logits(x, first, tokens, &mut x_tile);
-            self.logits(y, first, tokens, &mut y_tile);
-            let logits = x_tile.chunks_exact(tokens).zip(y_tile.chunks_exact(tokens));
+        for tokens in pieces(part, TOKENS) {
+            self.logits(x, &tokens, &mut x_tile);
+            self.logits(y, &tokens, &mut y_tile);
+            let logits = x_tile.chunks_exact(tokens.len()).zip(y_tile.chunks_exact(tokens.len()));
             divergences.iter_mut().zip(logits).for_each(|(divergence, (x, y))| divergence.add(x, y));
         }
         divergences
