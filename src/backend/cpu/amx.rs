@@ -17,13 +17,14 @@ pub(crate) fn is_available() -> bool {
     *AVAILABLE.get_or_init(|| machine_has_tiles() && is_permitted())
 }
 
-/// Tiles, and products of bf16.
+/// Tiles, and products of bf16 and of 8-bit integers.
 fn machine_has_tiles() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
-    const BOTH: u32 = AMX_BF16 | AMX_TILE;
-    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BOTH == BOTH
+    const AMX_INT8: u32 = 1 << 25;
+    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL
 }
 
 /// Linux keeps the tiles' state only of processes that ask for it (Documentation/arch/x86/xstate.rst).

@@ -57,6 +57,13 @@ impl<'a> Numbers<'a> {
         !matches!(self, Numbers::F32(_))
     }
 
+    pub fn len(self) -> usize {
+        match self {
+            Numbers::F32(values) | Numbers::Rounded(values) => values.len(),
+            Numbers::Bf16(values) => values.len(),
+        }
+    }
+
     /// Without the first ones.
     pub fn skip(self, first: usize) -> Self {
         match self {
