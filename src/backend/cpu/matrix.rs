@@ -57,6 +57,7 @@ impl<'a> Numbers<'a> {
         !matches!(self, Numbers::F32(_))
     }
 
+    /// How many there are.
     pub fn len(self) -> usize {
         match self {
             Numbers::F32(values) | Numbers::Rounded(values) => values.len(),

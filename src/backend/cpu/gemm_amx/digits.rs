@@ -1,7 +1,7 @@
 //! Tiles of digits: f32's products from those of 8-bit integers, whose sums are exact.
 //!
-//! The numbers of a line's chunk are made multiples of one power of two, `x = q 2ᵉ`, the largest `|q|` from 2³⁰ on and below
-//! 2³¹; and `q = d₀ 2²⁴ + d₁ 2¹⁶ + d₂ 2⁸ + d₃`, with digits from -128 to 127. Of the sixteen products of two such numbers'
+//! The numbers of a line's chunk are made multiples of one power of two, `x = q 2ᵉ`, the largest `|q|` from about 2³⁰ on and
+//! below 2³¹; and `q = d₀ 2²⁴ + d₁ 2¹⁶ + d₂ 2⁸ + d₃`, with digits from -128 to 127. Of the sixteen products of two such numbers'
 //! digits ten are added, those of places from 2²⁴ on, all of one place in one sum of 32 bits; the others come to less than
 //! 2⁻²⁸ of the product of the two largest numbers. Where no number of the right side's lines is [`EVEN`] times their mean,
 //! its last digit is left out, too: that is 2⁻²³ of the line's largest number at most, and positive as often as negative.
@@ -143,7 +143,7 @@ impl Scale {
         let exponent = (((most + (1 << 16)) >> 23) as i32 - BIAS + 1).max(-96);
         let factor = f32::from_bits(((31 - exponent + BIAS) as u32) << 23);
         self.factors[line] = if is_finite { factor } else { 0.0 };
-        // Two numbers' first digits are d₀ 2²⁴.
+        // A first digit is of place 2²⁴.
         self.exponents[line] = if is_finite { (exponent - 31 + 24) as f32 } else { f32::NAN };
         self.has_outliers |= f32::from_bits(most) > EVEN * mean;
     }

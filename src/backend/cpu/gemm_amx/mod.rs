@@ -373,8 +373,7 @@ fn grown<T: Default + Copy>(room: &mut Vec<T>, len: usize) -> &mut [T] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::matrix::nearest;
-    use super::super::matrix::Numbers;
+    use super::super::matrix::{nearest, Numbers};
     use super::*;
     use crate::random::{Random, Stream};
     use half::bf16;
@@ -572,7 +571,7 @@ mod tests {
                     found.iter().enumerate().map(|(at, &x)| (f64::from(x) - exact(at)).powi(2)).sum::<f64>().sqrt()
                 };
                 let (found, in_f32) = (error(&found), error(&in_f32));
-                assert!(found < in_f32, "{found:e}, in f32 {in_f32:e}, {k} numbers, outliers {outliers:?}");
+                assert!(found < 0.75 * in_f32, "{found:e}, in f32 {in_f32:e}, {k} numbers, outliers {outliers:?}");
             }
         }
     }
@@ -581,13 +580,17 @@ mod tests {
     fn what_is_not_finite_stays_so_and_among_its_own() {
         // The last is one that rounding would make a zero of.
         for bad in [f32::NAN, f32::INFINITY, -f32::MAX, f32::from_bits(0x7fff_ffff)] {
-            let a = Matrix::new(64, 64, false, |i, j| if (i, j) == (5, 40) { bad } else { 1.0 });
-            let b = Matrix::new(64, 64, false, |_, _| 1.5);
+            let with_bad = Matrix::new(64, 64, false, |i, j| if (i, j) == (5, 40) { bad } else { 1.0 });
+            let without = Matrix::new(64, 64, false, |_, _| 1.5);
             for kind in KINDS {
-                let Some(found) = product_of([64; 3], &a, &b, kind, None) else { return };
-                for (i, row) in found.chunks_exact(64).enumerate() {
-                    let is_right = |x: &f32| if i == 5 { !x.is_finite() } else { *x == 96.0 };
-                    assert!(row.iter().all(is_right), "{kind:?} {bad} in row {i}");
+                for bad_is_left in [true, false] {
+                    let [a, b] = if bad_is_left { [&with_bad, &without] } else { [&without, &with_bad] };
+                    let Some(found) = product_of([64; 3], a, b, kind, None) else { return };
+                    for (at, &x) in found.iter().enumerate() {
+                        let is_bad = if bad_is_left { at / 64 == 5 } else { at % 64 == 40 };
+                        let is_right = if is_bad { !x.is_finite() } else { x == 96.0 };
+                        assert!(is_right, "{kind:?} {bad}, left {bad_is_left}: {x} at {at}");
+                    }
                 }
             }
         }
