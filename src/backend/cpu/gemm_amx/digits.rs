@@ -21,6 +21,8 @@ use std::arch::x86_64::*;
 
 /// Of a number.
 const DIGITS: usize = 4;
+/// With 128 added to all digits but the first, these are bytes.
+const DIGITS_BIAS: i32 = 0x0080_8080;
 /// A line's largest number beside the mean of them all, at most, if three digits are enough.
 const EVEN: f32 = 6.0;
 
@@ -139,8 +141,8 @@ impl Scale {
     fn set(&mut self, line: usize, most: u32, mean: f32) {
         const BIAS: i32 = 127;
         let is_finite = most < f32::INFINITY.to_bits();
-        // It is below 2^exponent even after what rounds it up: the digits after the first, as bytes.
-        let exponent = (((most + (1 << 16)) >> 23) as i32 - BIAS + 1).max(-96);
+        // It is below 2^exponent even with what `digits` adds to numbers below 2³¹, whose last bit is of place 2⁷.
+        let exponent = (((most + ((DIGITS_BIAS as u32) >> 7)) >> 23) as i32 - BIAS + 1).max(-96);
         let factor = f32::from_bits(((31 - exponent + BIAS) as u32) << 23);
         self.factors[line] = if is_finite { factor } else { 0.0 };
         // A first digit is of place 2²⁴.
@@ -153,8 +155,7 @@ impl Scale {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn digits(numbers: [__m512; 4], factor: __m512) -> [__m512i; DIGITS] {
-    // With 128 added to all digits but the first, these are bytes.
-    let bias = _mm512_set1_epi32(0x0080_8080);
+    let bias = _mm512_set1_epi32(DIGITS_BIAS);
     let mut q = [bias; 4];
     for (q, numbers) in q.iter_mut().zip(numbers) {
         *q = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(numbers, factor)), bias);
@@ -253,23 +254,23 @@ mod tests {
             return;
         }
         let mut random = Random::new(3, Stream::Weights, 0);
-        for exponent in [-126, -97, -96, -40, 0, 1, 60, 127] {
+        let exponents = [-126, -97, -96, -40, 0, 1, 60, 127];
+        // From 0x7e_feff on the first digit would be 128 if the largest number's factor were that of its binade.
+        let mantissas = (0x7e_fe00..0x7f_0200).chain([0, 0x7f_ffff]);
+        for (exponent, mantissa) in exponents.into_iter().flat_map(|e| mantissas.clone().map(move |m| (e, m))) {
             let mut scale = Scale::default();
-            // The largest of all, in this binade, that could have a first digit of 128 after rounding the others.
-            let largest = f32::from_bits((((exponent + 127) as u32) << 23) | 0x007f_ffff);
+            let largest = f32::from_bits((((exponent + 127) as u32) << 23) | mantissa);
             scale.set(5, largest.to_bits(), largest);
-            for _ in 0..100 {
-                let mut numbers = [(); 4].map(|()| [(); TILE].map(|()| (2.0 * random.uniform() - 1.0) * largest));
-                (numbers[0][0], numbers[3][15]) = (largest, -largest);
-                let digits = digits_of(numbers, scale.factors[5]);
-                for (i, j) in (0..TILE).flat_map(|i| (0..4).map(move |j| (i, j))) {
-                    let q = (0..DIGITS).fold(0.0, |sum, digit| sum * 256.0 + f64::from(digits[digit][i][j]));
-                    let found = q * 2f64.powi(-24) * 2f64.powf(f64::from(scale.exponents[5]));
-                    let error = (found - f64::from(numbers[j][i])).abs();
-                    // A half of the last place.
-                    let most = f64::from(largest.max(2f32.powi(-96))) * 2f64.powi(-30);
-                    assert!(error <= most, "{found:e} of {:e}, the largest {largest:e}", numbers[j][i]);
-                }
+            let mut numbers = [(); 4].map(|()| [(); TILE].map(|()| (2.0 * random.uniform() - 1.0) * largest));
+            (numbers[0][0], numbers[3][15]) = (largest, -largest);
+            let digits = digits_of(numbers, scale.factors[5]);
+            for (i, j) in (0..TILE).flat_map(|i| (0..4).map(move |j| (i, j))) {
+                let q = (0..DIGITS).fold(0.0, |sum, digit| sum * 256.0 + f64::from(digits[digit][i][j]));
+                let found = q * 2f64.powi(-24) * 2f64.powf(f64::from(scale.exponents[5]));
+                let error = (found - f64::from(numbers[j][i])).abs();
+                // A half of the last place.
+                let most = f64::from(largest.max(2f32.powi(-96))) * 2f64.powi(-30);
+                assert!(error <= most, "{found:e} of {:e}, the largest {largest:e}", numbers[j][i]);
             }
         }
     }
