@@ -84,15 +84,23 @@ fn configure() {
     unsafe { asm!("ldtilecfg [{}]", in(reg) palette.0.as_ptr(), options(nostack, readonly)) };
 }
 
-/// Tiles to or from memory, and products: `load!(tile, pointer, bytes from row to row)`, `store!`, `zero!(tile)`,
-/// `multiply!(instruction, sum, a, b)`. All are unsafe: a thread that computes with tiles has [`Tiles`], and a
-/// pointer has 16 rows of 64 bytes.
+/// Tiles to or from memory, and products: `load!(tile, pointer, bytes from row to row)`, `stream!` (the same, of what the
+/// first-level cache need not keep), `store!`, `zero!(tile)`, `multiply!(instruction, sum, a, b)`. All are unsafe: a thread
+/// that computes with tiles has [`Tiles`], and a pointer has 16 rows of 64 bytes.
 macro_rules! load {
     ($tile:tt, $from:expr, $stride:expr) => {
+        load!("tileloadd", $tile, $from, $stride)
+    };
+    ($instruction:tt, $tile:tt, $from:expr, $stride:expr) => {
         std::arch::asm!(
-            concat!("tileloadd ", $tile, ", [{from} + {stride}]"),
+            concat!($instruction, " ", $tile, ", [{from} + {stride}]"),
             from = in(reg) $from, stride = in(reg) $stride, out($tile) _, options(nostack, readonly, preserves_flags)
         )
+    };
+}
+macro_rules! stream {
+    ($tile:tt, $from:expr, $stride:expr) => {
+        $crate::backend::cpu::amx::load!("tileloaddt1", $tile, $from, $stride)
     };
 }
 macro_rules! store {
@@ -116,7 +124,7 @@ macro_rules! multiply {
         )
     };
 }
-pub(super) use {load, multiply, store, zero};
+pub(super) use {load, multiply, store, stream, zero};
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@
 //!
 //! (The scheme is that of Ootomo, Ozaki and Yokota, "DGEMM on integer matrix multiplication unit", 2024.)
 
-use super::super::amx::{load, multiply, zero, ROW_BYTES, TILE};
+use super::super::amx::{multiply, stream, zero, ROW_BYTES, TILE};
 use super::super::matrix::Numbers;
 use super::lines::{Lines, Load, Rounded};
 use super::{Format, Scale, Side, Sums, Target, Tile};
@@ -72,11 +72,12 @@ unsafe fn pack<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mu
     // SAFETY: the caller's promise.
     unsafe { measure(first, lines, scales) };
     let steps = lines.depth.div_ceil(Digits::DEPTH);
+    let mut squares = [[_mm512_setzero_ps(); TILE]; 4];
     for (tile, step) in lines.tiles_and_steps(scales.len(), steps) {
-        let mut squares = [[_mm512_setzero_ps(); TILE]; 4];
+        let (line, k) = (tile * TILE, step * Digits::DEPTH);
         for (quarter, square) in squares.iter_mut().enumerate() {
             // SAFETY: the caller's promise.
-            *square = unsafe { lines.square(first, tile * TILE, step * Digits::DEPTH + quarter * TILE, across) };
+            unsafe { lines.square(first, line, k + quarter * TILE, across, square) };
         }
         let factors = &scales[tile].factors;
         let tiles = &mut tiles[(tile * steps + step) * DIGITS..][..DIGITS];
@@ -176,7 +177,8 @@ fn digits(numbers: [__m512; 4], factor: __m512) -> [__m512i; DIGITS] {
 unsafe fn sum<const WITH_LAST: bool>(left: &[Tile], right: &[Tile], sums: &mut Sums) {
     // tmm0 to tmm3 are the sums, tmm4 to tmm6 digits of the right tile, tmm7 one of the left tile. Two sums by two, a place
     // after the other, would read each digit for each of its products, and wait for the second-level cache; here a sum's
-    // next product waits for its last one, three times 52 cycles a step, which has nine of 16 each.
+    // next product waits for its last one, three times 52 cycles a step, which has nine of 16 each. A side is as large as
+    // the first-level cache: a digit that is used again is no longer there.
     macro_rules! add {
         ($sum:tt, $right:tt) => {
             multiply!("tdpbssd", $sum, "tmm7", $right)
@@ -186,24 +188,24 @@ unsafe fn sum<const WITH_LAST: bool>(left: &[Tile], right: &[Tile], sums: &mut S
     unsafe {
         zero!("tmm0", "tmm1", "tmm2", "tmm3");
         for (left, right) in left.as_chunks::<DIGITS>().0.iter().zip(right.as_chunks::<DIGITS>().0) {
-            load!("tmm7", left[2].0.as_ptr(), ROW_BYTES);
-            load!("tmm4", right[0].0.as_ptr(), ROW_BYTES);
-            load!("tmm5", right[1].0.as_ptr(), ROW_BYTES);
+            stream!("tmm7", left[2].0.as_ptr(), ROW_BYTES);
+            stream!("tmm4", right[0].0.as_ptr(), ROW_BYTES);
+            stream!("tmm5", right[1].0.as_ptr(), ROW_BYTES);
             add!("tmm3", "tmm5"); // 2 1
             add!("tmm2", "tmm4"); // 2 0
-            load!("tmm7", left[1].0.as_ptr(), ROW_BYTES);
-            load!("tmm6", right[2].0.as_ptr(), ROW_BYTES);
+            stream!("tmm7", left[1].0.as_ptr(), ROW_BYTES);
+            stream!("tmm6", right[2].0.as_ptr(), ROW_BYTES);
             add!("tmm1", "tmm4"); // 1 0
             add!("tmm3", "tmm6"); // 1 2
             add!("tmm2", "tmm5"); // 1 1
-            load!("tmm7", left[3].0.as_ptr(), ROW_BYTES);
+            stream!("tmm7", left[3].0.as_ptr(), ROW_BYTES);
             add!("tmm3", "tmm4"); // 3 0
-            load!("tmm7", left[0].0.as_ptr(), ROW_BYTES);
+            stream!("tmm7", left[0].0.as_ptr(), ROW_BYTES);
             add!("tmm0", "tmm4"); // 0 0
             add!("tmm2", "tmm6"); // 0 2
             add!("tmm1", "tmm5"); // 0 1
             if WITH_LAST {
-                load!("tmm6", right[3].0.as_ptr(), ROW_BYTES);
+                stream!("tmm6", right[3].0.as_ptr(), ROW_BYTES);
                 add!("tmm3", "tmm6"); // 0 3
             }
         }

@@ -70,16 +70,16 @@ unsafe fn put(sums: &Sums, target: Target) {
 unsafe fn pack<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mut [Tile]) {
     let steps = lines.depth.div_ceil(Halves::DEPTH);
     let upper = _mm512_set1_epi32(-1 << 16);
+    let mut squares = [[_mm512_setzero_ps(); TILE]; 2];
     for (tile, step) in lines.tiles_and_steps(tiles.len() / steps, steps) {
-        // SAFETY: the caller's promise.
-        let [first, second] = unsafe {
-            let k = step * Halves::DEPTH;
-            [lines.square(first, tile * TILE, k, across), lines.square(first, tile * TILE, k + TILE, across)]
-        };
+        for (half, square) in squares.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { lines.square(first, tile * TILE, step * Halves::DEPTH + half * TILE, across, square) };
+        }
         let Tile(rows) = &mut tiles[(tile / 2 * steps + step) * Halves::TILES + tile % 2];
         for i in 0..TILE {
             // A number of bf16 is the upper half of one of f32.
-            let (first, second) = (_mm512_castps_si512(first[i]), _mm512_castps_si512(second[i]));
+            let (first, second) = (_mm512_castps_si512(squares[0][i]), _mm512_castps_si512(squares[1][i]));
             let words = _mm512_or_si512(_mm512_srli_epi32::<16>(first), _mm512_and_si512(second, upper));
             // SAFETY: 16 words, aligned.
             unsafe { _mm512_store_si512(rows[i].as_mut_ptr().cast(), words) };

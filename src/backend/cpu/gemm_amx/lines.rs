@@ -69,20 +69,26 @@ impl<'a> Lines<'a> {
     /// As of [`Lines::vector`].
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    pub unsafe fn square<T: Load>(&self, first: *const T, line: usize, k: usize, across: bool) -> [__m512; TILE] {
+    pub unsafe fn square<T: Load>(
+        &self,
+        first: *const T,
+        line: usize,
+        k: usize,
+        across: bool,
+        square: &mut [__m512; TILE],
+    ) {
         let (lines, depth) = (self.lines.saturating_sub(line), self.depth.saturating_sub(k));
         let (vectors, lanes, stride) =
             if self.lie_along_k() { (lines, depth, self.line_stride) } else { (depth, lines, self.k_stride) };
         let first = first.wrapping_add(line * self.line_stride + k * self.k_stride);
-        let mut square = [_mm512_setzero_ps(); TILE];
-        for (i, vector) in square.iter_mut().enumerate().take(vectors) {
+        for (i, vector) in square.iter_mut().enumerate() {
+            let mask = if i < vectors { first_lanes(lanes) } else { 0 };
             // SAFETY: `checked` has seen that all numbers are there; what is masked is not read.
-            *vector = unsafe { T::load(first_lanes(lanes), first.wrapping_add(i * stride)) };
+            *vector = unsafe { T::load(mask, first.wrapping_add(i * stride)) };
         }
         if self.lie_along_k() == across {
-            transpose(&mut square);
+            transpose(square);
         }
-        square
     }
 }
 

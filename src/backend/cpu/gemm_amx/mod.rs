@@ -152,8 +152,12 @@ impl Target {
         let (mask, out) = (first_lanes(self.columns.saturating_sub(column)), self.out.from(row, column).first);
         // SAFETY: the caller's promise; what is masked is neither read nor written.
         unsafe {
-            let before = _mm512_maskz_loadu_ps(if self.accumulate { mask } else { 0 }, out);
-            _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, sums));
+            // Not read if it is not needed, not even masked: that would wait for it.
+            let sums = match self.accumulate {
+                true => _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), sums),
+                false => sums,
+            };
+            _mm512_mask_storeu_ps(out, mask, sums);
         }
     }
 }
