@@ -23,6 +23,8 @@ use std::arch::x86_64::*;
 const DIGITS: usize = 4;
 /// With 128 added to all digits but the first, these are bytes.
 const DIGITS_BIAS: i32 = 0x0080_8080;
+/// Vectors of numbers that are measured at once.
+const VECTORS: usize = 4;
 /// A line's largest number beside the mean of them all, at most, if three digits are enough.
 const EVEN: f32 = 6.0;
 
@@ -69,9 +71,49 @@ impl Format for Digits {
 /// SAFETY: `first` is the first of the lines' numbers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn pack<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mut [Tile], scales: &mut [Scale]) {
+    scales.fill(Scale::default());
     // SAFETY: the caller's promise.
-    unsafe { measure(first, lines, scales) };
+    unsafe {
+        if lines.lie_along_k() && !across {
+            pack_lines(first, lines, tiles, scales);
+        } else {
+            measure(first, lines, scales);
+            pack_squares(first, lines, across, tiles, scales);
+        }
+    }
+}
+
+/// Packs lines of the left matrix that lie along k, each while it is in the first-level cache.
+///
+/// SAFETY: as of [`pack`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn pack_lines<T: Load>(first: *const T, lines: &Lines, tiles: &mut [Tile], scales: &mut [Scale]) {
+    let of_side = lines.depth.div_ceil(Digits::DEPTH) * DIGITS;
+    for (tile, tiles) in tiles.chunks_exact_mut(of_side).enumerate() {
+        for i in 0..TILE {
+            let line = tile * TILE + i;
+            if line < lines.lines {
+                // SAFETY: the caller's promise.
+                unsafe { measure_from(first, lines, line, scales) };
+            }
+            let factor = _mm512_set1_ps(scales[tile].factors[i]);
+            for (step, tiles) in tiles.as_chunks_mut().0.iter_mut().enumerate() {
+                let k = step * Digits::DEPTH;
+                // SAFETY: the caller's promise.
+                let numbers = [0, 1, 2, 3].map(|quarter| unsafe { lines.vector(first, line, k + quarter * TILE) });
+                put_digits(numbers, factor, tiles, i);
+            }
+        }
+    }
+}
+
+/// Packs lines in either order of memory, from squares of 16 by 16 numbers.
+///
+/// SAFETY: as of [`pack`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn pack_squares<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mut [Tile], scales: &[Scale]) {
     let steps = lines.depth.div_ceil(Digits::DEPTH);
+    let (tiles, _) = tiles.as_chunks_mut();
     let mut squares = [[_mm512_setzero_ps(); TILE]; 4];
     for (tile, step) in lines.tiles_and_steps(scales.len(), steps) {
         let (line, k) = (tile * TILE, step * Digits::DEPTH);
@@ -80,16 +122,21 @@ unsafe fn pack<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mu
             unsafe { lines.square(first, line, k + quarter * TILE, across, square) };
         }
         let factors = &scales[tile].factors;
-        let tiles = &mut tiles[(tile * steps + step) * DIGITS..][..DIGITS];
         for i in 0..TILE {
             // SAFETY: 16 factors.
             let factor = if across { unsafe { _mm512_loadu_ps(factors.as_ptr()) } } else { _mm512_set1_ps(factors[i]) };
-            let words = digits([squares[0][i], squares[1][i], squares[2][i], squares[3][i]], factor);
-            for (digit, words) in words.into_iter().enumerate() {
-                // SAFETY: 16 words, aligned.
-                unsafe { _mm512_store_si512(tiles[digit].0[i].as_mut_ptr().cast(), words) };
-            }
+            put_digits(squares.map(|square| square[i]), factor, &mut tiles[tile * steps + step], i);
         }
+    }
+}
+
+/// Puts the digits of 64 numbers into row `i` of a step's tiles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn put_digits(numbers: [__m512; 4], factor: __m512, tiles: &mut [Tile; DIGITS], i: usize) {
+    for (words, Tile(rows)) in digits(numbers, factor).into_iter().zip(tiles) {
+        // SAFETY: 16 words, aligned.
+        unsafe { _mm512_store_si512(rows[i].as_mut_ptr().cast(), words) };
     }
 }
 
@@ -98,41 +145,47 @@ unsafe fn pack<T: Load>(first: *const T, lines: &Lines, across: bool, tiles: &mu
 /// SAFETY: `first` is the first of the lines' numbers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn measure<T: Load>(first: *const T, lines: &Lines, scales: &mut [Scale]) {
-    /// Vectors at once.
-    const VECTORS: usize = 4;
-    scales.fill(Scale::default());
+    for line in (0..lines.lines).step_by(if lines.lie_along_k() { 1 } else { VECTORS * TILE }) {
+        // SAFETY: the caller's promise.
+        unsafe { measure_from(first, lines, line, scales) };
+    }
+}
+
+/// Those of a line that lies along k, or else of 64 lines.
+///
+/// SAFETY: as of [`measure`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn measure_from<T: Load>(first: *const T, lines: &Lines, line: usize, scales: &mut [Scale]) {
     let mut set = |line: usize, most: u32, sum: f32| {
         scales[line / TILE].set(line % TILE, most, sum / lines.depth as f32);
     };
     let along_k = lines.lie_along_k();
-    let (lines_at_once, numbers_at_once) = if along_k { (1, VECTORS * TILE) } else { (VECTORS * TILE, 1) };
-    for line in (0..lines.lines).step_by(lines_at_once) {
-        let (mut most, mut sum) = ([_mm512_setzero_si512(); VECTORS], [_mm512_setzero_ps(); VECTORS]);
-        for k in (0..lines.depth).step_by(numbers_at_once) {
-            for i in 0..VECTORS {
-                let (line, k) = if along_k { (line, k + i * TILE) } else { (line + i * TILE, k) };
-                // SAFETY: the caller's promise.
-                let size = _mm512_abs_ps(unsafe { lines.vector(first, line, k) });
-                most[i] = _mm512_max_epu32(most[i], _mm512_castps_si512(size));
-                sum[i] = _mm512_add_ps(sum[i], size);
+    let (mut most, mut sum) = ([_mm512_setzero_si512(); VECTORS], [_mm512_setzero_ps(); VECTORS]);
+    for k in (0..lines.depth).step_by(if along_k { VECTORS * TILE } else { 1 }) {
+        for i in 0..VECTORS {
+            let (line, k) = if along_k { (line, k + i * TILE) } else { (line + i * TILE, k) };
+            // SAFETY: the caller's promise.
+            let size = _mm512_abs_ps(unsafe { lines.vector(first, line, k) });
+            most[i] = _mm512_max_epu32(most[i], _mm512_castps_si512(size));
+            sum[i] = _mm512_add_ps(sum[i], size);
+        }
+    }
+    if along_k {
+        let most = _mm512_max_epu32(_mm512_max_epu32(most[0], most[1]), _mm512_max_epu32(most[2], most[3]));
+        let sum = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+        set(line, _mm512_reduce_max_epu32(most), _mm512_reduce_add_ps(sum));
+    } else {
+        let (mut mosts, mut sums) = ([0u32; VECTORS * TILE], [0f32; VECTORS * TILE]);
+        for i in 0..VECTORS {
+            // SAFETY: 16 of each.
+            unsafe {
+                _mm512_storeu_si512(mosts[i * TILE..].as_mut_ptr().cast(), most[i]);
+                _mm512_storeu_ps(sums[i * TILE..].as_mut_ptr(), sum[i]);
             }
         }
-        if along_k {
-            let most = _mm512_max_epu32(_mm512_max_epu32(most[0], most[1]), _mm512_max_epu32(most[2], most[3]));
-            let sum = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
-            set(line, _mm512_reduce_max_epu32(most), _mm512_reduce_add_ps(sum));
-        } else {
-            let (mut mosts, mut sums) = ([0u32; VECTORS * TILE], [0f32; VECTORS * TILE]);
-            for i in 0..VECTORS {
-                // SAFETY: 16 of each.
-                unsafe {
-                    _mm512_storeu_si512(mosts[i * TILE..].as_mut_ptr().cast(), most[i]);
-                    _mm512_storeu_ps(sums[i * TILE..].as_mut_ptr(), sum[i]);
-                }
-            }
-            for i in 0..mosts.len().min(lines.lines - line) {
-                set(line + i, mosts[i], sums[i]);
-            }
+        for i in 0..mosts.len().min(lines.lines - line) {
+            set(line + i, mosts[i], sums[i]);
         }
     }
 }
@@ -298,7 +351,7 @@ mod tests {
         // Those of the first two sides have outliers.
         let outlier = |line: usize, k: usize| if line == k && line < 2 * TILE { 900.0 } else { 0.0 };
         let number = |line: usize, k: usize| ((line * 31 + k * 17) % 101) as f32 - 50.0 - outlier(line, k);
-        for along_k in [true, false] {
+        for (along_k, across) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut numbers = vec![0.0; lines * depth];
             for line in 0..lines {
                 for k in 0..depth {
@@ -307,9 +360,11 @@ mod tests {
             }
             let matrix = if along_k { Operand::rows(&*numbers, depth) } else { Operand::transposed(&*numbers, lines) };
             // What was packed before leaves no trace.
-            let mut scales = [Scale { has_outliers: true, ..Scale::default() }; 5];
+            let (mut tiles, mut scales) =
+                ([Tile::default(); 40], [Scale { has_outliers: true, ..Scale::default() }; 5]);
+            let lines_of = Lines::rows_of(matrix, lines, depth);
             // SAFETY: the machine has the vectors; the numbers are those of the lines.
-            unsafe { measure(numbers.as_ptr(), &Lines::rows_of(matrix, lines, depth), &mut scales) };
+            unsafe { pack(numbers.as_ptr(), &lines_of, across, &mut tiles, &mut scales) };
             let mut expected = [Scale::default(); 5];
             for line in 0..lines {
                 let sizes = || (0..depth).map(|k| number(line, k).abs());
