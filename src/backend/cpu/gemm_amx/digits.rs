@@ -23,6 +23,8 @@ use std::arch::x86_64::*;
 const DIGITS: usize = 4;
 /// With 128 added to all digits but the first, these are bytes.
 const DIGITS_BIAS: i32 = 0x0080_8080;
+/// Lines between that which is packed and that which is brought to the cache meanwhile.
+const AHEAD: usize = 2;
 /// Vectors of numbers that are measured at once.
 const VECTORS: usize = 4;
 /// A line's largest number beside the mean of them all, at most, if three digits are enough.
@@ -99,8 +101,13 @@ unsafe fn pack_lines<T: Load>(first: *const T, lines: &Lines, tiles: &mut [Tile]
             let factor = _mm512_set1_ps(scales[tile].factors[i]);
             for (step, tiles) in tiles.as_chunks_mut().0.iter_mut().enumerate() {
                 let k = step * Digits::DEPTH;
-                // SAFETY: the caller's promise.
-                let numbers = [0, 1, 2, 3].map(|quarter| unsafe { lines.vector(first, line, k + quarter * TILE) });
+                let mut numbers = [_mm512_setzero_ps(); 4];
+                for (quarter, numbers) in numbers.iter_mut().enumerate() {
+                    let k = k + quarter * TILE;
+                    lines.prefetch(first, line + AHEAD, k);
+                    // SAFETY: the caller's promise.
+                    *numbers = unsafe { lines.vector(first, line, k) };
+                }
                 put_digits(numbers, factor, tiles, i);
             }
         }
@@ -125,7 +132,8 @@ unsafe fn pack_squares<T: Load>(first: *const T, lines: &Lines, across: bool, ti
         for i in 0..TILE {
             // SAFETY: 16 factors.
             let factor = if across { unsafe { _mm512_loadu_ps(factors.as_ptr()) } } else { _mm512_set1_ps(factors[i]) };
-            put_digits(squares.map(|square| square[i]), factor, &mut tiles[tile * steps + step], i);
+            let numbers = [squares[0][i], squares[1][i], squares[2][i], squares[3][i]];
+            put_digits(numbers, factor, &mut tiles[tile * steps + step], i);
         }
     }
 }

@@ -48,6 +48,14 @@ impl<'a> Lines<'a> {
         (0..tiles * steps).map(move |n| if along_k { (n / steps, n % steps) } else { (n % tiles, n / tiles) })
     }
 
+    /// Has the number brought to the cache with those around it, if there is one.
+    #[inline(always)]
+    pub fn prefetch<T: Load>(&self, first: *const T, line: usize, k: usize) {
+        let number = first.wrapping_add(line * self.line_stride + k * self.k_stride);
+        // SAFETY: a hint, which may point anywhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(number.cast()) };
+    }
+
     /// 16 numbers side by side in memory from number `k` of line `line` on, zeros where there are no more.
     ///
     /// # Safety
