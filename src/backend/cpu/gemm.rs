@@ -13,6 +13,8 @@ const BLOCK: usize = 1024;
 const LEAST_BLOCK: usize = 256;
 /// Columns of an output that pay for packing a left operand which lies along its columns.
 const LEAST_WIDTH: usize = 512;
+/// How many times as long as a row of the output its sums are, at least, if that packing costs more than transposing the output.
+const LEAST_DEPTH: usize = 4;
 
 /// A matrix operand: element `(i, j)` is number `i * row_stride + j * column_stride`.
 #[derive(Clone, Copy)]
@@ -174,7 +176,7 @@ unsafe fn block_product_in_f32(dims @ [m, n, k]: [usize; 3], out: Output, a: Ope
     if m == 0 || n == 0 {
         return;
     }
-    if a.row_stride != 1 || a.column_stride == 1 || n >= LEAST_WIDTH {
+    if a.row_stride != 1 || a.column_stride == 1 || n >= LEAST_WIDTH || k < LEAST_DEPTH * n {
         // SAFETY: the caller's promise.
         return unsafe { kernels_product(dims, out, a, b, accumulate) };
     }
@@ -254,7 +256,7 @@ mod tests {
     fn products_over_block_borders_agree_with_plain_loops() {
         let mut random = Random::new(1, Stream::Weights, 0);
         let mut matrix = |n: usize| (0..n).map(|_| random.uniform() - 0.5).collect::<Vec<f32>>();
-        for (m, n, k) in [(1, 1, 1), (257, 1030, 5), (3, 2, 300), (257, 1030, 260), (530, 35, 70)] {
+        for (m, n, k) in [(1, 1, 1), (257, 1030, 5), (3, 2, 300), (257, 1030, 260), (530, 35, 150)] {
             let (a, b) = (matrix(m * k), matrix(n * k));
             let [a_bf16, b_bf16] = [&a, &b].map(|x| x.iter().map(|&x| nearest(x)).collect::<Vec<_>>());
             let kinds: [[Numbers; 2]; 3] = [
