@@ -13,7 +13,7 @@ const BLOCK: usize = 1024;
 const LEAST_BLOCK: usize = 256;
 /// Columns of an output that pay for packing a left operand which lies along its columns.
 const LEAST_WIDTH: usize = 512;
-/// How many times as long as a row of the output its sums are, at least, if that packing costs more than transposing the output.
+/// By how many rows of the output a sum must be longer, so that such packing costs more than transposing the output.
 const LEAST_DEPTH: usize = 4;
 
 /// A matrix operand: element `(i, j)` is number `i * row_stride + j * column_stride`.
@@ -117,14 +117,16 @@ pub(crate) fn product_with(
     }
     let (a_wide, b_wide) = (a.numbers.in_f32(a.len(m, k)), b.numbers.in_f32(b.len(k, n)));
     let (a, b) = (Operand { numbers: (&*a_wide).into(), ..a }, Operand { numbers: (&*b_wide).into(), ..b });
+    let transposed_first = transposed_comes_first([n, k], a);
     let [row_blocks, column_blocks] = blocks([m, n], tasks_wanted());
     (0..row_blocks * column_blocks).into_par_iter().for_each(|block| {
         // Neighbouring tasks share the block of b, the larger operand, while it is in the cache.
         let [row, end_row] = [0, 1].map(|i| (block % row_blocks + i) * m / row_blocks);
         let [column, end_column] = [0, 1].map(|i| (block / row_blocks + i) * n / column_blocks);
         let (rows, columns, out) = (end_row - row, end_column - column, out.from(row, column));
+        let (dims, a, b) = ([rows, columns, k], a.from(row, 0), b.from(0, column));
         // SAFETY: the block lies inside the output and is this task's alone.
-        unsafe { block_product_in_f32([rows, columns, k], out, a.from(row, 0), b.from(0, column), accumulate) };
+        unsafe { block_product_in_f32(dims, out, a, b, accumulate, transposed_first) };
         epilogue(Block { row, column, rows, columns, out });
     });
 }
@@ -156,13 +158,15 @@ pub(crate) fn product_here(dims: [usize; 3], out: &mut [f32], a: Operand, b: Ope
         return unsafe { gemm_amx::product(dims, out, a, b, false, 1, |_| ()) };
     }
     // SAFETY: the output was just checked.
-    unsafe { block_product_in_f32(dims, out, a, b, false) };
+    unsafe { block_product_in_f32(dims, out, a, b, false, transposed_comes_first([dims[1], dims[2]], a)) };
 }
 
 /// As [`product_here`], in f32 alone: its rounding is that of sums of f32 at any magnitude.
 pub(crate) fn product_in_f32(dims: [usize; 3], out: &mut [f32], a: Operand, b: Operand) {
     // SAFETY: the output is checked on the way.
-    unsafe { block_product_in_f32(dims, output(dims, out), a, b, false) };
+    unsafe {
+        block_product_in_f32(dims, output(dims, out), a, b, false, transposed_comes_first([dims[1], dims[2]], a))
+    };
 }
 
 /// All of it; `[m, n]` must fit.
@@ -171,16 +175,28 @@ fn output([m, n, _]: [usize; 3], out: &mut [f32]) -> Output {
     Output { first: out.as_mut_ptr(), stride: n }
 }
 
+/// Whether a product takes less time if `b^T a^T` is computed and transposed: the crate packs `a` number by number where it
+/// lies along its columns, but by vectors in that order. Asked of the whole product, not of a block of it.
+fn transposed_comes_first([n, k]: [usize; 2], a: Operand) -> bool {
+    a.row_stride == 1 && a.column_stride > 1 && n < LEAST_WIDTH && k >= LEAST_DEPTH * n
+}
+
 /// SAFETY: the output has `m` rows of `n` elements that nobody else uses.
-unsafe fn block_product_in_f32(dims @ [m, n, k]: [usize; 3], out: Output, a: Operand, b: Operand, accumulate: bool) {
+unsafe fn block_product_in_f32(
+    dims @ [m, n, k]: [usize; 3],
+    out: Output,
+    a: Operand,
+    b: Operand,
+    accumulate: bool,
+    transposed_first: bool,
+) {
     if m == 0 || n == 0 {
         return;
     }
-    if a.row_stride != 1 || a.column_stride == 1 || n >= LEAST_WIDTH || k < LEAST_DEPTH * n {
+    if !transposed_first {
         // SAFETY: the caller's promise.
         return unsafe { kernels_product(dims, out, a, b, accumulate) };
     }
-    // The transposed product comes first: in its order the crate packs a by vectors. For n = 128 that takes 0.56 of the time.
     thread_local!(static TRANSPOSED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
     let mut transposed = TRANSPOSED.take();
     transposed.resize(n * m, 0.0);
@@ -287,7 +303,7 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
         let mut random = Random::new(2, Stream::Weights, 0);
-        for (m, n, k) in [(600, 1500, 96), (1025, 257, 1030), (130, 2049, 700), (513, 70, 1500)] {
+        for (m, n, k) in [(600, 1500, 96), (1025, 257, 1030), (130, 2049, 700), (513, 70, 1500), (600, 511, 2100)] {
             let a: Vec<f32> = (0..m * k).map(|_| random.uniform() - 0.5).collect();
             let b: Vec<f32> = (0..n * k).map(|_| random.uniform() - 0.5).collect();
             for left in [Operand::rows(&*a, k), Operand::transposed(&*a, m)] {
